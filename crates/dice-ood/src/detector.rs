@@ -1,0 +1,331 @@
+//! A fitted detector: features in, scores out.
+
+use std::sync::Arc;
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{Block, not_finite};
+use crate::head::LinearHead;
+use crate::kernel::{Kernel, Scratch, Summary};
+use crate::sparsify::Mask;
+use crate::spec::{Clip, Score, Shaping, Spec};
+use crate::statistics::{Gather, Statistics};
+
+/// What to do with an input whose features hold NaN or infinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NonFinite {
+    /// Refuse, naming its row and column.
+    #[default]
+    Reject,
+    /// Score it negative infinity: out-of-distribution, whatever the threshold.
+    OutOfDistribution,
+}
+
+impl Spec {
+    /// What this spec needs of [`Statistics`] beyond the mean activation.
+    pub fn gather(&self) -> Gather {
+        let shaping = Gather {
+            activations: matches!(self.shaping, Shaping::React(Clip::Quantile(_))),
+            ..Gather::default()
+        };
+        self.sparsity.gather().or(shaping)
+    }
+
+    /// Fits this spec to a head and the statistics of its training features.
+    ///
+    /// The mask rests on the mean of the unclipped features also where the detector clips, as in the authors' code.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] where head and statistics disagree on D, [`ErrorKind::Missing`] where the statistics lack
+    /// what the spec needs, [`ErrorKind::Argument`] where no weight would survive.
+    pub fn fit(&self, head: &Arc<LinearHead>, statistics: &Statistics) -> Result<Detector> {
+        let clip = match self.shaping {
+            Shaping::None => None,
+            Shaping::React(Clip::Value(value)) => Some(value),
+            Shaping::React(Clip::Quantile(quantile)) => Some(statistics.activation_quantile(quantile)?),
+        };
+        let mask = self.sparsity.mask(head, statistics)?;
+        Detector::from_parts(*self, Arc::clone(head), mask, clip)
+    }
+}
+
+/// A detector that has been fitted: it scores inputs, higher = more in-distribution.
+#[derive(Debug, Clone)]
+pub struct Detector {
+    spec: Spec,
+    head: Arc<LinearHead>,
+    mask: Option<Mask>,
+    clip: Option<f64>,
+    kernel: Kernel,
+}
+
+impl Detector {
+    /// A detector from its fitted state.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] where mask and head disagree.
+    pub(crate) fn from_parts(spec: Spec, head: Arc<LinearHead>, mask: Option<Mask>, clip: Option<f64>) -> Result<Self> {
+        let kernel = Kernel::new(&head, mask.as_ref(), clip.map(|clip| clip as f32), spec.score.temperature())?;
+        Ok(Self { spec, head, mask, clip, kernel })
+    }
+
+    /// What was fitted.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The dense head.
+    pub fn head(&self) -> &Arc<LinearHead> {
+        &self.head
+    }
+
+    /// The kept weights `[C, D]`; `None` where all are kept by definition.
+    pub fn mask(&self) -> Option<&Mask> {
+        self.mask.as_ref()
+    }
+
+    /// The activation at which features are clipped.
+    pub fn clip(&self) -> Option<f64> {
+        self.clip
+    }
+
+    /// The instruction-set level that scoring runs at: `portable`, `avx2` or `avx512`.
+    pub fn simd_level(&self) -> String {
+        self.kernel.level().to_string()
+    }
+
+    /// Scores `features` `[N, D]`; higher = more in-distribution. The result for a row depends on that row alone, not
+    /// on the batch around it nor on the number of threads.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another D; [`ErrorKind::NotFinite`], naming row and column, for NaN or infinity, and
+    /// for features so large that the logits overflow f32.
+    pub fn score(&self, features: ArrayView2<'_, f32>) -> Result<Vec<f64>> {
+        Ok(self.evaluate(features, NonFinite::Reject)?.scores)
+    }
+
+    /// Scores the rows of `block`; errors name its file and row.
+    ///
+    /// # Errors
+    /// As [`Detector::score`].
+    pub fn score_block(&self, block: &Block, non_finite: NonFinite) -> Result<Scored> {
+        self.evaluate_at(block.view(), non_finite, |row, column, value| block.not_finite(row, column, value))
+            .map_err(|error| if block.origin.is_empty() { error } else { error.file(&block.origin) })
+    }
+
+    /// Scores and predicted classes (of the sparsified head) of `features` `[N, D]`.
+    ///
+    /// # Errors
+    /// As [`Detector::score`], less [`ErrorKind::NotFinite`] where `non_finite` says to score such rows.
+    pub fn evaluate(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite) -> Result<Scored> {
+        self.evaluate_at(features, non_finite, |row, column, value| not_finite(row as u64, column, value))
+    }
+
+    fn evaluate_at(
+        &self,
+        features: ArrayView2<'_, f32>,
+        non_finite: NonFinite,
+        located: impl Fn(usize, usize, f32) -> Error + Sync,
+    ) -> Result<Scored> {
+        let units = self.head.units();
+        if features.ncols() != units {
+            return Err(Error::new(ErrorKind::Shape, format!("[{}, {}]", features.nrows(), features.ncols()))
+                .tensor("features")
+                .expected(format!("[N, {units}], as the head has {units} units"))
+                .fix("are these the penultimate features of the network that the detector was fitted to?"));
+        }
+        let features = features.as_standard_layout();
+        let features = features.as_slice().unwrap_or_default();
+        let rows = features.len() / units;
+        let mut scores = vec![0.0; rows];
+        let mut classes = vec![0; rows];
+        // A task is a few wide blocks: enough to amortise its start, few enough to balance threads.
+        const TASK: usize = 256;
+        features
+            .par_chunks(TASK * units)
+            .zip(scores.par_chunks_mut(TASK).zip(classes.par_chunks_mut(TASK)))
+            .enumerate()
+            .try_for_each_init(Workspace::default, |workspace, (task, (features, (scores, classes)))| {
+                self.score_task(workspace, features, non_finite, scores, classes)
+                    .map_err(|(row, column, value)| located(task * TASK + row, column, value))
+            })?;
+        Ok(Scored { scores, classes })
+    }
+
+    /// Scores a few rows on one thread; a value that is not finite is returned as (row, column, value).
+    fn score_task(
+        &self,
+        workspace: &mut Workspace,
+        features: &[f32],
+        non_finite: NonFinite,
+        scores: &mut [f64],
+        classes: &mut [u32],
+    ) -> std::result::Result<(), (usize, usize, f32)> {
+        let units = self.head.units();
+        let Workspace { scratch, summaries, cleaned } = workspace;
+        summaries.resize(scores.len(), Summary::default());
+        let bad_row = |row: &[f32]| row.iter().fold(false, |bad, value| bad | !value.is_finite());
+        let mut bad = Vec::new();
+        if bad_row(features) {
+            cleaned.clear();
+            cleaned.extend_from_slice(features);
+            for (index, row) in cleaned.chunks_exact_mut(units).enumerate().filter(|(_, row)| bad_row(row)) {
+                if non_finite == NonFinite::Reject {
+                    let column = row.iter().position(|value| !value.is_finite()).unwrap_or(0);
+                    return Err((index, column, row[column]));
+                }
+                row.fill(0.0);
+                bad.push(index);
+            }
+            self.kernel.summarise(cleaned, scratch, summaries);
+        } else {
+            self.kernel.summarise(features, scratch, summaries);
+        }
+        for (row, ((score, class), summary)) in scores.iter_mut().zip(classes).zip(&*summaries).enumerate() {
+            *score = score_of(self.spec.score, summary);
+            *class = summary.argmax;
+            if !score.is_finite() {
+                if non_finite == NonFinite::Reject {
+                    // Finite features whose logits overflow: name the largest.
+                    let features = &features[row * units..(row + 1) * units];
+                    let largest = (0..units).max_by(|a, b| features[*a].abs().total_cmp(&features[*b].abs())).unwrap_or(0);
+                    return Err((row, largest, features[largest]));
+                }
+                *score = f64::NEG_INFINITY;
+            }
+        }
+        for row in bad {
+            scores[row] = f64::NEG_INFINITY;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Workspace {
+    scratch: Scratch,
+    summaries: Vec<Summary>,
+    cleaned: Vec<f32>,
+}
+
+/// What a detector makes of some inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Scores `[N]`, higher = more in-distribution.
+    pub scores: Vec<f64>,
+    /// Predicted classes `[N]` of the detector's own (shaped, sparsified) head.
+    pub classes: Vec<u32>,
+}
+
+fn score_of(score: Score, summary: &Summary) -> f64 {
+    let max = f64::from(summary.max);
+    if !max.is_finite() || summary.rest.is_nan() {
+        // An overflowed logit must not pass for certainty.
+        return f64::NAN;
+    }
+    match score {
+        Score::Energy { temperature } => max + temperature * summary.rest.ln_1p(),
+        Score::Msp { .. } => 1.0 / (1.0 + summary.rest),
+        Score::MaxLogit => max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+    use ndarray::{Array2, Axis};
+    use proptest::prelude::*;
+
+    fn fitted(spec: &str, classes: usize, units: usize, weights: &[f32], features: &Array2<f32>) -> Detector {
+        let head = LinearHead::from_rows(weights[..classes * units].to_vec(), vec![0.1; classes], units).unwrap();
+        let mut statistics = Statistics::new(units, Gather::ALL);
+        statistics.update(features.view()).unwrap();
+        spec.parse::<Spec>().unwrap().fit(&Arc::new(head), &statistics).unwrap()
+    }
+
+    const SPECS: [&str; 7] = [
+        "energy",
+        "msp",
+        "max-logit",
+        "msp(temperature=3)",
+        "dice(0.5) | energy",
+        "react(0.8) | energy(temperature=0.5)",
+        "react(0.9) | dice(0.7) | energy",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn every_spec_is_its_reference(
+            weights in proptest::collection::vec(-2f32..2.0, 60),
+            values in proptest::collection::vec(0f32..3.0, 240),
+        ) {
+            let features = Array2::from_shape_vec((20, 12), values).unwrap();
+            for text in SPECS {
+                let detector = fitted(text, 5, 12, &weights, &features);
+                let scores = detector.score(features.view()).unwrap();
+                for (row, found) in features.rows().into_iter().zip(scores) {
+                    let clip = detector.clip().map(|clip| clip as f32);
+                    let logits = reference::logits(detector.head(), detector.mask(), clip, row.as_slice().unwrap());
+                    let expected = reference::score(detector.spec().score, &logits);
+                    // 13 terms below 2 * 3 each: gamma_14 * 78, then exp and ln1p at the temperatures used here.
+                    prop_assert!((found - expected).abs() < 5e-4, "{}: {} for {}", text, found, expected);
+                }
+            }
+        }
+
+        #[test]
+        fn scaling_weights_bias_and_temperature_scales_the_score(
+            weights in proptest::collection::vec(-2f32..2.0, 60),
+            values in proptest::collection::vec(0f32..3.0, 240),
+        ) {
+            let features = Array2::from_shape_vec((20, 12), values).unwrap();
+            let plain = fitted("dice(0.5) | energy", 5, 12, &weights, &features);
+            let doubled = LinearHead::new(plain.head().weight().mapv(|w| 2.0 * w), plain.head().bias().mapv(|b| 2.0 * b)).unwrap();
+            let spec = "dice(0.5) | energy(temperature=2)".parse().unwrap();
+            let scaled = Detector::from_parts(spec, Arc::new(doubled), plain.mask().cloned(), None).unwrap();
+            for (a, b) in plain.score(features.view()).unwrap().iter().zip(scaled.score(features.view()).unwrap()) {
+                // Powers of two scale without rounding.
+                prop_assert_eq!(2.0 * a, b);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_do_not_see_each_other_or_the_threads() {
+        let features = Array2::from_shape_fn((700, 12), |(row, unit)| ((row * 7 + unit * 5) % 23) as f32 / 7.0);
+        let weights: Vec<f32> = (0..60).map(|i| ((i * 37) % 41) as f32 / 20.0 - 1.0).collect();
+        for text in SPECS {
+            let detector = fitted(text, 5, 12, &weights, &features);
+            let all = detector.score(features.view()).unwrap();
+            let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+            assert_eq!(one_thread.install(|| detector.score(features.view()).unwrap()), all);
+            let single: Vec<f64> = features.axis_iter(Axis(0)).flat_map(|row| detector.score(row.insert_axis(Axis(0))).unwrap()).collect();
+            assert_eq!(single, all);
+            let transposed = features.t().as_standard_layout().into_owned();
+            assert_eq!(detector.score(transposed.t()).unwrap(), all);
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named_or_scored_as_ood() {
+        let mut features = Array2::from_elem((300, 12), 1.0f32);
+        let detector = fitted("dice(0.5) | energy", 5, 12, &[0.5; 60].iter().enumerate().map(|(i, w)| w * i as f32).collect::<Vec<_>>(), &features);
+        let clean = detector.score(features.view()).unwrap();
+        features[(290, 3)] = f32::NAN;
+        features[(5, 0)] = f32::INFINITY;
+        let error = detector.score(features.view()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFinite);
+        let scored = detector.evaluate(features.view(), NonFinite::OutOfDistribution).unwrap().scores;
+        assert_eq!(scored[290], f64::NEG_INFINITY);
+        assert_eq!(scored[5], f64::NEG_INFINITY);
+        assert_eq!(scored[6], clean[6]);
+        features.fill(1e38);
+        let overflow = detector.score(features.view()).unwrap_err();
+        assert_eq!(overflow.kind(), ErrorKind::NotFinite);
+        assert!(detector.score(Array2::zeros((3, 11)).view()).unwrap_err().to_string().contains("[N, 12]"));
+    }
+}

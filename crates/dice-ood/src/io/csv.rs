@@ -1,0 +1,162 @@
+//! CSV and TSV: one row an input, one column a unit, and optionally a label and an id.
+
+use std::io::Read;
+use std::path::Path;
+
+use ::csv::{ByteRecord, Reader, ReaderBuilder};
+
+use super::table::{Kind, Roles, pick};
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{Block, FeatureSource};
+
+type Input = Box<dyn Read + Send>;
+
+pub(super) fn open(path: &Path, name: Option<&str>) -> Result<Box<dyn FeatureSource>> {
+    from_reader(Box::new(super::open(path)?), delimiter(path), name)
+}
+
+pub(super) fn from_reader(input: Input, delimiter: u8, name: Option<&str>) -> Result<Box<dyn FeatureSource>> {
+    let table = Table::open(input, delimiter)?;
+    let roles = Roles::assign(&table.columns, name)?;
+    Ok(Box::new(CsvSource { table, roles, next: 0 }))
+}
+
+/// Reads one column of numbers.
+pub(super) fn read_column(path: &Path, name: Option<&str>, defaults: &[&str]) -> Result<Vec<f64>> {
+    let mut table = Table::open(Box::new(super::open(path)?), delimiter(path))?;
+    let column = pick(&table.columns, name, defaults)?;
+    let mut values = Vec::new();
+    while table.advance()? {
+        values.push(table.number(column)?);
+    }
+    Ok(values)
+}
+
+fn delimiter(path: &Path) -> u8 {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv")) { b'\t' } else { b',' }
+}
+
+/// Records of numbers and text under named columns; a first record of numbers only is data, and columns are numbered.
+struct Table {
+    reader: Reader<Input>,
+    columns: Vec<(String, Kind)>,
+    record: ByteRecord,
+    /// The first record, where it turned out to be data.
+    pending: bool,
+}
+
+impl Table {
+    fn open(input: Input, delimiter: u8) -> Result<Self> {
+        let reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(input);
+        let mut table = Self { reader, columns: Vec::new(), record: ByteRecord::new(), pending: false };
+        let mut first = ByteRecord::new();
+        if !table.read(&mut first)? {
+            return Err(Error::new(ErrorKind::Empty, "an empty file").expected("a header and rows of numbers"));
+        }
+        let text = |field: &[u8]| String::from_utf8_lossy(field).trim().to_owned();
+        if first.iter().all(|field| text(field).parse::<f64>().is_ok()) {
+            table.columns = (0..first.len()).map(|column| (column.to_string(), Kind::Number)).collect();
+            table.record = first;
+            table.pending = true;
+            return Ok(table);
+        }
+        // Whether a column holds numbers shows in the first row of data.
+        let mut second = ByteRecord::new();
+        table.pending = table.read(&mut second)?;
+        table.columns = first
+            .iter()
+            .enumerate()
+            .map(|(column, name)| {
+                let is_text = second.get(column).is_some_and(|field| text(field).parse::<f64>().is_err());
+                (text(name), if is_text { Kind::Text } else { Kind::Number })
+            })
+            .collect();
+        table.record = second;
+        Ok(table)
+    }
+
+    fn read(&mut self, record: &mut ByteRecord) -> Result<bool> {
+        self.reader.read_byte_record(record).map_err(|error| match error.into_kind() {
+            ::csv::ErrorKind::Io(error) => Error::new(ErrorKind::Io, error.to_string()),
+            other => Error::new(ErrorKind::Malformed, format!("{other:?}")).expected("comma-separated values"),
+        })
+    }
+
+    /// Moves to the next record; it must have as many fields as there are columns.
+    fn advance(&mut self) -> Result<bool> {
+        if !std::mem::take(&mut self.pending) {
+            let mut record = std::mem::take(&mut self.record);
+            let more = self.read(&mut record)?;
+            self.record = record;
+            if !more {
+                return Ok(false);
+            }
+        }
+        if self.record.len() != self.columns.len() {
+            return Err(Error::new(ErrorKind::Malformed, format!("{} fields at {}", self.record.len(), self.line()))
+                .expected(format!("{} fields, one for each column", self.columns.len()))
+                .fix("is the file truncated?"));
+        }
+        Ok(true)
+    }
+
+    fn line(&self) -> String {
+        self.record.position().map_or("the end".into(), |position| format!("line {}", position.line()))
+    }
+
+    fn text(&self, column: usize) -> String {
+        String::from_utf8_lossy(&self.record[column]).trim().to_owned()
+    }
+
+    fn number(&self, column: usize) -> Result<f64> {
+        let field = std::str::from_utf8(&self.record[column]).unwrap_or("?").trim();
+        field.parse().map_err(|_| {
+            let shown: String = field.chars().take(40).collect();
+            Error::new(ErrorKind::Malformed, format!("`{}` at {}", shown.escape_debug(), self.line()))
+                .tensor(&self.columns[column].0)
+                .expected("a number")
+        })
+    }
+}
+
+struct CsvSource {
+    table: Table,
+    roles: Roles,
+    next: u64,
+}
+
+impl FeatureSource for CsvSource {
+    fn units(&self) -> usize {
+        self.roles.features.len()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        None
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        block.features.clear();
+        block.units = self.units();
+        block.first_row = self.next;
+        let (mut labels, mut ids) = (Vec::new(), Vec::new());
+        let mut rows = 0;
+        while rows < max_rows && self.table.advance()? {
+            for column in &self.roles.features {
+                block.features.push(self.table.number(*column)? as f32);
+            }
+            if let Some(column) = self.roles.label {
+                let value = self.table.number(column)?;
+                let label = super::whole(value);
+                labels.push(label.ok_or_else(|| super::not_a_label(&value.to_string(), self.next as usize + rows))?);
+            }
+            if let Some(column) = self.roles.id {
+                ids.push(self.table.text(column));
+            }
+            rows += 1;
+        }
+        block.labels = self.roles.label.map(|_| labels);
+        block.ids = self.roles.id.map(|_| ids);
+        self.next += rows as u64;
+        Ok(())
+    }
+}

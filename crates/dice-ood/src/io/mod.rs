@@ -1,0 +1,624 @@
+//! Files of features, labels, heads, statistics and scores.
+//!
+//! Two families. *Tensor files* (npy, npz, safetensors, PyTorch) hold named arrays; *tables* (CSV, Parquet, Arrow IPC)
+//! hold columns. Both end as a [`FeatureSource`], read block by block. Headers are claims: nothing is allocated
+//! because a header says so, only because the bytes are there.
+//!
+//! A file may be written `path#name` to choose one of its tensors or columns.
+
+mod csv;
+#[cfg(feature = "columns")]
+mod columns;
+mod heads;
+mod npy;
+mod npz;
+mod output;
+mod safetensors;
+mod table;
+mod tensor;
+#[cfg(feature = "torch")]
+mod torch;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ndarray::Array1;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{Block, FeatureSource};
+use crate::statistics::Statistics;
+
+pub use heads::read_head;
+pub use output::{AtomicFile, ScoreRow, ScoreWriter, write_tensors};
+pub(crate) use safetensors::Header as SafetensorsHeader;
+pub use tensor::{DType, TensorInfo};
+use tensor::{Rows, TensorFile};
+
+/// Names under which features are found without being told, in order of preference.
+pub const FEATURE_NAMES: [&str; 7] =
+    ["features", "feature", "penultimate", "embeddings", "embedding", "feats", "h"];
+/// Names under which labels are found.
+pub const LABEL_NAMES: [&str; 6] = ["labels", "label", "targets", "target", "y", "class"];
+/// Names under which ids of inputs are found in tables.
+pub const ID_NAMES: [&str; 6] = ["id", "path", "file", "filename", "name", "image"];
+/// Names under which scores are found.
+pub const SCORE_NAMES: [&str; 4] = ["score", "scores", "ood_score", "confidence"];
+
+/// A file format this crate reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// numpy `.npy`.
+    Npy,
+    /// numpy `.npz`.
+    Npz,
+    /// `.safetensors`.
+    Safetensors,
+    /// `.csv` and `.tsv`.
+    Csv,
+    /// `.parquet` (feature `columns`).
+    Parquet,
+    /// Arrow IPC: `.arrow`, `.feather`, `.arrows` (feature `columns`).
+    ArrowIpc,
+    /// PyTorch `.pt`, `.pth`, `.bin` (feature `torch`).
+    Torch,
+}
+
+impl Format {
+    fn of_extension(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        Some(match extension.as_str() {
+            "npy" => Self::Npy,
+            "npz" => Self::Npz,
+            "safetensors" => Self::Safetensors,
+            "csv" | "tsv" => Self::Csv,
+            "parquet" | "pq" => Self::Parquet,
+            "arrow" | "feather" | "arrows" | "ipc" => Self::ArrowIpc,
+            "pt" | "pth" | "bin" | "ckpt" => Self::Torch,
+            _ => return None,
+        })
+    }
+
+    fn of_magic(start: &[u8]) -> Option<Self> {
+        if start.starts_with(b"\x93NUMPY") {
+            Some(Self::Npy)
+        } else if start.starts_with(b"PAR1") {
+            Some(Self::Parquet)
+        } else if start.starts_with(b"ARROW1") || start.starts_with(&[0xff; 4]) {
+            Some(Self::ArrowIpc)
+        } else if start.starts_with(b"PK\x03\x04") {
+            Some(Self::Npz)
+        } else if start.get(8) == Some(&b'{') {
+            Some(Self::Safetensors)
+        } else if start.first().is_some_and(|byte| byte.is_ascii_graphic()) && start.is_ascii() {
+            Some(Self::Csv)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Npy => "npy",
+            Self::Npz => "npz",
+            Self::Safetensors => "safetensors",
+            Self::Csv => "CSV",
+            Self::Parquet => "Parquet",
+            Self::ArrowIpc => "Arrow IPC",
+            Self::Torch => "PyTorch",
+        })
+    }
+}
+
+/// A file, and which of its tensors or columns is meant: `path` or `path#name`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The file; `-` is standard input.
+    pub path: PathBuf,
+    /// The tensor or column, where one was named.
+    pub name: Option<String>,
+}
+
+impl Location {
+    /// Parses `path` or `path#name`; a `#` that belongs to an existing file's name stays in the path.
+    pub fn parse(text: &str) -> Self {
+        match text.rsplit_once('#') {
+            Some((path, name)) if !path.is_empty() && !name.is_empty() && !Path::new(text).exists() => {
+                Self { path: path.into(), name: Some(name.into()) }
+            }
+            _ => Self { path: text.into(), name: None },
+        }
+    }
+
+    fn is_stdin(&self) -> bool {
+        self.path == Path::new("-")
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_stdin() { f.write_str("standard input") } else { self.path.display().fmt(f) }
+    }
+}
+
+/// The files that make one data set: paths, globs and directories, expanded; each with an optional `#name`.
+///
+/// A directory stands for all files in it that have a known extension, sorted by name.
+///
+/// # Errors
+/// [`ErrorKind::Missing`] where a glob or directory holds nothing to read.
+pub fn expand(inputs: &[String]) -> Result<Vec<Location>> {
+    let mut files = Vec::new();
+    for input in inputs {
+        let location = Location::parse(input);
+        let before = files.len();
+        let pattern = location.path.to_string_lossy().into_owned();
+        if location.path.is_dir() {
+            let entries = std::fs::read_dir(&location.path).map_err(|error| Error::io(&location.path, error))?;
+            for entry in entries {
+                let path = entry.map_err(|error| Error::io(&location.path, error))?.path();
+                if path.is_file() && Format::of_extension(&path).is_some() {
+                    files.push(Location { path, name: location.name.clone() });
+                }
+            }
+            files[before..].sort_by(|a, b| a.path.cmp(&b.path));
+        } else if pattern.contains(['*', '?', '[']) && !location.path.exists() {
+            let paths = glob::glob(&pattern).map_err(|error| {
+                Error::new(ErrorKind::Argument, error.to_string()).file(&pattern).expected("a file or a glob pattern")
+            })?;
+            files.extend(paths.flatten().filter(|path| path.is_file()).map(|path| Location { path, name: location.name.clone() }));
+        } else {
+            files.push(location);
+            continue;
+        }
+        if files.len() == before {
+            return Err(Error::new(ErrorKind::Missing, "no such file")
+                .file(input)
+                .expected("files ending in .npy, .npz, .safetensors, .csv, .parquet or .arrow"));
+        }
+    }
+    Ok(files)
+}
+
+/// Where features are read from, and what goes with them. Can be opened again and again.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    files: Vec<Location>,
+    labels: Option<Arc<Vec<i64>>>,
+    /// Standard input, copied to a temporary file where it has to be read more than once.
+    spooled: Option<Arc<tempfile::NamedTempFile>>,
+}
+
+impl Dataset {
+    /// The data set of `inputs`: paths, globs, directories, `-`; each with an optional `#name`.
+    ///
+    /// # Errors
+    /// As [`expand`].
+    pub fn new(inputs: &[String]) -> Result<Self> {
+        let files = expand(inputs)?;
+        if files.is_empty() {
+            return Err(Error::new(ErrorKind::Missing, "no feature files"));
+        }
+        Ok(Self { files, labels: None, spooled: None })
+    }
+
+    /// Takes the labels `[N]` from a file of their own.
+    ///
+    /// # Errors
+    /// Those of reading, and [`ErrorKind::Malformed`] for labels that are not whole numbers.
+    pub fn with_labels(mut self, file: &str) -> Result<Self> {
+        self.labels = Some(Arc::new(read_labels(&Location::parse(file))?));
+        Ok(self)
+    }
+
+    /// Copies standard input to a temporary file, so that the data can be read more than once.
+    ///
+    /// # Errors
+    /// Those of reading and of writing the copy.
+    pub fn rereadable(mut self) -> Result<Self> {
+        if let Some(stdin) = self.files.iter_mut().find(|file| file.is_stdin()) {
+            let spooled = spool(&mut io::stdin().lock())?;
+            stdin.path = spooled.path().to_path_buf();
+            self.spooled = Some(Arc::new(spooled));
+        }
+        Ok(self)
+    }
+
+    /// The files, expanded.
+    pub fn files(&self) -> &[Location] {
+        &self.files
+    }
+
+    /// Opens the data set at its first row.
+    ///
+    /// # Errors
+    /// Those of the first file: missing, malformed, without features, ambiguous.
+    pub fn open(&self) -> Result<Box<dyn FeatureSource>> {
+        let mut source = Chain {
+            units: 0,
+            current: None,
+            files: self.files.clone(),
+            next: 0,
+            row: 0,
+            labels: self.labels.clone(),
+        };
+        source.advance()?;
+        Ok(Box::new(source))
+    }
+}
+
+/// Files one after the other, with labels from a separate file where given.
+struct Chain {
+    units: usize,
+    current: Option<(Box<dyn FeatureSource>, Arc<str>)>,
+    files: Vec<Location>,
+    next: usize,
+    /// Rows read so far over all files.
+    row: usize,
+    labels: Option<Arc<Vec<i64>>>,
+}
+
+impl Chain {
+    fn advance(&mut self) -> Result<bool> {
+        let Some(file) = self.files.get(self.next) else {
+            self.current = None;
+            return Ok(false);
+        };
+        let source = open_features(file).map_err(|error| error.file(file))?;
+        if self.next > 0 && source.units() != self.units {
+            return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", source.units()))
+                .file(file)
+                .tensor("features")
+                .expected(format!("[N, {}], as in {}", self.units, self.files[0])));
+        }
+        self.units = source.units();
+        self.current = Some((source, file.to_string().into()));
+        self.next += 1;
+        Ok(true)
+    }
+
+    fn label_count(&self, found: String) -> Error {
+        let labels = self.labels.as_ref().map_or(0, |labels| labels.len());
+        Error::new(ErrorKind::Shape, format!("{labels} labels"))
+            .tensor("labels")
+            .expected(format!("one for each row of features, {found}"))
+    }
+}
+
+impl FeatureSource for Chain {
+    fn units(&self) -> usize {
+        self.units
+    }
+
+    fn rows(&self) -> Option<u64> {
+        match (&self.current, self.files.len()) {
+            (Some((source, _)), 1) => source.rows(),
+            _ => None,
+        }
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        while let Some((source, origin)) = &mut self.current {
+            source.read(block, max_rows).map_err(|error| error.file(&*origin))?;
+            if block.rows() == 0 {
+                self.advance()?;
+                continue;
+            }
+            block.origin = Arc::clone(origin);
+            let end = self.row + block.rows();
+            if let Some(labels) = &self.labels {
+                let Some(labels) = labels.get(self.row..end) else {
+                    return Err(self.label_count(format!("at least {end}")));
+                };
+                block.labels = Some(labels.to_vec());
+            }
+            self.row = end;
+            return Ok(());
+        }
+        if self.labels.as_ref().is_some_and(|labels| labels.len() != self.row) {
+            return Err(self.label_count(self.row.to_string()));
+        }
+        block.features.clear();
+        block.units = self.units;
+        Ok(())
+    }
+}
+
+fn open_features(file: &Location) -> Result<Box<dyn FeatureSource>> {
+    if file.is_stdin() {
+        return open_stdin(file);
+    }
+    match format_of(&file.path)? {
+        Format::Csv => csv::open(&file.path, file.name.as_deref()),
+        #[cfg(feature = "columns")]
+        format @ (Format::Parquet | Format::ArrowIpc) => columns::open(&file.path, format, file.name.as_deref()),
+        format => TensorSource::open(open_tensors(&file.path, format)?, file.name.as_deref()),
+    }
+}
+
+/// npy and CSV are read as they come; other formats need their end first and are copied to a temporary file.
+fn open_stdin(file: &Location) -> Result<Box<dyn FeatureSource>> {
+    let mut input = BufReader::new(io::stdin());
+    let start = input.fill_buf().map_err(|error| Error::io("standard input", error))?;
+    match Format::of_magic(start) {
+        Some(Format::Npy) => Ok(Box::new(TensorSource {
+            rows: npy::stream(input)?,
+            labels: None,
+            next: 0,
+            _keep: None,
+        })),
+        Some(Format::Csv) => csv::from_reader(Box::new(input), b',', file.name.as_deref()),
+        Some(_) => {
+            let spooled = spool(&mut input)?;
+            let location = Location { path: spooled.path().to_path_buf(), name: file.name.clone() };
+            Ok(Box::new(Spooled { source: open_features(&location)?, _file: spooled }))
+        }
+        None => Err(unknown_format()),
+    }
+}
+
+/// Keeps the temporary copy alive while it is read.
+struct Spooled {
+    source: Box<dyn FeatureSource>,
+    _file: tempfile::NamedTempFile,
+}
+
+impl FeatureSource for Spooled {
+    fn units(&self) -> usize {
+        self.source.units()
+    }
+    fn rows(&self) -> Option<u64> {
+        self.source.rows()
+    }
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        self.source.read(block, max_rows)
+    }
+}
+
+fn spool(input: &mut dyn Read) -> Result<tempfile::NamedTempFile> {
+    let mut attempt = || -> io::Result<tempfile::NamedTempFile> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        io::copy(input, &mut file)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    attempt().map_err(|error| Error::io("a temporary copy of the input", error))
+}
+
+fn unknown_format() -> Error {
+    Error::new(ErrorKind::Unsupported, "bytes of another kind")
+        .expected("npy, npz, safetensors, CSV, Parquet or Arrow IPC")
+        .fix("save the features in one of these formats, with its usual extension")
+}
+
+fn format_of(path: &Path) -> Result<Format> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+    if metadata.is_dir() {
+        return Err(Error::new(ErrorKind::Unsupported, "a directory").file(path.display()).expected("a file"));
+    }
+    if let Some(format) = Format::of_extension(path) {
+        return Ok(format);
+    }
+    let mut start = Vec::new();
+    open(path)?.take(64).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    Format::of_magic(&start).ok_or_else(|| unknown_format().file(path.display()))
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| Error::io(path, error))
+}
+
+fn open_tensors(path: &Path, format: Format) -> Result<Box<dyn TensorFile>> {
+    let opened = match format {
+        Format::Npy => npy::open(path),
+        Format::Npz => npz::open(path),
+        Format::Safetensors => safetensors::open(path),
+        #[cfg(feature = "torch")]
+        Format::Torch => torch::open(path),
+        other => Err(not_here(other)),
+    };
+    opened.map_err(|error| error.file(path.display()))
+}
+
+fn not_here(format: Format) -> Error {
+    let feature = match format {
+        Format::Parquet | Format::ArrowIpc if cfg!(not(feature = "columns")) => Some("columns"),
+        Format::Torch if cfg!(not(feature = "torch")) => Some("torch"),
+        _ => None,
+    };
+    let error = Error::new(ErrorKind::Unsupported, format!("a {format} file"));
+    match feature {
+        Some(feature) => error.fix(format!("build dice-ood with the feature `{feature}`")),
+        None => error.expected("a file of named tensors: npy, npz, safetensors or a PyTorch checkpoint"),
+    }
+}
+
+/// Features of a tensor file, with the labels beside them where there are any.
+struct TensorSource {
+    rows: Rows,
+    labels: Option<Vec<i64>>,
+    next: usize,
+    _keep: Option<Box<dyn TensorFile>>,
+}
+
+impl TensorSource {
+    fn open(file: Box<dyn TensorFile>, name: Option<&str>) -> Result<Box<dyn FeatureSource>> {
+        let tensors = file.tensors();
+        let features = choose(tensors, name, &FEATURE_NAMES, "features", |tensor| {
+            tensor.dtype.is_float() && tensor.matrix().is_some()
+        })?;
+        let rows = file.open(features)?;
+        // The tensor was asked for by name, but labels are only a courtesy of the same file: a mismatch is an error.
+        let labels = tensors
+            .iter()
+            .filter(|tensor| tensor.dtype.is_integer() && tensor.shape.len() == 1)
+            .find(|tensor| LABEL_NAMES.iter().any(|name| tensor.name == *name));
+        let labels = match labels {
+            None => None,
+            Some(tensor) => {
+                let labels = file.open(tensor)?.all_i64().map_err(|error| error.tensor(&tensor.name))?;
+                if labels.len() != rows.rows() {
+                    return Err(Error::new(ErrorKind::Shape, format!("[{}]", labels.len()))
+                        .tensor(&tensor.name)
+                        .expected(format!("[{}], one for each row of `{}`", rows.rows(), features.name)));
+                }
+                Some(labels)
+            }
+        };
+        Ok(Box::new(Self { rows, labels, next: 0, _keep: Some(file) }))
+    }
+}
+
+impl FeatureSource for TensorSource {
+    fn units(&self) -> usize {
+        self.rows.units()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        Some(self.rows.rows() as u64)
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        block.features.clear();
+        block.units = self.rows.units();
+        block.ids = None;
+        block.first_row = self.next as u64;
+        let read = self.rows.read(max_rows, &mut block.features)?;
+        block.labels = self.labels.as_ref().map(|labels| labels[self.next..self.next + read].to_vec());
+        self.next += read;
+        Ok(())
+    }
+}
+
+/// The tensor that `name` names, or else the first of `defaults` that fits, or else the only one that fits.
+fn choose<'a>(
+    tensors: &'a [TensorInfo],
+    name: Option<&str>,
+    defaults: &[&str],
+    what: &str,
+    fits: impl Fn(&TensorInfo) -> bool,
+) -> Result<&'a TensorInfo> {
+    if let Some(name) = name {
+        return tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
+            Error::new(ErrorKind::Missing, listed(tensors)).tensor(name).expected("a tensor of that name")
+        });
+    }
+    // A file of one unnamed array has nothing to choose from; its own error says what is wrong with it.
+    if let [only] = tensors {
+        return Ok(only);
+    }
+    if let Some(tensor) = defaults.iter().find_map(|name| tensors.iter().find(|tensor| tensor.name == *name)) {
+        return Ok(tensor);
+    }
+    let fitting: Vec<&TensorInfo> = tensors.iter().filter(|tensor| fits(tensor)).collect();
+    match fitting[..] {
+        [only] => Ok(only),
+        [] => Err(Error::new(ErrorKind::Missing, listed(tensors))
+            .tensor(what)
+            .expected(format!("a tensor named {}", defaults.join(", ")))
+            .fix("name one: FILE#TENSOR")),
+        _ => Err(Error::new(ErrorKind::Ambiguous, listed(tensors))
+            .tensor(what)
+            .expected(format!("one tensor that can be {what}"))
+            .fix("name one: FILE#TENSOR")),
+    }
+}
+
+/// Tensors with their shapes, for messages; the first ten.
+fn listed(tensors: &[TensorInfo]) -> String {
+    if tensors.is_empty() {
+        return "no tensors".into();
+    }
+    let shown: Vec<String> = tensors.iter().take(10).map(|tensor| format!("`{}` {tensor}", tensor.name)).collect();
+    let more = tensors.len().saturating_sub(10);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// The tensors of a tensor file, or the columns of a table, for `dice inspect`.
+///
+/// # Errors
+/// Those of opening the file.
+pub fn list(path: &Path) -> Result<(Format, Vec<TensorInfo>)> {
+    let format = format_of(path)?;
+    let tensors = match format {
+        Format::Csv => Vec::new(),
+        #[cfg(feature = "columns")]
+        Format::Parquet | Format::ArrowIpc => Vec::new(),
+        format => open_tensors(path, format)?.tensors().to_vec(),
+    };
+    Ok((format, tensors))
+}
+
+/// Reads a vector `[N]` of numbers: scores, or a statistic. `defaults` name it where the location does not.
+///
+/// # Errors
+/// Those of reading; [`ErrorKind::Shape`] for what is not a vector.
+pub fn read_vector(file: &Location, defaults: &[&str]) -> Result<Vec<f64>> {
+    let read = || -> Result<Vec<f64>> {
+        match format_of(&file.path)? {
+            Format::Csv => csv::read_column(&file.path, file.name.as_deref(), defaults),
+            #[cfg(feature = "columns")]
+            format @ (Format::Parquet | Format::ArrowIpc) => {
+                columns::read_column(&file.path, format, file.name.as_deref(), defaults)
+            }
+            format => {
+                let opened = open_tensors(&file.path, format)?;
+                let tensor = choose(opened.tensors(), file.name.as_deref(), defaults, "vector", |tensor| {
+                    tensor.dtype.is_float() && tensor.is_vector()
+                })?;
+                if !tensor.is_vector() {
+                    return Err(Error::new(ErrorKind::Shape, tensor.to_string())
+                        .tensor(&tensor.name)
+                        .expected("a vector [N]"));
+                }
+                opened.open(tensor)?.all_f64().map_err(|error| error.tensor(&tensor.name))
+            }
+        }
+    };
+    read().map_err(|error| error.file(file))
+}
+
+/// Reads class labels `[N]`.
+///
+/// # Errors
+/// Those of reading; [`ErrorKind::Malformed`] for labels that are not whole numbers.
+pub fn read_labels(file: &Location) -> Result<Vec<i64>> {
+    let values = read_vector(file, &LABEL_NAMES)?;
+    values
+        .into_iter()
+        .enumerate()
+        .map(|(row, value)| whole(value).ok_or_else(|| not_a_label(&value.to_string(), row).file(file)))
+        .collect()
+}
+
+fn whole(value: f64) -> Option<i64> {
+    (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64)
+}
+
+fn not_a_label(found: &str, row: usize) -> Error {
+    Error::new(ErrorKind::Malformed, format!("`{found}` at row {row}"))
+        .tensor("labels")
+        .expected("class indices: whole numbers from 0")
+}
+
+/// Reads statistics: what [`Statistics::tensors`](crate::Statistics) wrote, a detector (which carries its own), or a
+/// published mean activation as npy, npz or safetensors.
+///
+/// # Errors
+/// Those of reading; [`ErrorKind::Missing`] where the file holds no statistics.
+pub fn read_statistics(file: &Location) -> Result<Statistics> {
+    if format_of(&file.path)? == Format::Safetensors && file.name.is_none() {
+        let loaded = SafetensorsHeader::read(&file.path)?;
+        if loaded.has(crate::artifact::STATISTICS_SUM) {
+            return crate::artifact::read_statistics(&file.path);
+        }
+    }
+    const NAMES: [&str; 5] = ["mean_activation_f64", "mean_activation", "mean", "feat_stat", "info"];
+    let mean = read_vector(file, &NAMES)?;
+    Statistics::from_mean_activation(Array1::from(mean)).map_err(|error| error.file(file))
+}

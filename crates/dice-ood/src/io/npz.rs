@@ -1,0 +1,105 @@
+//! numpy `.npz`: a zip of npy files, stored or deflated, streamed.
+
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use flate2::read::DeflateDecoder;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::npy::Header;
+use super::tensor::{Rows, TensorFile, TensorInfo};
+use crate::error::{Error, ErrorKind, Result};
+
+struct NpzFile {
+    path: PathBuf,
+    tensors: Vec<TensorInfo>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    start: u64,
+    compressed: u64,
+    size: u64,
+    crc: u32,
+    deflated: bool,
+}
+
+pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
+    let malformed = |error: zip::result::ZipError| {
+        Error::new(ErrorKind::Malformed, error.to_string())
+            .expected("an npz file (a zip archive of npy files)")
+            .fix("is the file complete?")
+    };
+    let mut archive = ZipArchive::new(BufReader::new(super::open(path)?)).map_err(malformed)?;
+    let mut file = NpzFile { path: path.to_path_buf(), tensors: Vec::new(), entries: Vec::new() };
+    for index in 0..archive.len() {
+        let zipped = archive.by_index_raw(index).map_err(malformed)?;
+        let Some(name) = zipped.name().map_err(malformed)?.strip_suffix(".npy").map(str::to_owned) else { continue };
+        let deflated = match zipped.compression() {
+            CompressionMethod::Stored => false,
+            CompressionMethod::Deflated => true,
+            other => {
+                return Err(Error::new(ErrorKind::Unsupported, format!("{other} compression"))
+                    .tensor(name)
+                    .expected("stored or deflated entries, as numpy.savez and savez_compressed write"));
+            }
+        };
+        if zipped.encrypted() {
+            return Err(Error::new(ErrorKind::Unsupported, "an encrypted entry").tensor(name));
+        }
+        let Some(start) = zipped.data_start() else {
+            return Err(Error::new(ErrorKind::Malformed, "an entry without data").tensor(name));
+        };
+        let entry = Entry { start, compressed: zipped.compressed_size(), size: zipped.size(), crc: zipped.crc32(), deflated };
+        let header = Header::read(&mut entry.open(path)?).map_err(|error| error.tensor(&name))?;
+        file.tensors.push(TensorInfo { name, ..header.tensor });
+        file.entries.push(entry);
+    }
+    Ok(Box::new(file))
+}
+
+impl TensorFile for NpzFile {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
+        let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
+        let mut input = self.entries[place].open(&self.path)?;
+        let header = Header::read(&mut input)?;
+        header.rows_of_stream(input).map_err(|error| error.tensor(&tensor.name))
+    }
+}
+
+impl Entry {
+    fn open(&self, path: &Path) -> Result<Box<dyn Read + Send>> {
+        let mut file = super::open(path)?;
+        file.seek(SeekFrom::Start(self.start)).map_err(|error| Error::io(path, error))?;
+        let raw = BufReader::with_capacity(1 << 18, file.take(self.compressed));
+        let inner: Box<dyn Read + Send> = if self.deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
+        Ok(Box::new(Checked { inner, left: self.size, expected: self.crc, crc: flate2::Crc::new() }))
+    }
+}
+
+/// Verifies length and checksum once the last byte is read.
+struct Checked {
+    inner: Box<dyn Read + Send>,
+    left: u64,
+    expected: u32,
+    crc: flate2::Crc,
+}
+
+impl Read for Checked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.inner.read(&mut buffer[..wanted])?;
+        self.crc.update(&buffer[..read]);
+        self.left -= read as u64;
+        if self.left == 0 && read > 0 && self.crc.sum() != self.expected {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its checksum does not match"));
+        }
+        Ok(read)
+    }
+}
+

@@ -1,0 +1,224 @@
+//! Writing: files that appear whole or not at all, and the formats of scores.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::View;
+
+use super::npy::header_for;
+use crate::calibration::Decision;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A file that is written beside its destination and renamed onto it when complete; dropped before that, it vanishes.
+pub struct AtomicFile {
+    destination: PathBuf,
+    file: BufWriter<tempfile::NamedTempFile>,
+}
+
+impl AtomicFile {
+    /// Starts a file that will be `destination`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where its directory cannot be written to, or `destination` is a directory.
+    pub fn create(destination: &Path) -> Result<Self> {
+        if destination.is_dir() {
+            return Err(Error::new(ErrorKind::Io, "a directory").file(destination.display()).expected("a file to write"));
+        }
+        let directory = match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".dice-").suffix(".partial");
+        // The rights that any new file gets, not the private ones of temporary files.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(directory).map_err(|error| Error::io(destination, error))?;
+        Ok(Self { destination: destination.to_path_buf(), file: BufWriter::with_capacity(1 << 16, file) })
+    }
+
+    /// Makes the file durable and gives it its name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`], for instance for a full disk; nothing is left behind then.
+    pub fn commit(self) -> Result<()> {
+        let Self { destination, file } = self;
+        let located = |error: io::Error| Error::io(&destination, error);
+        let file = file.into_inner().map_err(|error| located(error.into_error()))?;
+        file.as_file().sync_all().map_err(located)?;
+        file.persist(&destination).map_err(|error| located(error.error))?;
+        Ok(())
+    }
+
+    fn located(&self, error: io::Error) -> Error {
+        Error::io(&self.destination, error)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.file.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes named tensors and metadata as one safetensors file, atomically.
+///
+/// # Errors
+/// [`ErrorKind::Io`].
+pub fn write_tensors<V: View>(
+    destination: &Path,
+    tensors: Vec<(String, V)>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let bytes = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(destination.display()))?;
+    let mut file = AtomicFile::create(destination)?;
+    file.write_all(&bytes).map_err(|error| file.located(error))?;
+    file.commit()
+}
+
+/// What is said of one input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRow {
+    /// Its name.
+    pub id: String,
+    /// Its score.
+    pub score: f64,
+    /// Its conformal p-value, where the detector is calibrated.
+    pub p_value: Option<f64>,
+    /// Its decision, where the detector is calibrated.
+    pub decision: Option<Decision>,
+}
+
+/// Writes scores, a block at a time.
+pub struct ScoreWriter(Sink);
+
+enum Sink {
+    Csv(Text),
+    JsonLines(Text),
+    Npy { file: AtomicFile, rows: u64 },
+    #[cfg(feature = "columns")]
+    Parquet(Box<super::columns::ScoreTable>),
+}
+
+/// Text goes to a file or to standard output.
+enum Text {
+    File(AtomicFile),
+    Stdout(BufWriter<io::Stdout>),
+}
+
+impl Text {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::File(file) => file.write_all(bytes).map_err(|error| file.located(error)),
+            Self::Stdout(out) => out.write_all(bytes).map_err(|error| Error::io("standard output", error)),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::File(file) => file.commit(),
+            Self::Stdout(mut out) => out.flush().map_err(|error| Error::io("standard output", error)),
+        }
+    }
+}
+
+impl ScoreWriter {
+    /// A writer to `destination`, in the format of its extension: `.csv`, `.jsonl`, `.npy` (scores alone, f64) or
+    /// `.parquet`; or to standard output (`None`) as CSV.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for another extension, [`ErrorKind::Io`] where the file cannot be made.
+    pub fn create(destination: Option<&Path>) -> Result<Self> {
+        let Some(path) = destination else { return Self::csv(Text::Stdout(BufWriter::new(io::stdout()))) };
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        match extension.to_ascii_lowercase().as_str() {
+            "csv" => Self::csv(Text::File(AtomicFile::create(path)?)),
+            "jsonl" | "ndjson" => Ok(Self(Sink::JsonLines(Text::File(AtomicFile::create(path)?)))),
+            "npy" => {
+                let mut file = AtomicFile::create(path)?;
+                file.write_all(&header_for("<f8", 0)).map_err(|error| file.located(error))?;
+                Ok(Self(Sink::Npy { file, rows: 0 }))
+            }
+            #[cfg(feature = "columns")]
+            "parquet" => Ok(Self(Sink::Parquet(Box::new(super::columns::ScoreTable::create(AtomicFile::create(path)?)?)))),
+            _ => Err(Error::new(ErrorKind::Unsupported, format!("the extension `{extension}`"))
+                .file(path.display())
+                .expected(if cfg!(feature = "columns") { ".csv, .jsonl, .npy or .parquet" } else { ".csv, .jsonl or .npy" })),
+        }
+    }
+
+    /// A writer of JSON lines to standard output.
+    pub fn json_lines_to_stdout() -> Self {
+        Self(Sink::JsonLines(Text::Stdout(BufWriter::new(io::stdout()))))
+    }
+
+    fn csv(mut out: Text) -> Result<Self> {
+        out.write(b"id,score,p_value,decision\n")?;
+        Ok(Self(Sink::Csv(out)))
+    }
+
+    /// Writes some rows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn write(&mut self, rows: &[ScoreRow]) -> Result<()> {
+        match &mut self.0 {
+            Sink::Csv(out) => {
+                let mut text = ::csv::Writer::from_writer(Vec::new());
+                for row in rows {
+                    let p_value = row.p_value.map(|p| p.to_string()).unwrap_or_default();
+                    let decision = row.decision.map(|decision| decision.to_string()).unwrap_or_default();
+                    text.write_record([row.id.as_str(), &row.score.to_string(), &p_value, &decision])
+                        .map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+                }
+                let text = text.into_inner().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+                out.write(&text)
+            }
+            Sink::JsonLines(out) => {
+                let mut text = String::new();
+                for row in rows {
+                    // JSON has no infinity: an input that could not be scored has the score null.
+                    let score = row.score.is_finite().then_some(row.score);
+                    let decision = row.decision.map(|decision| decision.to_string());
+                    let line = serde_json::json!({ "id": row.id, "score": score, "p_value": row.p_value, "decision": decision });
+                    text.push_str(&line.to_string());
+                    text.push('\n');
+                }
+                out.write(text.as_bytes())
+            }
+            Sink::Npy { file, rows: written } => {
+                let bytes: Vec<u8> = rows.iter().flat_map(|row| row.score.to_le_bytes()).collect();
+                *written += rows.len() as u64;
+                file.write_all(&bytes).map_err(|error| file.located(error))
+            }
+            #[cfg(feature = "columns")]
+            Sink::Parquet(table) => table.write(rows),
+        }
+    }
+
+    /// Completes the file and gives it its name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn finish(self) -> Result<()> {
+        match self.0 {
+            Sink::Csv(out) | Sink::JsonLines(out) => out.finish(),
+            Sink::Npy { mut file, rows } => {
+                let rewrite = |file: &mut AtomicFile| {
+                    file.file.seek(SeekFrom::Start(0))?;
+                    file.file.write_all(&header_for("<f8", rows))
+                };
+                rewrite(&mut file).map_err(|error| file.located(error))?;
+                file.commit()
+            }
+            #[cfg(feature = "columns")]
+            Sink::Parquet(table) => table.finish(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `.safetensors`: the header through the safetensors crate, the data streamed from their offset.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The header of a safetensors file: its tensors, where they lie, and its metadata.
+pub(crate) struct Header {
+    path: PathBuf,
+    tensors: Vec<TensorInfo>,
+    /// Offset of each tensor in the file.
+    starts: Vec<u64>,
+    metadata: HashMap<String, String>,
+}
+
+/// The format's own limit on headers.
+const LARGEST_HEADER: u64 = 100_000_000;
+
+pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
+    Ok(Box::new(Header::read(path)?))
+}
+
+impl Header {
+    /// Reads and checks the header: offsets are contiguous, sizes fit types and shapes, and the file ends where they say.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        Self::read_unnamed(path).map_err(|error| error.file(path.display()))
+    }
+
+    fn read_unnamed(path: &Path) -> Result<Self> {
+        let mut file = super::open(path)?;
+        let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
+        let malformed = |found: String, expected: &str| {
+            Error::new(ErrorKind::Malformed, found).expected(expected).fix("the file is truncated or corrupt: write it again")
+        };
+        let mut header_length = [0u8; 8];
+        file.read_exact(&mut header_length)
+            .map_err(|_| malformed(format!("{length} bytes"), "a safetensors file (at least 8 bytes)"))?;
+        let header_length = u64::from_le_bytes(header_length);
+        if header_length > LARGEST_HEADER || header_length > length.saturating_sub(8) {
+            return Err(malformed(
+                format!("a claim of {header_length} header bytes in a file of {length}"),
+                "a safetensors header that fits the file",
+            ));
+        }
+        let mut text = Vec::new();
+        file.take(header_length).read_to_end(&mut text).map_err(|error| Error::io(path, error))?;
+        let header: Metadata = serde_json::from_slice(&text)
+            .map_err(|error| malformed(format!("{error}"), "a JSON header of tensors with contiguous offsets"))?;
+        let data_start = 8 + header_length;
+        let found = length - data_start;
+        if header.data_len() as u64 != found {
+            return Err(malformed(
+                format!("{found} bytes of data"),
+                &format!("{} bytes of data, as the header says", header.data_len()),
+            ));
+        }
+        let mut loaded = Self {
+            path: path.to_path_buf(),
+            tensors: Vec::new(),
+            starts: Vec::new(),
+            metadata: header.metadata().clone().unwrap_or_default(),
+        };
+        for name in header.offset_keys() {
+            let Some(info) = header.info(&name) else { continue };
+            loaded.starts.push(data_start + info.data_offsets.0 as u64);
+            loaded.tensors.push(TensorInfo { dtype: dtype_of(info.dtype), shape: info.shape.clone(), name });
+        }
+        Ok(loaded)
+    }
+
+    /// The `__metadata__` of the file.
+    pub(crate) fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.iter().any(|tensor| tensor.name == name)
+    }
+
+    /// The tensor `name`, which must have `dtype`, and its rows.
+    pub(crate) fn expect(&self, name: &str, dtype: DType) -> Result<(TensorInfo, Rows)> {
+        let located = |error: Error| error.file(self.path.display()).tensor(name);
+        let tensor = self
+            .tensors
+            .iter()
+            .find(|tensor| tensor.name == name)
+            .ok_or_else(|| located(Error::new(ErrorKind::Missing, "no such tensor").expected(format!("a tensor of {dtype}"))))?;
+        if tensor.dtype != dtype {
+            return Err(located(Error::new(ErrorKind::Malformed, tensor.to_string()).expected(format!("{dtype} values"))));
+        }
+        Ok((tensor.clone(), self.open(tensor).map_err(located)?))
+    }
+}
+
+impl TensorFile for Header {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
+        let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
+        let mut file = super::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.starts[place])).map_err(|error| Error::io(&self.path, error))?;
+        Rows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(1 << 18, file))), false)
+    }
+}
+
+fn dtype_of(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F32 => DType::F32,
+        Dtype::F64 => DType::F64,
+        Dtype::I8 => DType::I8,
+        Dtype::I16 => DType::I16,
+        Dtype::I32 => DType::I32,
+        Dtype::I64 => DType::I64,
+        Dtype::U8 => DType::U8,
+        Dtype::U16 => DType::U16,
+        Dtype::U32 => DType::U32,
+        Dtype::U64 => DType::U64,
+        Dtype::BOOL => DType::Bool,
+        _ => DType::Other,
+    }
+}

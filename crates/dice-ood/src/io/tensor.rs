@@ -1,0 +1,325 @@
+//! Named arrays in files: element types, and rows read in order with memory bounded by what is asked for.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use half::{bf16, f16};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The element type of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the types")]
+pub enum DType {
+    F16,
+    BF16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Bool,
+    /// Anything else: listed, but not read.
+    Other,
+}
+
+impl DType {
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 | Self::U64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::Other => 0,
+        }
+    }
+
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)
+    }
+
+    pub(crate) fn is_integer(self) -> bool {
+        !self.is_float() && !matches!(self, Self::Bool | Self::Other)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::I8 => "i8",
+            Self::I16 => "i16",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::U8 => "u8",
+            Self::U16 => "u16",
+            Self::U32 => "u32",
+            Self::U64 => "u64",
+            Self::Bool => "bool",
+            Self::Other => "unreadable",
+        })
+    }
+}
+
+/// A tensor in a file, unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name; empty in an npy file.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+impl TensorInfo {
+    /// The shape as `(N, D)`; trailing dimensions of one, as of a 1x1 convolution, do not count.
+    pub(crate) fn matrix(&self) -> Option<(usize, usize)> {
+        match self.shape[..] {
+            [rows, units, ref ones @ ..] if ones.iter().all(|one| *one == 1) => Some((rows, units)),
+            _ => None,
+        }
+    }
+
+    /// Whether the shape is `[N]` or `[N, 1]`.
+    pub(crate) fn is_vector(&self) -> bool {
+        matches!(self.shape[..], [_] | [_, 1])
+    }
+
+    /// `(rows, values in a row)` for reading: a vector is a matrix of one column.
+    fn extent(&self) -> Result<(usize, usize)> {
+        let wrong = || {
+            Error::new(ErrorKind::Shape, self.to_string())
+                .tensor(if self.name.is_empty() { "array" } else { &self.name })
+                .expected("[N, D]")
+        };
+        let (rows, units) = match self.shape[..] {
+            [rows] => (rows, 1),
+            _ => self.matrix().ok_or_else(wrong)?,
+        };
+        rows.checked_mul(units).and_then(|count| count.checked_mul(8)).ok_or_else(wrong)?;
+        if units == 0 {
+            return Err(wrong());
+        }
+        Ok((rows, units))
+    }
+
+    /// Bytes of the whole tensor, where that is a number.
+    pub(crate) fn byte_len(&self) -> Option<usize> {
+        self.shape.iter().try_fold(self.dtype.size(), |bytes, extent| bytes.checked_mul(*extent))
+    }
+}
+
+impl fmt::Display for TensorInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
+        write!(f, "{} [{}]", self.dtype, shape.join(", "))
+    }
+}
+
+/// A file of named tensors.
+pub(crate) trait TensorFile: Send {
+    /// What it holds.
+    fn tensors(&self) -> &[TensorInfo];
+    /// Opens one of [`TensorFile::tensors`] at its first row.
+    fn open(&self, tensor: &TensorInfo) -> Result<Rows>;
+}
+
+/// The rows of a tensor `[N, D]` (or vector `[N]`, with D = 1), read in order.
+pub(crate) struct Rows {
+    rows: usize,
+    units: usize,
+    next: usize,
+    dtype: DType,
+    big_endian: bool,
+    bytes: Bytes,
+    buffer: Vec<u8>,
+}
+
+pub(crate) enum Bytes {
+    /// Row by row.
+    RowMajor(Box<dyn Read + Send>),
+    /// Column by column from this offset of a file.
+    ColumnMajor(File, u64),
+}
+
+impl Rows {
+    pub(crate) fn new(tensor: &TensorInfo, bytes: Bytes, big_endian: bool) -> Result<Self> {
+        if tensor.dtype == DType::Other {
+            return Err(Error::new(ErrorKind::Unsupported, "an element type this crate does not read")
+                .tensor(if tensor.name.is_empty() { "array" } else { &tensor.name })
+                .expected("f16, bf16, f32, f64 or integers")
+                .fix("convert it, for instance with numpy's astype('float32')"));
+        }
+        let (rows, units) = tensor.extent()?;
+        Ok(Self { rows, units, next: 0, dtype: tensor.dtype, big_endian, bytes, buffer: Vec::new() })
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn units(&self) -> usize {
+        self.units
+    }
+
+    /// Appends up to `max_rows` rows to `out` and says how many; 0 at the end.
+    pub(crate) fn read<T: Element>(&mut self, max_rows: usize, out: &mut Vec<T>) -> Result<usize> {
+        let count = max_rows.min(self.rows - self.next);
+        if count == 0 {
+            return Ok(0);
+        }
+        let size = self.dtype.size();
+        match &mut self.bytes {
+            Bytes::RowMajor(input) => {
+                // In pieces, so that memory grows with the bytes that are there and not with what the header claims.
+                let mut left = count * self.units;
+                while left > 0 {
+                    let piece = left.min(1 << 14);
+                    self.buffer.resize(piece * size, 0);
+                    read_exactly(input, &mut self.buffer).map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
+                    convert(self.dtype, self.big_endian, &self.buffer, |value| out.push(value))?;
+                    left -= piece;
+                }
+            }
+            Bytes::ColumnMajor(file, start) => {
+                let base = out.len();
+                for unit in 0..self.units {
+                    let offset = *start + ((unit * self.rows + self.next) * size) as u64;
+                    self.buffer.resize(count * size, 0);
+                    file.seek(SeekFrom::Start(offset))
+                        .and_then(|_| read_exactly(file, &mut self.buffer))
+                        .map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
+                    if unit == 0 {
+                        out.resize(base + count * self.units, T::default());
+                    }
+                    let mut row = 0;
+                    let units = self.units;
+                    convert(self.dtype, self.big_endian, &self.buffer, |value| {
+                        out[base + row * units + unit] = value;
+                        row += 1;
+                    })?;
+                }
+            }
+        }
+        self.next += count;
+        Ok(count)
+    }
+
+    fn all<T: Element>(&mut self) -> Result<Vec<T>> {
+        let mut values = Vec::new();
+        while self.read(1 << 12, &mut values)? > 0 {}
+        Ok(values)
+    }
+
+    /// All values in row-major order.
+    pub(crate) fn all_f32(&mut self) -> Result<Vec<f32>> {
+        self.all()
+    }
+
+    /// All values in row-major order.
+    pub(crate) fn all_f64(&mut self) -> Result<Vec<f64>> {
+        self.all()
+    }
+
+    /// All values in row-major order; they must be whole.
+    pub(crate) fn all_i64(&mut self) -> Result<Vec<i64>> {
+        self.all()
+    }
+}
+
+fn read_exactly(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<()> {
+    input.read_exact(buffer)
+}
+
+fn truncated(error: io::Error, rows: usize, units: usize, dtype: DType) -> Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return Error::new(ErrorKind::Malformed, "the end of the data")
+            .expected(format!("{rows} rows of {units} {dtype} values, as the header says"))
+            .fix("the file is truncated: write it again");
+    }
+    if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::InvalidInput {
+        return Error::new(ErrorKind::Malformed, format!("corrupt compressed data ({error})"));
+    }
+    Error::new(ErrorKind::Io, error.to_string())
+}
+
+/// What elements are read as.
+pub(crate) trait Element: Copy + Default {
+    fn from_f64(value: f64) -> Option<Self>;
+    fn from_f32(value: f32) -> Option<Self> {
+        Self::from_f64(f64::from(value))
+    }
+    fn from_i64(value: i64) -> Option<Self>;
+}
+
+impl Element for f32 {
+    fn from_f64(value: f64) -> Option<Self> {
+        Some(value as f32)
+    }
+    fn from_f32(value: f32) -> Option<Self> {
+        Some(value)
+    }
+    fn from_i64(value: i64) -> Option<Self> {
+        Some(value as f32)
+    }
+}
+
+impl Element for f64 {
+    fn from_f64(value: f64) -> Option<Self> {
+        Some(value)
+    }
+    fn from_i64(value: i64) -> Option<Self> {
+        Some(value as f64)
+    }
+}
+
+impl Element for i64 {
+    fn from_f64(value: f64) -> Option<Self> {
+        super::whole(value)
+    }
+    fn from_i64(value: i64) -> Option<Self> {
+        Some(value)
+    }
+}
+
+/// Converts raw elements one by one; `bytes` holds a whole number of them.
+fn convert<T: Element>(dtype: DType, big_endian: bool, bytes: &[u8], mut take: impl FnMut(T)) -> Result<()> {
+    let unfit = |value: String| {
+        Error::new(ErrorKind::Malformed, value).expected("whole numbers")
+    };
+    macro_rules! each {
+        ($type:ty, $width:literal, $convert:expr) => {
+            for element in bytes.as_chunks::<$width>().0 {
+                let value = if big_endian { <$type>::from_be_bytes(*element) } else { <$type>::from_le_bytes(*element) };
+                let convert: fn($type) -> Option<T> = $convert;
+                take(convert(value).ok_or_else(|| unfit(value.to_string()))?);
+            }
+        };
+    }
+    match dtype {
+        DType::F16 => each!(f16, 2, |v| T::from_f32(v.to_f32())),
+        DType::BF16 => each!(bf16, 2, |v| T::from_f32(v.to_f32())),
+        DType::F32 => each!(f32, 4, T::from_f32),
+        DType::F64 => each!(f64, 8, T::from_f64),
+        DType::I8 => each!(i8, 1, |v| T::from_i64(v.into())),
+        DType::I16 => each!(i16, 2, |v| T::from_i64(v.into())),
+        DType::I32 => each!(i32, 4, |v| T::from_i64(v.into())),
+        DType::I64 => each!(i64, 8, T::from_i64),
+        DType::U8 | DType::Bool => each!(u8, 1, |v| T::from_i64(v.into())),
+        DType::U16 => each!(u16, 2, |v| T::from_i64(v.into())),
+        DType::U32 => each!(u32, 4, |v| T::from_i64(v.into())),
+        DType::U64 => each!(u64, 8, |v| i64::try_from(v).ok().and_then(T::from_i64)),
+        DType::Other => {}
+    }
+    Ok(())
+}

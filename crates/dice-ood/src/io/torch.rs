@@ -1,0 +1,73 @@
+//! Heads and features in PyTorch checkpoints, read without executing pickle.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
+
+use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
+use crate::error::{Error, ErrorKind, Result};
+
+struct TorchFile {
+    tensors: Vec<TensorInfo>,
+    handles: Vec<Tensor>,
+}
+
+pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
+    // The reader wants a file it can seek; missing files and directories get the plain message.
+    super::open(path)?;
+    let reader = guarded(|| PytorchReader::new(path).map_err(|error| error.to_string()))?;
+    let mut handles: Vec<Tensor> = reader.into_tensors().into_values().collect();
+    handles.sort_by(|a, b| a.name.cmp(&b.name));
+    let tensors = handles
+        .iter()
+        .map(|tensor| TensorInfo {
+            name: tensor.name.clone(),
+            dtype: dtype_of(tensor.dtype()),
+            shape: tensor.shape().to_vec(),
+        })
+        .collect();
+    Ok(Box::new(TorchFile { tensors, handles }))
+}
+
+impl TensorFile for TorchFile {
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
+        let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
+        let bytes = guarded(|| self.handles[place].read().map_err(|error| error.to_string()))
+            .map_err(|error| error.tensor(&tensor.name))?;
+        Rows::new(tensor, Bytes::RowMajor(Box::new(Cursor::new(bytes))), cfg!(target_endian = "big"))
+    }
+}
+
+/// Runs a foreign parser; should it panic on bytes its authors did not foresee, that is an error like any other.
+fn guarded<T>(parse: impl FnOnce() -> std::result::Result<T, String>) -> Result<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err("the reader gave up on it".into()));
+    outcome.map_err(|found| {
+        Error::new(ErrorKind::Malformed, found)
+            .expected("a PyTorch checkpoint of plain tensors (a state dict)")
+            .fix("save it with torch.save(model.state_dict(), ...); code inside a pickle is never executed")
+    })
+}
+
+fn dtype_of(dtype: TorchType) -> DType {
+    match dtype {
+        TorchType::F64 => DType::F64,
+        TorchType::F32 => DType::F32,
+        TorchType::F16 => DType::F16,
+        TorchType::BF16 => DType::BF16,
+        TorchType::I64 => DType::I64,
+        TorchType::I32 => DType::I32,
+        TorchType::I16 => DType::I16,
+        TorchType::I8 => DType::I8,
+        TorchType::U64 => DType::U64,
+        TorchType::U32 => DType::U32,
+        TorchType::U16 => DType::U16,
+        TorchType::U8 => DType::U8,
+        TorchType::Bool => DType::Bool,
+    }
+}

@@ -1,0 +1,26 @@
+#![doc = include_str!("../README.md")]
+
+pub mod artifact;
+mod calibration;
+mod detector;
+mod error;
+mod features;
+mod head;
+pub mod io;
+mod kernel;
+pub mod metrics;
+mod random;
+pub mod reference;
+mod sparsify;
+mod spec;
+mod statistics;
+
+pub use artifact::{Artifact, Calibrated};
+pub use calibration::{Calibration, Decision, Threshold};
+pub use detector::{Detector, NonFinite, Scored};
+pub use error::{Error, ErrorKind, Result};
+pub use features::{ArraySource, Block, FeatureSource, HoldOut, block_rows, for_each_block};
+pub use head::LinearHead;
+pub use sparsify::{Mask, Salience, contribution};
+pub use spec::{Clip, Contribution, Preset, Scope, Score, Shaping, Sparsity, Spec};
+pub use statistics::{Gather, Statistics};

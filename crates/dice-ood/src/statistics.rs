@@ -1,0 +1,462 @@
+//! What one pass over the training features gathers, and every fit rests on.
+
+use ndarray::{Array1, ArrayView2};
+use rayon::prelude::*;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{Block, FeatureSource, first_not_finite, for_each_block, not_finite};
+
+/// Streaming statistics of penultimate features `[N, D]`: the mean activation, and where asked for the distribution
+/// of all activations pooled.
+///
+/// Sums are f64, added row by row in stream order, so the result depends neither on the block size nor on the number
+/// of threads. [`Statistics::merge`] is associative and commutative up to f64 rounding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statistics {
+    rows: u64,
+    sum: Array1<f64>,
+    sequential: Option<Array1<f32>>,
+    activations: Option<ActivationHistogram>,
+}
+
+/// Which statistics to gather beyond the mean activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gather {
+    /// The distribution of all activations, pooled over units: what `react(0.9)` takes its percentile from.
+    pub activations: bool,
+    /// The f32 sum in row order that `numpy.mean(axis=0)` makes of f32 features: what `preset=openood` ranks by.
+    pub sequential: bool,
+}
+
+impl Gather {
+    /// Everything any spec can ask for.
+    pub const ALL: Self = Self { activations: true, sequential: true };
+
+    /// What either needs.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            activations: self.activations || other.activations,
+            sequential: self.sequential || other.sequential,
+        }
+    }
+}
+
+impl Statistics {
+    /// Statistics of no rows yet, over `units` units.
+    pub fn new(units: usize, gather: Gather) -> Self {
+        Self {
+            rows: 0,
+            sum: Array1::zeros(units),
+            sequential: gather.sequential.then(|| Array1::zeros(units)),
+            activations: gather.activations.then(ActivationHistogram::default),
+        }
+    }
+
+    /// Statistics of a published mean activation `[D]`, of which nothing else is known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Empty`] or [`ErrorKind::NotFinite`].
+    pub fn from_mean_activation(mean: Array1<f64>) -> Result<Self> {
+        if mean.is_empty() {
+            return Err(Error::new(ErrorKind::Empty, "no values").tensor("mean activation").expected("[D] values"));
+        }
+        if let Some((unit, value)) = mean.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            return Err(Error::new(ErrorKind::NotFinite, format!("{value} at unit {unit}"))
+                .tensor("mean activation")
+                .expected("finite values"));
+        }
+        Ok(Self { rows: 1, sum: mean, sequential: None, activations: None })
+    }
+
+    pub(crate) fn from_parts(
+        rows: u64,
+        sum: Array1<f64>,
+        sequential: Option<Array1<f32>>,
+        activations: Option<ActivationHistogram>,
+    ) -> Result<Self> {
+        if rows == 0 {
+            return Err(no_rows());
+        }
+        let mut statistics = Self::from_mean_activation(sum)?;
+        if sequential.as_ref().is_some_and(|sequential| sequential.len() != statistics.units()) {
+            return Err(Error::new(ErrorKind::Malformed, "statistics of different lengths"));
+        }
+        statistics.rows = rows;
+        statistics.sequential = sequential;
+        statistics.activations = activations;
+        Ok(statistics)
+    }
+
+    /// Gathers the statistics of a whole source.
+    ///
+    /// # Errors
+    /// What reading meets, [`ErrorKind::NotFinite`], or [`ErrorKind::Empty`] for no rows.
+    pub fn gather(source: &mut dyn FeatureSource, gather: Gather) -> Result<Self> {
+        let mut statistics = Self::new(source.units(), gather);
+        for_each_block(source, |block| statistics.update_block(block))?;
+        if statistics.rows == 0 {
+            return Err(no_rows());
+        }
+        Ok(statistics)
+    }
+
+    /// Adds the rows of `features` `[n, D]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another D, [`ErrorKind::NotFinite`] for NaN or infinity (nothing is added then).
+    pub fn update(&mut self, features: ArrayView2<'_, f32>) -> Result<()> {
+        if features.ncols() != self.units() {
+            return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", features.ncols()))
+                .tensor("features")
+                .expected(format!("[N, {}]", self.units())));
+        }
+        if let Some((row, column)) = first_not_finite(features) {
+            return Err(not_finite(self.rows + row as u64, column, features[(row, column)]));
+        }
+        let features = features.as_standard_layout();
+        self.add_finite(features.as_slice().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Adds the rows of `block`; errors name its file and row.
+    ///
+    /// # Errors
+    /// As [`Statistics::update`].
+    pub fn update_block(&mut self, block: &Block) -> Result<()> {
+        if let Some((row, column)) = first_not_finite(block.view()) {
+            return Err(block.not_finite(row, column, block.view()[(row, column)]));
+        }
+        self.update(block.view()).map_err(|error| error.file(&block.origin))
+    }
+
+    fn add_finite(&mut self, features: &[f32]) {
+        let units = self.units();
+        let Some(rows) = features.len().checked_div(units) else { return };
+        // Columns are split over threads, never rows: each sum is then one chain of additions in row order.
+        let chunk = units.div_ceil(rayon::current_num_threads()).max(64);
+        let sums = self.sum.as_slice_mut().expect("one dimension, owned");
+        sums.par_chunks_mut(chunk).enumerate().for_each(|(index, sums)| {
+            let start = index * chunk;
+            for row in features.chunks_exact(units) {
+                for (sum, value) in sums.iter_mut().zip(&row[start..]) {
+                    *sum += f64::from(*value);
+                }
+            }
+        });
+        if let Some(sequential) = &mut self.sequential {
+            let sums = sequential.as_slice_mut().expect("one dimension, owned");
+            for row in features.chunks_exact(units) {
+                for (sum, value) in sums.iter_mut().zip(row) {
+                    *sum += *value;
+                }
+            }
+        }
+        if let Some(activations) = &mut self.activations {
+            activations.add(features);
+        }
+        self.rows += rows as u64;
+    }
+
+    /// Adds the rows that `other` has seen.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another D, [`ErrorKind::Missing`] where one side has not gathered what the other has.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.units() != other.units() {
+            return Err(Error::new(ErrorKind::Shape, format!("{} units", other.units()))
+                .tensor("statistics")
+                .expected(format!("{} units, as in the others", self.units())));
+        }
+        let different = || {
+            Error::new(ErrorKind::Missing, "statistics that were gathered differently")
+                .fix("gather all of them with the same detectors in mind")
+        };
+        match (&mut self.sequential, &other.sequential) {
+            (Some(mine), Some(theirs)) => *mine += theirs,
+            (None, None) => {}
+            _ => return Err(different()),
+        }
+        match (&mut self.activations, &other.activations) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (None, None) => {}
+            _ => return Err(different()),
+        }
+        self.sum += &other.sum;
+        self.rows += other.rows;
+        Ok(())
+    }
+
+    /// D.
+    pub fn units(&self) -> usize {
+        self.sum.len()
+    }
+
+    /// How many rows were seen; 1 for a published mean.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The mean activation `[D]` in f64 (paper, section 3).
+    pub fn mean_activation(&self) -> Array1<f64> {
+        &self.sum / self.rows.max(1) as f64
+    }
+
+    /// The mean activation `[D]` in f32 as `numpy.mean(axis=0)` of f32 features gives it: the sum in f32, row by row.
+    /// `None` where that sum was not gathered.
+    pub fn sequential_mean_activation(&self) -> Option<Array1<f32>> {
+        self.sequential.as_ref().map(|sums| sums / self.rows.max(1) as f32)
+    }
+
+    /// The `quantile` (0 to 1) of all N * D activations pooled, interpolated linearly as `numpy.percentile` does.
+    ///
+    /// Exact for features stored as f16 or bf16; within 2^-12 relative otherwise.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] where the distribution was not gathered.
+    pub fn activation_quantile(&self, quantile: f64) -> Result<f64> {
+        self.activations
+            .as_ref()
+            .and_then(|activations| activations.quantile(quantile))
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Missing, "only a mean activation")
+                    .tensor("statistics")
+                    .expected("the distribution of training activations, for a clip at a percentile")
+                    .fix("fit from features (`--features`), or give the clip itself: react(c=1.0)")
+            })
+    }
+
+    pub(crate) fn sum(&self) -> &Array1<f64> {
+        &self.sum
+    }
+
+    pub(crate) fn sequential_sum(&self) -> Option<&Array1<f32>> {
+        self.sequential.as_ref()
+    }
+
+    pub(crate) fn activations(&self) -> Option<&ActivationHistogram> {
+        self.activations.as_ref()
+    }
+}
+
+fn no_rows() -> Error {
+    Error::new(ErrorKind::Empty, "no rows").tensor("features").expected("at least one row to fit on")
+}
+
+/// Counts of activations by the leading 21 bits of their order-preserving bit pattern (sign, exponent, 12 of the 23
+/// mantissa bits): a mergeable distribution of bounded size whose quantiles have a bounded relative error.
+///
+/// f16 and bf16 values have at most 10 mantissa bits, so each has a bin of its own and their quantiles are exact.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ActivationHistogram {
+    /// One page a sign and exponent, made when first hit: activations rarely span more than twenty of the 512.
+    pages: Vec<Option<Box<[u64; PAGE]>>>,
+    /// All bits that were ever cut off, or-ed: zero says that every bin holds copies of one value.
+    cut_off: u32,
+}
+
+const BIN_BITS: u32 = 12;
+const CUT: u32 = 23 - BIN_BITS;
+const PAGE: usize = 1 << BIN_BITS;
+const PAGES: usize = 512;
+
+/// A bit pattern whose unsigned order is the numeric order; negative zero counts as zero.
+fn ordered(value: f32) -> u32 {
+    let bits = (value + 0.0).to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+fn from_ordered(key: u32) -> f64 {
+    f64::from(f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key }))
+}
+
+impl ActivationHistogram {
+    fn add(&mut self, features: &[f32]) {
+        if self.pages.is_empty() {
+            self.pages.resize(PAGES, None);
+        }
+        for value in features {
+            let key = ordered(*value);
+            // Low bits of negative values are stored complemented: undo that before asking whether any was set.
+            let low = if key >> 31 == 1 { key } else { !key };
+            self.cut_off |= low & ((1 << CUT) - 1);
+            let bin = (key >> CUT) as usize;
+            let page = self.pages[bin / PAGE].get_or_insert_with(|| Box::new([0; PAGE]));
+            page[bin % PAGE] += 1;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (bin, count) in other.bins() {
+            self.add_bin(bin, count);
+        }
+        self.cut_off |= other.cut_off;
+    }
+
+    fn add_bin(&mut self, bin: u32, count: u64) {
+        if self.pages.is_empty() {
+            self.pages.resize(PAGES, None);
+        }
+        let page = self.pages[bin as usize / PAGE].get_or_insert_with(|| Box::new([0; PAGE]));
+        let slot = &mut page[bin as usize % PAGE];
+        *slot = slot.saturating_add(count);
+    }
+
+    /// The bins that hold anything, ascending, as (bin, count).
+    pub(crate) fn bins(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.pages.iter().enumerate().flat_map(|(index, page)| {
+            page.iter()
+                .flat_map(|page| page.iter().enumerate())
+                .filter(|(_, count)| **count > 0)
+                .map(move |(place, count)| ((index * PAGE + place) as u32, *count))
+        })
+    }
+
+    pub(crate) fn cut_off(&self) -> u32 {
+        self.cut_off
+    }
+
+    pub(crate) fn from_bins(bins: impl Iterator<Item = (u32, u64)>, cut_off: u32) -> Result<Self> {
+        let mut histogram = Self { pages: Vec::new(), cut_off };
+        for (bin, count) in bins {
+            if bin as usize >= PAGES * PAGE {
+                return Err(Error::new(ErrorKind::Malformed, format!("bin {bin} of an activation histogram"))
+                    .expected(format!("a bin below {}", PAGES * PAGE)));
+            }
+            histogram.add_bin(bin, count);
+        }
+        Ok(histogram)
+    }
+
+    fn quantile(&self, quantile: f64) -> Option<f64> {
+        let total = self.bins().fold(0u64, |total, (_, count)| total.saturating_add(count));
+        let last = total.checked_sub(1)?;
+        let place = quantile.clamp(0.0, 1.0) * last as f64;
+        let below = self.order_statistic(place.floor() as u64)?;
+        let above = self.order_statistic((place.floor() as u64 + 1).min(last))?;
+        Some(below + (above - below) * place.fract())
+    }
+
+    /// The value at `rank` (0-based, ascending), spread evenly within its bin.
+    fn order_statistic(&self, rank: u64) -> Option<f64> {
+        let mut before = 0u64;
+        for (bin, count) in self.bins() {
+            if rank < before.saturating_add(count) {
+                let low = bin << CUT;
+                let high = low | ((1 << CUT) - 1);
+                if self.cut_off == 0 {
+                    // A bin then holds one value: the one whose cut-off bits are zero.
+                    return Some(from_ordered(if low >> 31 == 1 { low } else { high }));
+                }
+                let within = ((rank - before) as f64 + 0.5) / count as f64;
+                return Some(from_ordered(low) + (from_ordered(high) - from_ordered(low)) * within);
+            }
+            before = before.saturating_add(count);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::ArraySource;
+    use half::f16;
+    use ndarray::Array2;
+    use proptest::prelude::*;
+
+    fn numpy_percentile(mut values: Vec<f64>, quantile: f64) -> f64 {
+        values.sort_by(f64::total_cmp);
+        let place = quantile * (values.len() - 1) as f64;
+        let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+        low + (high - low) * place.fract()
+    }
+
+    proptest! {
+        #[test]
+        fn merging_parts_is_gathering_the_whole(
+            values in proptest::collection::vec(-1e3f32..1e3, 60),
+            cut in 1usize..19,
+        ) {
+            let all = Array2::from_shape_vec((20, 3), values).unwrap();
+            let whole = Statistics::gather(&mut ArraySource::new(all.view()), Gather::ALL).unwrap();
+            let (first, second) = all.view().split_at(ndarray::Axis(0), cut);
+            let mut parts = Statistics::new(3, Gather::ALL);
+            parts.update(second).unwrap();
+            let mut other = Statistics::new(3, Gather::ALL);
+            other.update(first).unwrap();
+            parts.merge(&other).unwrap();
+            prop_assert_eq!(parts.rows(), 20);
+            prop_assert_eq!(&parts.activations, &whole.activations);
+            for (a, b) in parts.mean_activation().iter().zip(&whole.mean_activation()) {
+                // Twenty additions of values below 1e3, in any order: Higham's (n-1) eps sum|x| / n.
+                prop_assert!((a - b).abs() <= 20.0 * f64::EPSILON * 1e3);
+            }
+        }
+
+        #[test]
+        fn quantiles_of_half_precision_features_are_exact(
+            values in proptest::collection::vec(-300f32..300.0, 1..200),
+            quantile in 0.0f64..=1.0,
+        ) {
+            let halves: Vec<f32> = values.iter().map(|value| f16::from_f32(*value).to_f32()).collect();
+            let mut histogram = ActivationHistogram::default();
+            histogram.add(&halves);
+            let expected = numpy_percentile(halves.iter().map(|value| f64::from(*value)).collect(), quantile);
+            prop_assert!((histogram.quantile(quantile).unwrap() - expected).abs() <= 1e-12 * expected.abs());
+        }
+
+        #[test]
+        fn quantiles_of_single_precision_features_are_within_a_bin(
+            values in proptest::collection::vec(-300f32..300.0, 1..200),
+            quantile in 0.0f64..=1.0,
+        ) {
+            let mut histogram = ActivationHistogram::default();
+            histogram.add(&values);
+            let mut sorted: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+            sorted.sort_by(f64::total_cmp);
+            let found = histogram.quantile(quantile).unwrap();
+            let place = quantile * (sorted.len() - 1) as f64;
+            let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+            let slack = low.abs().max(high.abs()) / f64::from(1 << BIN_BITS);
+            prop_assert!(found >= low - slack && found <= high + slack, "{} not in [{}, {}]", found, low, high);
+        }
+    }
+
+    #[test]
+    fn the_mean_does_not_depend_on_blocks_or_threads() {
+        let features = Array2::from_shape_fn((3000, 200), |(row, unit)| ((row * 31 + unit * 17) % 1009) as f32 * 1.1e-3);
+        let whole = {
+            let mut statistics = Statistics::new(200, Gather::ALL);
+            statistics.update(features.view()).unwrap();
+            statistics
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let blocks = pool.install(|| {
+            let mut statistics = Statistics::new(200, Gather::ALL);
+            for block in features.axis_chunks_iter(ndarray::Axis(0), 7) {
+                statistics.update(block).unwrap();
+            }
+            statistics
+        });
+        assert_eq!(whole, blocks);
+    }
+
+    #[test]
+    fn a_nan_is_named_and_nothing_is_added() {
+        let mut features = Array2::zeros((4, 3));
+        features[(2, 1)] = f32::NAN;
+        let mut statistics = Statistics::new(3, Gather::default());
+        let error = statistics.update(features.view()).unwrap_err();
+        assert!(error.to_string().contains("row 2, column 1"), "{error}");
+        assert_eq!(statistics.rows(), 0);
+    }
+
+    #[test]
+    fn a_published_mean_has_no_percentiles() {
+        let statistics = Statistics::from_mean_activation(Array1::from(vec![0.5, 0.0])).unwrap();
+        assert_eq!(statistics.mean_activation(), Array1::from(vec![0.5, 0.0]));
+        assert_eq!(statistics.activation_quantile(0.9).unwrap_err().kind(), ErrorKind::Missing);
+        assert!(Statistics::from_mean_activation(Array1::from(vec![f64::NAN])).is_err());
+    }
+}
