@@ -344,6 +344,10 @@ impl ActivationHistogram {
             if rank < before.saturating_add(count) {
                 let low = bin << CUT;
                 let high = low | ((1 << CUT) - 1);
+                if low == ordered(0.0) {
+                    // Zeros, where ReLU puts half of all activations; with them subnormals below 1e-41.
+                    return Some(0.0);
+                }
                 if self.cut_off == 0 {
                     // A bin then holds one value: the one whose cut-off bits are zero.
                     return Some(from_ordered(if low >> 31 == 1 { low } else { high }));
@@ -418,7 +422,7 @@ mod tests {
             let found = histogram.quantile(quantile).unwrap();
             let place = quantile * (sorted.len() - 1) as f64;
             let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-            let slack = low.abs().max(high.abs()) / f64::from(1 << BIN_BITS);
+            let slack = low.abs().max(high.abs()) / f64::from(1 << BIN_BITS) + 1e-41;
             prop_assert!(found >= low - slack && found <= high + slack, "{} not in [{}, {}]", found, low, high);
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The folder `name` of the real data, or `None` with a printed reason.
-pub fn data(name: &str) -> Option<PathBuf> {
+pub(crate) fn data(name: &str) -> Option<PathBuf> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
     let folder = std::env::var_os("DICE_DATA").map_or_else(|| PathBuf::from(beside), PathBuf::from).join(name);
     if folder.is_dir() {
