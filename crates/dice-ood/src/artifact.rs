@@ -98,7 +98,10 @@ impl Artifact {
         let head = &self.head;
         let (classes, units) = (head.classes(), head.units());
         let mut tensors = vec![
-            ("head.weight".into(), Tensor::new(Dtype::F32, &[classes, units], head.weight().iter().flat_map(|v| v.to_le_bytes()))),
+            (
+                "head.weight".into(),
+                Tensor::new(Dtype::F32, &[classes, units], head.weight().iter().flat_map(|v| v.to_le_bytes())),
+            ),
             ("head.bias".into(), Tensor::new(Dtype::F32, &[classes], head.bias().iter().flat_map(|v| v.to_le_bytes()))),
         ];
         tensors.extend(statistics_tensors(&self.statistics));
@@ -132,10 +135,8 @@ impl Artifact {
         };
         let description = serde_json::to_string(&description)
             .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(path.display()))?;
-        let metadata = HashMap::from([
-            (SCHEMA_KEY.to_owned(), SCHEMA.to_string()),
-            (DESCRIPTION_KEY.to_owned(), description),
-        ]);
+        let metadata =
+            HashMap::from([(SCHEMA_KEY.to_owned(), SCHEMA.to_string()), (DESCRIPTION_KEY.to_owned(), description)]);
         write_tensors(path, tensors, metadata)
     }
 
@@ -164,9 +165,11 @@ impl Artifact {
                 let kept = file.expect(&name, DType::U8)?.1.all_i64()?;
                 let kept = kept.into_iter().map(|kept| kept != 0).collect();
                 let kept = Array2::from_shape_vec((head.classes(), head.units()), kept).map_err(|_| {
-                    Error::new(ErrorKind::Malformed, "another shape")
-                        .tensor(&name)
-                        .expected(format!("[{}, {}], as the head", head.classes(), head.units()))
+                    Error::new(ErrorKind::Malformed, "another shape").tensor(&name).expected(format!(
+                        "[{}, {}], as the head",
+                        head.classes(),
+                        head.units()
+                    ))
                 })?;
                 Some(Mask::new(kept))
             } else {
@@ -181,7 +184,11 @@ impl Artifact {
             let name = format!("detector.{index}.calibration");
             detectors.push(match (file.has(&name), described.tpr) {
                 (true, Some(tpr)) => {
-                    let calibrated = Calibrated::new(detector, Calibration::new(file.expect(&name, DType::F64)?.1.all_f64()?)?, tpr)?;
+                    let calibrated = Calibrated::new(
+                        detector,
+                        Calibration::new(file.expect(&name, DType::F64)?.1.all_f64()?)?,
+                        tpr,
+                    )?;
                     let recorded = described.threshold;
                     if calibrated.threshold.map(|threshold| threshold.score()) != recorded {
                         return Err(Error::new(ErrorKind::Malformed, format!("a recorded threshold of {recorded:?}"))
@@ -253,16 +260,27 @@ fn describe(file: &SafetensorsHeader) -> Result<Description> {
 
 fn statistics_tensors(statistics: &Statistics) -> Vec<(String, Tensor)> {
     let units = statistics.units();
-    let mut tensors =
-        vec![(STATISTICS_SUM.to_owned(), Tensor::new(Dtype::F64, &[units], statistics.sum().iter().flat_map(|v| v.to_le_bytes())))];
+    let mut tensors = vec![(
+        STATISTICS_SUM.to_owned(),
+        Tensor::new(Dtype::F64, &[units], statistics.sum().iter().flat_map(|v| v.to_le_bytes())),
+    )];
     if let Some(sums) = statistics.sequential_sum() {
-        tensors.push((SEQUENTIAL_SUM.into(), Tensor::new(Dtype::F32, &[units], sums.iter().flat_map(|v| v.to_le_bytes()))));
+        tensors.push((
+            SEQUENTIAL_SUM.into(),
+            Tensor::new(Dtype::F32, &[units], sums.iter().flat_map(|v| v.to_le_bytes())),
+        ));
     }
     if let Some(activations) = statistics.activations() {
         let (bins, counts): (Vec<u32>, Vec<u64>) = activations.bins().unzip();
         let length = bins.len();
-        tensors.push((HISTOGRAM_BINS.into(), Tensor::new(Dtype::U32, &[length], bins.iter().flat_map(|v| v.to_le_bytes()))));
-        tensors.push((HISTOGRAM_COUNTS.into(), Tensor::new(Dtype::U64, &[length], counts.iter().flat_map(|v| v.to_le_bytes()))));
+        tensors.push((
+            HISTOGRAM_BINS.into(),
+            Tensor::new(Dtype::U32, &[length], bins.iter().flat_map(|v| v.to_le_bytes())),
+        ));
+        tensors.push((
+            HISTOGRAM_COUNTS.into(),
+            Tensor::new(Dtype::U64, &[length], counts.iter().flat_map(|v| v.to_le_bytes())),
+        ));
     }
     tensors
 }

@@ -66,11 +66,7 @@ impl Calibration {
                 format!("{n} calibration input{}", if n == 1 { "" } else { "s" }),
             )
             .expected(format!("at least {needed} for a TPR of {tpr}"))
-            .fix(format!(
-                "add {} more, or promise at most {:.4}",
-                needed - n,
-                n as f64 / (n + 1) as f64
-            )));
+            .fix(format!("add {} more, or promise at most {:.4}", needed - n, n as f64 / (n + 1) as f64)));
         }
         let rank = rank.min(n);
         Ok(Threshold { score: self.scores[rank - 1], tpr, calibration_size: n, rank })
@@ -246,7 +242,8 @@ mod tests {
         assert!((high - 0.975f64.powf(1.0 / 19.0)).abs() < 1e-10, "{high}");
         // Among ever more inputs the share tends to the rate.
         let threshold = Calibration::new(uniform(5000, 0)).unwrap().threshold(0.95).unwrap();
-        let ((low, high), (low_among, high_among)) = (threshold.interval(0.95), threshold.interval_among(2_000_000, 0.95));
+        let ((low, high), (low_among, high_among)) =
+            (threshold.interval(0.95), threshold.interval_among(2_000_000, 0.95));
         assert!((low - low_among).abs() < 1e-4 && (high - high_among).abs() < 1e-4);
         assert!((0.943..0.945).contains(&low) && (0.955..0.957).contains(&high), "{low} {high}");
         // One input: accepted or not.
@@ -266,7 +263,8 @@ mod tests {
             let (low, high) = threshold.interval(level);
             inside += u32::from(low <= rate && rate <= high);
             let fresh = uniform(m, u64::from(run) + 1_000_000);
-            let share = fresh.iter().filter(|s| threshold.decide(**s) == Decision::InDistribution).count() as f64 / m as f64;
+            let share =
+                fresh.iter().filter(|s| threshold.decide(**s) == Decision::InDistribution).count() as f64 / m as f64;
             let (low, high) = threshold.interval_among(m, level);
             inside_among += u32::from(low <= share && share <= high);
         }

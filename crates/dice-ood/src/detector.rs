@@ -26,10 +26,8 @@ pub enum NonFinite {
 impl Spec {
     /// What this spec needs of [`Statistics`] beyond the mean activation.
     pub fn gather(&self) -> Gather {
-        let shaping = Gather {
-            activations: matches!(self.shaping, Shaping::React(Clip::Quantile(_))),
-            ..Gather::default()
-        };
+        let shaping =
+            Gather { activations: matches!(self.shaping, Shaping::React(Clip::Quantile(_))), ..Gather::default() };
         self.sparsity.gather().or(shaping)
     }
 
@@ -190,7 +188,8 @@ impl Detector {
                 if non_finite == NonFinite::Reject {
                     // Finite features whose logits overflow: name the largest.
                     let features = &features[row * units..(row + 1) * units];
-                    let largest = (0..units).max_by(|a, b| features[*a].abs().total_cmp(&features[*b].abs())).unwrap_or(0);
+                    let largest =
+                        (0..units).max_by(|a, b| features[*a].abs().total_cmp(&features[*b].abs())).unwrap_or(0);
                     return Err((row, largest, features[largest]));
                 }
                 *score = f64::NEG_INFINITY;
@@ -303,7 +302,8 @@ mod tests {
             let all = detector.score(features.view()).unwrap();
             let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
             assert_eq!(one_thread.install(|| detector.score(features.view()).unwrap()), all);
-            let single: Vec<f64> = features.axis_iter(Axis(0)).flat_map(|row| detector.score(row.insert_axis(Axis(0))).unwrap()).collect();
+            let single: Vec<f64> =
+                features.axis_iter(Axis(0)).flat_map(|row| detector.score(row.insert_axis(Axis(0))).unwrap()).collect();
             assert_eq!(single, all);
             let transposed = features.t().as_standard_layout().into_owned();
             assert_eq!(detector.score(transposed.t()).unwrap(), all);
@@ -313,7 +313,13 @@ mod tests {
     #[test]
     fn values_that_are_not_finite_are_named_or_scored_as_ood() {
         let mut features = Array2::from_elem((300, 12), 1.0f32);
-        let detector = fitted("dice(0.5) | energy", 5, 12, &[0.5; 60].iter().enumerate().map(|(i, w)| w * i as f32).collect::<Vec<_>>(), &features);
+        let detector = fitted(
+            "dice(0.5) | energy",
+            5,
+            12,
+            &[0.5; 60].iter().enumerate().map(|(i, w)| w * i as f32).collect::<Vec<_>>(),
+            &features,
+        );
         let clean = detector.score(features.view()).unwrap();
         features[(290, 3)] = f32::NAN;
         features[(5, 0)] = f32::INFINITY;

@@ -91,10 +91,7 @@ pub(crate) fn not_finite(row: u64, column: usize, value: f32) -> Error {
 
 /// Position of the first value that is not finite, as (row, column).
 pub(crate) fn first_not_finite(features: ArrayView2<'_, f32>) -> Option<(usize, usize)> {
-    features
-        .indexed_iter()
-        .find(|(_, value)| !value.is_finite())
-        .map(|(position, _)| position)
+    features.indexed_iter().find(|(_, value)| !value.is_finite()).map(|(position, _)| position)
 }
 
 /// Something that yields blocks of penultimate features, once, in order.
@@ -230,22 +227,14 @@ impl HoldOut {
                 .expected("a fraction between 0.01 and 0.99"));
         }
         let percent = percent as u64;
-        let divisor = (1..=percent)
-            .rev()
-            .find(|d| percent.is_multiple_of(*d) && 100u64.is_multiple_of(*d))
-            .unwrap_or(1);
+        let divisor =
+            (1..=percent).rev().find(|d| percent.is_multiple_of(*d) && 100u64.is_multiple_of(*d)).unwrap_or(1);
         Ok(Self { held: percent / divisor, parts: 100 / divisor, seed })
     }
 
     /// The rows of `source` that are (`held == true`) or are not (`held == false`) held out.
     pub fn select<'a>(&self, source: Box<dyn FeatureSource + 'a>, held: bool) -> Box<dyn FeatureSource + 'a> {
-        Box::new(Selected {
-            source,
-            hold_out: *self,
-            want: held,
-            seen: Default::default(),
-            flags: Vec::new(),
-        })
+        Box::new(Selected { source, hold_out: *self, want: held, seen: Default::default(), flags: Vec::new() })
     }
 
     /// Whether member number `index` of class `class` is held out.
@@ -377,7 +366,8 @@ mod tests {
         })
         .unwrap();
         assert_eq!(rows, 40_000);
-        let stopped = for_each_block(&mut ArraySource::new(features.view()), |_| Err(Error::new(ErrorKind::Empty, "stop")));
+        let stopped =
+            for_each_block(&mut ArraySource::new(features.view()), |_| Err(Error::new(ErrorKind::Empty, "stop")));
         assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Empty);
     }
 }

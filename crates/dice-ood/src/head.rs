@@ -33,11 +33,9 @@ impl LinearHead {
                 .fix("is the weight stored as [D, C]? Transpose it to [C, D]"));
         }
         if let Some(((class, unit), value)) = weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
-            return Err(
-                Error::new(ErrorKind::NotFinite, format!("{value} at class {class}, unit {unit}"))
-                    .tensor("head weight")
-                    .expected("finite values"),
-            );
+            return Err(Error::new(ErrorKind::NotFinite, format!("{value} at class {class}, unit {unit}"))
+                .tensor("head weight")
+                .expected("finite values"));
         }
         if let Some((class, value)) = bias.iter().enumerate().find(|(_, value)| !value.is_finite()) {
             return Err(Error::new(ErrorKind::NotFinite, format!("{value} at class {class}"))
@@ -59,10 +57,7 @@ impl LinearHead {
         let weight = Array2::from_shape_vec((classes, units), weight).map_err(|_| {
             Error::new(ErrorKind::Shape, format!("{found} values"))
                 .tensor("head weight")
-                .expected(format!(
-                    "[{classes}, {units}] = {} values",
-                    classes.saturating_mul(units)
-                ))
+                .expected(format!("[{classes}, {units}] = {} values", classes.saturating_mul(units)))
         })?;
         Self::new(weight, Array1::from(bias))
     }
@@ -94,7 +89,8 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_be_a_head() {
-        let kind = |weight: Vec<f32>, bias: Vec<f32>, units| LinearHead::from_rows(weight, bias, units).unwrap_err().kind();
+        let kind =
+            |weight: Vec<f32>, bias: Vec<f32>, units| LinearHead::from_rows(weight, bias, units).unwrap_err().kind();
         assert_eq!(kind(vec![], vec![], 3), ErrorKind::Empty);
         assert_eq!(kind(vec![], vec![1.0], 0), ErrorKind::Empty);
         assert_eq!(kind(vec![1.0; 5], vec![0.0; 2], 3), ErrorKind::Shape);

@@ -128,7 +128,13 @@ impl Kernel {
         Self::at_level(Level::choose()?, head, mask, clip, temperature)
     }
 
-    fn at_level(level: Level, head: &LinearHead, mask: Option<&Mask>, clip: Option<f32>, temperature: f64) -> Result<Self> {
+    fn at_level(
+        level: Level,
+        head: &LinearHead,
+        mask: Option<&Mask>,
+        clip: Option<f32>,
+        temperature: f64,
+    ) -> Result<Self> {
         if let Some(mask) = mask.filter(|mask| mask.kept().dim() != head.weight().dim()) {
             return Err(Error::new(ErrorKind::Shape, format!("{:?}", mask.kept().dim()))
                 .tensor("mask")
@@ -144,10 +150,9 @@ impl Kernel {
         for tile in active.chunks(TILE) {
             for class in 0..head.classes() {
                 entries.extend(
-                    tile.iter()
-                        .enumerate()
-                        .filter(|(_, unit)| kept(class, **unit as usize))
-                        .map(|(place, unit)| Entry { weight: head.weight()[(class, *unit as usize)], unit: place as u32 }),
+                    tile.iter().enumerate().filter(|(_, unit)| kept(class, **unit as usize)).map(|(place, unit)| {
+                        Entry { weight: head.weight()[(class, *unit as usize)], unit: place as u32 }
+                    }),
                 );
                 ends.push(entries.len());
             }
@@ -377,11 +382,15 @@ mod tests {
                             let unit_roundoff = f64::from(f32::EPSILON) / 2.0;
                             let gamma = (units + 2) as f64 * unit_roundoff;
                             let bound = gamma / (1.0 - gamma) * size;
-                            assert!((f64::from(summary.max) - max).abs() <= bound, "{level} [{classes}, {units}] {density}");
+                            assert!(
+                                (f64::from(summary.max) - max).abs() <= bound,
+                                "{level} [{classes}, {units}] {density}"
+                            );
                             let energy = f64::from(summary.max) + temperature * summary.rest.ln_1p();
                             let expected = reference::energy(&logits, temperature);
                             // The logits' own error, then that of one subtraction, exp (2 ulp) and a group's sum.
-                            let rest_bound = 2.0 * bound / temperature + (EXP_GROUP as f64 + 40.0) * unit_roundoff * 2.0;
+                            let rest_bound =
+                                2.0 * bound / temperature + (EXP_GROUP as f64 + 40.0) * unit_roundoff * 2.0;
                             assert!(
                                 (energy - expected).abs() <= bound + temperature * rest_bound,
                                 "{level} [{classes}, {units}] {density}: {energy} for {expected}"
@@ -417,7 +426,8 @@ mod tests {
     fn extreme_logits_keep_their_order_and_precision() {
         at_every_level(|level| {
             // Logits are the features themselves.
-            let head = LinearHead::from_rows(vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], vec![0.0; 3], 3).unwrap();
+            let head =
+                LinearHead::from_rows(vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], vec![0.0; 3], 3).unwrap();
             let kernel = Kernel::at_level(level, &head, None, None, 1.0).unwrap();
             let summarise = |row: [f32; 3]| {
                 let mut out = [Summary::default()];

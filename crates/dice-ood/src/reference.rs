@@ -1,8 +1,8 @@
 //! The naive f64 implementation: slow, obvious, and the specification that every fast path is tested against.
 
 use crate::head::LinearHead;
-use crate::spec::Score;
 use crate::sparsify::Mask;
+use crate::spec::Score;
 
 /// Logits `[C]` of one input `h` `[D]` under `mask` (all weights where `None`), clipped from above at `clip`.
 ///

@@ -47,10 +47,7 @@ pub fn contribution(head: &LinearHead, mean_activation: ArrayView1<'_, f64>) -> 
 impl Sparsity {
     /// What this step needs of [`Statistics`] beyond the mean.
     pub fn gather(&self) -> Gather {
-        Gather {
-            sequential: matches!(self, Self::Dice { preset: Preset::OpenOod, .. }),
-            ..Gather::default()
-        }
+        Gather { sequential: matches!(self, Self::Dice { preset: Preset::OpenOod, .. }), ..Gather::default() }
     }
 
     /// The mask of this step for `head`, or `None` where every weight is kept by definition.
@@ -67,7 +64,8 @@ impl Sparsity {
         }
         let shape = (head.classes(), head.units());
         let units_to_head = |kept: Vec<bool>| Array2::from_shape_fn(shape, |(_, unit)| kept[unit]);
-        let weights_to_head = |kept: Vec<bool>| Array2::from_shape_fn(shape, |(class, unit)| kept[class * shape.1 + unit]);
+        let weights_to_head =
+            |kept: Vec<bool>| Array2::from_shape_fn(shape, |(class, unit)| kept[class * shape.1 + unit]);
         let kept = match *self {
             Self::Dense => return Ok(None),
             Self::Dice { p, preset: Preset::Paper, contribution: ranked, scope } => {
@@ -210,7 +208,11 @@ impl Salience {
         let (median, _) = neighbours(&magnitudes, (magnitudes.len() - 1) / 2, f64::total_cmp);
         let values = contribution(head, mean.view());
         let positive = |keep: &dyn Fn(usize, usize) -> bool| -> f64 {
-            values.indexed_iter().filter(|((class, unit), value)| **value > 0.0 && keep(*class, *unit)).map(|(_, value)| value).sum()
+            values
+                .indexed_iter()
+                .filter(|((class, unit), value)| **value > 0.0 && keep(*class, *unit))
+                .map(|(_, value)| value)
+                .sum()
         };
         let all = positive(&|_, _| true);
         let kept = mask.map_or(all, |mask| positive(&|class, unit| mask.kept()[(class, unit)]));

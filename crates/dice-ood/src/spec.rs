@@ -219,9 +219,8 @@ impl fmt::Display for Spec {
     }
 }
 
-const NAMES: [&str; 9] = [
-    "react", "dice", "weight-drop", "unit-drop", "weight-prune", "unit-prune", "energy", "msp", "max-logit",
-];
+const NAMES: [&str; 9] =
+    ["react", "dice", "weight-drop", "unit-drop", "weight-prune", "unit-prune", "energy", "msp", "max-logit"];
 
 impl FromStr for Spec {
     type Err = Error;
@@ -246,16 +245,22 @@ impl FromStr for Spec {
                 _ => 2,
             };
             if place <= stage {
-                return Err(parser.error(step.at, step.name.len(), match place {
-                    1 => "shaping comes first, and once",
-                    _ => "only one sparsity step, after any shaping",
-                }));
+                return Err(parser.error(
+                    step.at,
+                    step.name.len(),
+                    match place {
+                        1 => "shaping comes first, and once",
+                        _ => "only one sparsity step, after any shaping",
+                    },
+                ));
             }
             stage = place;
             match step.name {
                 "react" => spec.shaping = Shaping::React(step.clip(&parser)?),
                 "dice" => spec.sparsity = step.dice(&parser)?,
-                "weight-drop" => spec.sparsity = Sparsity::WeightDrop { p: step.p(&parser)?, seed: step.seed(&parser)? },
+                "weight-drop" => {
+                    spec.sparsity = Sparsity::WeightDrop { p: step.p(&parser)?, seed: step.seed(&parser)? }
+                }
                 "unit-drop" => spec.sparsity = Sparsity::UnitDrop { p: step.p(&parser)?, seed: step.seed(&parser)? },
                 "weight-prune" => spec.sparsity = Sparsity::WeightPrune { p: step.p(&parser)? },
                 "unit-prune" => spec.sparsity = Sparsity::UnitPrune { p: step.p(&parser)? },
@@ -271,7 +276,11 @@ impl FromStr for Spec {
                 };
             }
             if parser.peek() != Some('|') {
-                return Err(parser.error(parser.at, 1, "a spec ends with a score: add `| energy`, `| msp` or `| max-logit`"));
+                return Err(parser.error(
+                    parser.at,
+                    1,
+                    "a spec ends with a score: add `| energy`, `| msp` or `| max-logit`",
+                ));
             }
             parser.at += 1;
         }
@@ -300,7 +309,12 @@ fn nearest(name: &str) -> Option<&'static str> {
         }
         table[a.len()][b.len()]
     };
-    NAMES.into_iter().map(|known| (distance(name, known), known)).min().filter(|(edits, _)| *edits <= 2).map(|(_, known)| known)
+    NAMES
+        .into_iter()
+        .map(|known| (distance(name, known), known))
+        .min()
+        .filter(|(edits, _)| *edits <= 2)
+        .map(|(_, known)| known)
 }
 
 struct Parser<'a> {
@@ -510,7 +524,11 @@ impl<'a> Step<'a> {
         let Some(argument) = argument else { return Ok(1.0) };
         let temperature = Self::number(parser, &argument)?;
         if temperature < 1e-3 || temperature > 1e6 {
-            return Err(parser.error(argument.at, argument.value.len(), "the temperature is between 0.001 and 1000000"));
+            return Err(parser.error(
+                argument.at,
+                argument.value.len(),
+                "the temperature is between 0.001 and 1000000",
+            ));
         }
         Ok(temperature)
     }
@@ -544,11 +562,8 @@ mod tests {
             (-10.0f64..10.0).prop_map(|c| Shaping::React(Clip::Value(c))),
         ];
         let preset = prop_oneof![Just(Preset::Official), Just(Preset::OpenOod), Just(Preset::PytorchOod)];
-        let contribution = prop_oneof![
-            Just(Contribution::Signed),
-            Just(Contribution::Absolute),
-            Just(Contribution::AbsoluteMean)
-        ];
+        let contribution =
+            prop_oneof![Just(Contribution::Signed), Just(Contribution::Absolute), Just(Contribution::AbsoluteMean)];
         let scope = prop_oneof![Just(Scope::Global), Just(Scope::PerClass)];
         let sparsity = prop_oneof![
             Just(Sparsity::Dense),

@@ -35,10 +35,7 @@ impl Gather {
     /// What either needs.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        Self {
-            activations: self.activations || other.activations,
-            sequential: self.sequential || other.sequential,
-        }
+        Self { activations: self.activations || other.activations, sequential: self.sequential || other.sequential }
     }
 }
 
@@ -215,15 +212,12 @@ impl Statistics {
     /// # Errors
     /// [`ErrorKind::Missing`] where the distribution was not gathered.
     pub fn activation_quantile(&self, quantile: f64) -> Result<f64> {
-        self.activations
-            .as_ref()
-            .and_then(|activations| activations.quantile(quantile))
-            .ok_or_else(|| {
-                Error::new(ErrorKind::Missing, "only a mean activation")
-                    .tensor("statistics")
-                    .expected("the distribution of training activations, for a clip at a percentile")
-                    .fix("fit from features (`--features`), or give the clip itself: react(c=1.0)")
-            })
+        self.activations.as_ref().and_then(|activations| activations.quantile(quantile)).ok_or_else(|| {
+            Error::new(ErrorKind::Missing, "only a mean activation")
+                .tensor("statistics")
+                .expected("the distribution of training activations, for a clip at a percentile")
+                .fix("fit from features (`--features`), or give the clip itself: react(c=1.0)")
+        })
     }
 
     pub(crate) fn sum(&self) -> &Array1<f64> {
@@ -429,7 +423,8 @@ mod tests {
 
     #[test]
     fn the_mean_does_not_depend_on_blocks_or_threads() {
-        let features = Array2::from_shape_fn((3000, 200), |(row, unit)| ((row * 31 + unit * 17) % 1009) as f32 * 1.1e-3);
+        let features =
+            Array2::from_shape_fn((3000, 200), |(row, unit)| ((row * 31 + unit * 17) % 1009) as f32 * 1.1e-3);
         let whole = {
             let mut statistics = Statistics::new(200, Gather::ALL);
             statistics.update(features.view()).unwrap();

@@ -42,9 +42,11 @@ fn presets_keep_the_weights_that_the_peers_keep() {
 
 #[test]
 fn metrics_are_those_of_scikit_learn() {
-    let cases: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(golden("metrics.json")).unwrap()).unwrap();
+    let cases: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(golden("metrics.json")).unwrap()).unwrap();
     for (name, case) in cases.as_object().unwrap() {
-        let scores = |side: &str| -> Vec<f64> { case[side].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+        let scores =
+            |side: &str| -> Vec<f64> { case[side].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
         let found = Curve::new(&scores("id"), &scores("ood")).unwrap().metrics(0.95);
         for (metric, found) in [
             ("auroc", found.auroc),

@@ -62,7 +62,11 @@ pub(super) fn read_column(path: &Path, format: Format, name: Option<&str>, defau
 
 fn columns_of(schema: &Schema) -> Vec<(String, Kind)> {
     let kind = |field: &Field| match field.data_type() {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) if item.data_type().is_numeric() => Kind::List,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
+            if item.data_type().is_numeric() =>
+        {
+            Kind::List
+        }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
         other if other.is_numeric() => Kind::Number,
         _ => Kind::Other,
@@ -147,7 +151,8 @@ const LARGEST_BUFFER: i64 = 1 << 31;
 impl IpcMessages {
     fn open(file: File) -> Result<Self> {
         let mut input = BufReader::with_capacity(1 << 18, file);
-        let start = std::io::BufRead::fill_buf(&mut input).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+        let start =
+            std::io::BufRead::fill_buf(&mut input).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
         let is_file = start.starts_with(SIGNATURE);
         if is_file {
             std::io::BufRead::consume(&mut input, SIGNATURE.len());
@@ -225,7 +230,8 @@ fn check_compressed(body: &[u8], offset: i64, length: i64) -> Result<()> {
     if length == 0 {
         return Ok(());
     }
-    let prefix = usize::try_from(offset).ok().and_then(|start| body.get(start..)).and_then(|rest| rest.first_chunk::<8>());
+    let prefix =
+        usize::try_from(offset).ok().and_then(|start| body.get(start..)).and_then(|rest| rest.first_chunk::<8>());
     match prefix.map(|prefix| i64::from_le_bytes(*prefix)) {
         Some(claimed) if claimed <= LARGEST_BUFFER => Ok(()),
         Some(claimed) => Err(broken(&format!("a claim of {claimed} uncompressed bytes"))),

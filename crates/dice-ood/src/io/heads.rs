@@ -6,8 +6,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
 
 /// What heads are called, in order of preference; the last component before `.weight`.
-const HEAD_NAMES: [&str; 11] =
-    ["fc", "classifier", "head", "linear", "last_linear", "logits", "output", "out", "heads.head", "head.fc", "classifier.fc"];
+const HEAD_NAMES: [&str; 11] = [
+    "fc",
+    "classifier",
+    "head",
+    "linear",
+    "last_linear",
+    "logits",
+    "output",
+    "out",
+    "heads.head",
+    "head.fc",
+    "classifier.fc",
+];
 
 /// Reads the linear head of a safetensors, npz or PyTorch file.
 ///
@@ -37,7 +48,11 @@ fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) ->
         None => vec![0.0; classes],
     };
     if bias.len() != classes {
-        let fix = if bias.len() == width { "the weight is stored as [D, C]: transpose it" } else { "weight and bias are of different layers" };
+        let fix = if bias.len() == width {
+            "the weight is stored as [D, C]: transpose it"
+        } else {
+            "weight and bias are of different layers"
+        };
         return Err(Error::new(ErrorKind::Shape, format!("bias [{}]", bias.len()))
             .tensor(&weight.name)
             .expected(format!("bias [{classes}] for a weight [{classes}, {width}]"))
@@ -50,7 +65,9 @@ fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>)
     if let Some(name) = name {
         let with_suffix = format!("{name}.weight");
         return tensors.iter().find(|tensor| tensor.name == name || tensor.name == with_suffix).ok_or_else(|| {
-            Error::new(ErrorKind::Missing, listed(tensors)).tensor(name).expected(format!("a tensor `{name}` or `{with_suffix}`"))
+            Error::new(ErrorKind::Missing, listed(tensors))
+                .tensor(name)
+                .expected(format!("a tensor `{name}` or `{with_suffix}`"))
         });
     }
     let mut candidates: Vec<&TensorInfo> =
@@ -73,7 +90,8 @@ fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>)
         return Ok(only);
     }
     for known in HEAD_NAMES {
-        let mut named = candidates.iter().filter(|tensor| layer(&tensor.name).is_some_and(|layer| is_called(layer, known)));
+        let mut named =
+            candidates.iter().filter(|tensor| layer(&tensor.name).is_some_and(|layer| is_called(layer, known)));
         if let (Some(only), None) = (named.next(), named.next()) {
             return Ok(only);
         }
@@ -146,7 +164,11 @@ mod tests {
             ("classifier.6.weight", &[1000, 4096]),
         ];
         assert_eq!(found(vgg, None).unwrap(), "classifier.6.weight");
-        let vit: &[(&str, &[usize])] = &[("blocks.0.mlp.fc.weight", &[3072, 768]), ("blocks.1.mlp.fc.weight", &[3072, 768]), ("x.weight", &[5, 9])];
+        let vit: &[(&str, &[usize])] = &[
+            ("blocks.0.mlp.fc.weight", &[3072, 768]),
+            ("blocks.1.mlp.fc.weight", &[3072, 768]),
+            ("x.weight", &[5, 9]),
+        ];
         assert_eq!(found(vit, None).unwrap_err().kind(), ErrorKind::Ambiguous);
         assert_eq!(found(vit, Some(9)).unwrap(), "x.weight");
         let convolution: &[(&str, &[usize])] = &[("c.weight", &[64, 3, 3, 3]), ("classifier.weight", &[10, 64, 1, 1])];

@@ -6,9 +6,9 @@
 //!
 //! A file may be written `path#name` to choose one of its tensors or columns.
 
-mod csv;
 #[cfg(feature = "columns")]
 mod columns;
+mod csv;
 mod heads;
 mod npy;
 mod npz;
@@ -38,8 +38,7 @@ pub use tensor::{DType, TensorInfo};
 use tensor::{Rows, TensorFile};
 
 /// Names under which features are found without being told, in order of preference.
-pub const FEATURE_NAMES: [&str; 7] =
-    ["features", "feature", "penultimate", "embeddings", "embedding", "feats", "h"];
+pub const FEATURE_NAMES: [&str; 7] = ["features", "feature", "penultimate", "embeddings", "embedding", "feats", "h"];
 /// Names under which labels are found.
 pub const LABEL_NAMES: [&str; 6] = ["labels", "label", "targets", "target", "y", "class"];
 /// Names under which ids of inputs are found in tables.
@@ -170,7 +169,12 @@ pub fn expand(inputs: &[String]) -> Result<Vec<Location>> {
             let paths = glob::glob(&pattern).map_err(|error| {
                 Error::new(ErrorKind::Argument, error.to_string()).file(&pattern).expected("a file or a glob pattern")
             })?;
-            files.extend(paths.flatten().filter(|path| path.is_file()).map(|path| Location { path, name: location.name.clone() }));
+            files.extend(
+                paths
+                    .flatten()
+                    .filter(|path| path.is_file())
+                    .map(|path| Location { path, name: location.name.clone() }),
+            );
         } else {
             files.push(location);
             continue;
@@ -238,14 +242,8 @@ impl Dataset {
     /// # Errors
     /// Those of the first file: missing, malformed, without features, ambiguous.
     pub fn open(&self) -> Result<Box<dyn FeatureSource>> {
-        let mut source = Chain {
-            units: 0,
-            current: None,
-            files: self.files.clone(),
-            next: 0,
-            row: 0,
-            labels: self.labels.clone(),
-        };
+        let mut source =
+            Chain { units: 0, current: None, files: self.files.clone(), next: 0, row: 0, labels: self.labels.clone() };
         source.advance()?;
         Ok(Box::new(source))
     }
@@ -345,12 +343,9 @@ fn open_stdin(file: &Location) -> Result<Box<dyn FeatureSource>> {
     let mut input = BufReader::new(io::stdin());
     let start = input.fill_buf().map_err(|error| Error::io("standard input", error))?;
     match Format::of_magic(start) {
-        Some(Format::Npy) => Ok(Box::new(TensorSource {
-            rows: npy::stream(input)?,
-            labels: None,
-            next: 0,
-            _keep: None,
-        })),
+        Some(Format::Npy) => {
+            Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, next: 0, _keep: None }))
+        }
         Some(Format::Csv) => csv::from_reader(Box::new(input), b',', file.name.as_deref()),
         Some(_) => {
             let spooled = spool(&mut input)?;

@@ -210,7 +210,13 @@ mod tests {
         let header = parse("{'shape': (3,), 'fortran_order': True, 'descr': '>f8'}").unwrap();
         assert!(header.fortran && header.big_endian);
         assert_eq!(parse("{'descr': '|O', 'fortran_order': False, 'shape': ()}").unwrap().tensor.dtype, DType::Other);
-        for broken in ["", "{}", "{'descr': '<f4'}", "{'descr': '<f4', 'fortran_order': Fa, 'shape': (1,)}", "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"] {
+        for broken in [
+            "",
+            "{}",
+            "{'descr': '<f4'}",
+            "{'descr': '<f4', 'fortran_order': Fa, 'shape': (1,)}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+        ] {
             assert_eq!(parse(broken), None, "{broken}");
         }
     }

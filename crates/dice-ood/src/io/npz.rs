@@ -51,7 +51,8 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
         let Some(start) = zipped.data_start() else {
             return Err(Error::new(ErrorKind::Malformed, "an entry without data").tensor(name));
         };
-        let entry = Entry { start, compressed: zipped.compressed_size(), size: zipped.size(), crc: zipped.crc32(), deflated };
+        let entry =
+            Entry { start, compressed: zipped.compressed_size(), size: zipped.size(), crc: zipped.crc32(), deflated };
         let header = Header::read(&mut entry.open(path)?).map_err(|error| error.tensor(&name))?;
         file.tensors.push(TensorInfo { name, ..header.tensor });
         file.entries.push(entry);
@@ -77,7 +78,8 @@ impl Entry {
         let mut file = super::open(path)?;
         file.seek(SeekFrom::Start(self.start)).map_err(|error| Error::io(path, error))?;
         let raw = BufReader::with_capacity(1 << 18, file.take(self.compressed));
-        let inner: Box<dyn Read + Send> = if self.deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
+        let inner: Box<dyn Read + Send> =
+            if self.deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
         Ok(Box::new(Checked { inner, left: self.size, expected: self.crc, crc: flate2::Crc::new() }))
     }
 }
@@ -102,4 +104,3 @@ impl Read for Checked {
         Ok(read)
     }
 }
-

@@ -23,7 +23,9 @@ impl AtomicFile {
     /// [`ErrorKind::Io`] where its directory cannot be written to, or `destination` is a directory.
     pub fn create(destination: &Path) -> Result<Self> {
         if destination.is_dir() {
-            return Err(Error::new(ErrorKind::Io, "a directory").file(destination.display()).expected("a file to write"));
+            return Err(Error::new(ErrorKind::Io, "a directory")
+                .file(destination.display())
+                .expected("a file to write"));
         }
         let directory = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -101,7 +103,10 @@ pub struct ScoreWriter(Sink);
 enum Sink {
     Csv(Text),
     JsonLines(Text),
-    Npy { file: AtomicFile, rows: u64 },
+    Npy {
+        file: AtomicFile,
+        rows: u64,
+    },
     #[cfg(feature = "columns")]
     Parquet(Box<super::columns::ScoreTable>),
 }
@@ -146,10 +151,16 @@ impl ScoreWriter {
                 Ok(Self(Sink::Npy { file, rows: 0 }))
             }
             #[cfg(feature = "columns")]
-            "parquet" => Ok(Self(Sink::Parquet(Box::new(super::columns::ScoreTable::create(AtomicFile::create(path)?)?)))),
+            "parquet" => {
+                Ok(Self(Sink::Parquet(Box::new(super::columns::ScoreTable::create(AtomicFile::create(path)?)?))))
+            }
             _ => Err(Error::new(ErrorKind::Unsupported, format!("the extension `{extension}`"))
                 .file(path.display())
-                .expected(if cfg!(feature = "columns") { ".csv, .jsonl, .npy or .parquet" } else { ".csv, .jsonl or .npy" })),
+                .expected(if cfg!(feature = "columns") {
+                    ".csv, .jsonl, .npy or .parquet"
+                } else {
+                    ".csv, .jsonl or .npy"
+                })),
         }
     }
 

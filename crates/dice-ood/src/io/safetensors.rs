@@ -36,7 +36,9 @@ impl Header {
         let mut file = super::open(path)?;
         let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
         let malformed = |found: String, expected: &str| {
-            Error::new(ErrorKind::Malformed, found).expected(expected).fix("the file is truncated or corrupt: write it again")
+            Error::new(ErrorKind::Malformed, found)
+                .expected(expected)
+                .fix("the file is truncated or corrupt: write it again")
         };
         let mut header_length = [0u8; 8];
         file.read_exact(&mut header_length)
@@ -86,13 +88,13 @@ impl Header {
     /// The tensor `name`, which must have `dtype`, and its rows.
     pub(crate) fn expect(&self, name: &str, dtype: DType) -> Result<(TensorInfo, Rows)> {
         let located = |error: Error| error.file(self.path.display()).tensor(name);
-        let tensor = self
-            .tensors
-            .iter()
-            .find(|tensor| tensor.name == name)
-            .ok_or_else(|| located(Error::new(ErrorKind::Missing, "no such tensor").expected(format!("a tensor of {dtype}"))))?;
+        let tensor = self.tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
+            located(Error::new(ErrorKind::Missing, "no such tensor").expected(format!("a tensor of {dtype}")))
+        })?;
         if tensor.dtype != dtype {
-            return Err(located(Error::new(ErrorKind::Malformed, tensor.to_string()).expected(format!("{dtype} values"))));
+            return Err(located(
+                Error::new(ErrorKind::Malformed, tensor.to_string()).expected(format!("{dtype} values")),
+            ));
         }
         Ok((tensor.clone(), self.open(tensor).map_err(located)?))
     }

@@ -93,7 +93,6 @@ fn names(columns: &[(String, Kind)]) -> String {
     format!("the columns {}{more}", shown.join(", "))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -186,7 +186,8 @@ impl Rows {
                 while left > 0 {
                     let piece = left.min(1 << 14);
                     self.buffer.resize(piece * size, 0);
-                    read_exactly(input, &mut self.buffer).map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
+                    read_exactly(input, &mut self.buffer)
+                        .map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
                     convert(self.dtype, self.big_endian, &self.buffer, |value| out.push(value))?;
                     left -= piece;
                 }
@@ -294,13 +295,12 @@ impl Element for i64 {
 
 /// Converts raw elements one by one; `bytes` holds a whole number of them.
 fn convert<T: Element>(dtype: DType, big_endian: bool, bytes: &[u8], mut take: impl FnMut(T)) -> Result<()> {
-    let unfit = |value: String| {
-        Error::new(ErrorKind::Malformed, value).expected("whole numbers")
-    };
+    let unfit = |value: String| Error::new(ErrorKind::Malformed, value).expected("whole numbers");
     macro_rules! each {
         ($type:ty, $width:literal, $convert:expr) => {
             for element in bytes.as_chunks::<$width>().0 {
-                let value = if big_endian { <$type>::from_be_bytes(*element) } else { <$type>::from_le_bytes(*element) };
+                let value =
+                    if big_endian { <$type>::from_be_bytes(*element) } else { <$type>::from_le_bytes(*element) };
                 let convert: fn($type) -> Option<T> = $convert;
                 take(convert(value).ok_or_else(|| unfit(value.to_string()))?);
             }

@@ -1,0 +1,108 @@
+//! Reading data sets with a progress bar.
+
+use std::io::IsTerminal;
+
+use dice_ood::io::Dataset;
+use dice_ood::{Block, Detector, FeatureSource, NonFinite, Result, for_each_block};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::Context;
+
+/// A source that shows how far it has been read: on a terminal, and nowhere else.
+pub(crate) struct Progress<'a> {
+    source: Box<dyn FeatureSource + 'a>,
+    bar: ProgressBar,
+}
+
+impl<'a> Progress<'a> {
+    pub(crate) fn new(source: Box<dyn FeatureSource + 'a>, rows: Option<u64>, what: &str, context: &Context) -> Self {
+        let bar = match rows.or(source.rows()) {
+            Some(rows) => {
+                ProgressBar::new(rows).with_style(style("{msg} {wide_bar} {human_pos}/{human_len} rows, {eta} left"))
+            }
+            None => ProgressBar::new_spinner().with_style(style("{msg} {spinner} {human_pos} rows, {per_sec}")),
+        };
+        bar.set_draw_target(if context.quiet || !std::io::stderr().is_terminal() {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr_with_hz(8)
+        });
+        bar.set_message(what.to_owned());
+        Self { source, bar }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl FeatureSource for Progress<'_> {
+    fn units(&self) -> usize {
+        self.source.units()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        self.source.rows()
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        self.source.read(block, max_rows)?;
+        self.bar.inc(block.rows() as u64);
+        if block.rows() == 0 {
+            self.bar.finish_and_clear();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Scores and predicted classes of a data set by several detectors in one pass, and its labels where it has them.
+pub(crate) struct Scores {
+    /// For each detector `[N]`.
+    pub(crate) scores: Vec<Vec<f64>>,
+    /// For each detector `[N]`.
+    pub(crate) classes: Vec<Vec<u32>>,
+    /// `[N]`.
+    pub(crate) labels: Option<Vec<i64>>,
+}
+
+impl Scores {
+    pub(crate) fn of(source: &mut dyn FeatureSource, detectors: &[&Detector], non_finite: NonFinite) -> Result<Self> {
+        let mut all = Self {
+            scores: vec![Vec::new(); detectors.len()],
+            classes: vec![Vec::new(); detectors.len()],
+            labels: Some(Vec::new()),
+        };
+        for_each_block(source, |block| {
+            for (index, detector) in detectors.iter().enumerate() {
+                let scored = detector.score_block(block, non_finite)?;
+                all.scores[index].extend(scored.scores);
+                all.classes[index].extend(scored.classes);
+            }
+            match (&mut all.labels, &block.labels) {
+                (Some(labels), Some(more)) => labels.extend(more),
+                _ => all.labels = None,
+            }
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.scores.first().map_or(0, Vec::len)
+    }
+}
+
+/// The data set of some `--flag FILE...` inputs.
+pub(crate) fn dataset(inputs: &[String], labels: Option<&String>) -> Result<Dataset> {
+    let dataset = Dataset::new(inputs)?;
+    match labels {
+        Some(labels) => dataset.with_labels(labels),
+        None => Ok(dataset),
+    }
+}

@@ -1,0 +1,147 @@
+//! `dice inspect`: what is in a file.
+
+use std::fmt::Write;
+
+use dice_ood::io::{Dataset, Location, TensorInfo, list, read_head};
+use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
+
+use crate::fit::describe;
+use crate::print;
+use crate::report::{count, percent};
+
+/// Show what is in a detector, head, statistics or feature file.
+///
+/// Shapes, the detectors with their sparsity per class and threshold, where they came from; for features their range,
+/// share of zeros and of negative values.
+#[derive(clap::Args)]
+pub(crate) struct Inspect {
+    /// The file.
+    file: String,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self) -> Result<()> {
+        let location = Location::parse(&self.file);
+        if location.path.as_os_str() == "-" {
+            return Err(Error::new(ErrorKind::Unsupported, "standard input").expected("a file"));
+        }
+        let (format, tensors) = list(&location.path)?;
+        let is_artifact = tensors.iter().any(|tensor| tensor.name == "head.weight")
+            && tensors.iter().any(|tensor| tensor.name.starts_with("statistics."));
+        if is_artifact && location.name.is_none() {
+            return print(&artifact(&Artifact::load(&location.path)?));
+        }
+        let mut text = format!("{format} file, {} tensors\n", tensors.len());
+        if tensors.is_empty() {
+            text = format!("{format} file\n");
+        }
+        let width = tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0);
+        for tensor in &tensors {
+            let _ = writeln!(text, "  {:width$}  {tensor}", tensor.name);
+        }
+        if let Ok(head) = read_head(&location, None).map_err(|error| error.file(&location)) {
+            if tensors.iter().any(looks_like_a_head) {
+                let _ = writeln!(text, "Head: {} classes, {} units.", count(head.classes()), count(head.units()));
+            }
+        }
+        match features(&self.file) {
+            Ok(description) => text += &description,
+            // A file that is no feature file is no error here; one that is, and broken, is.
+            Err(error)
+                if tensors.is_empty()
+                    || matches!(error.kind(), ErrorKind::NotFinite | ErrorKind::Malformed | ErrorKind::Io) =>
+            {
+                print(&text)?;
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        print(&text)
+    }
+}
+
+fn looks_like_a_head(tensor: &TensorInfo) -> bool {
+    tensor.name.ends_with("weight") || matches!(tensor.name.as_str(), "W" | "w")
+}
+
+/// Streams features once and says what they are like.
+fn features(file: &str) -> Result<String> {
+    let data = Dataset::new(&[file.to_owned()])?;
+    let mut source = data.open()?;
+    let units = source.units();
+    let (mut rows, mut zeros, mut negative, mut labelled) = (0usize, 0usize, 0usize, false);
+    let (mut low, mut high, mut sum) = (f32::INFINITY, f32::NEG_INFINITY, 0.0f64);
+    let mut not_finite = 0usize;
+    for_each_block(&mut *source, |block| {
+        rows += block.rows();
+        labelled |= block.labels.is_some();
+        for value in &block.features {
+            if !value.is_finite() {
+                not_finite += 1;
+                continue;
+            }
+            low = low.min(*value);
+            high = high.max(*value);
+            sum += f64::from(*value);
+            zeros += usize::from(*value == 0.0);
+            negative += usize::from(*value < 0.0);
+        }
+        Ok(())
+    })?;
+    let values = (rows * units).max(1) as f64;
+    let mut text = format!(
+        "Features: {} rows of {} units{}; from {low} to {high}, mean {:.5}, {} % zero, {} % negative.\n",
+        count(rows),
+        count(units),
+        if labelled { ", with labels" } else { "" },
+        sum / values,
+        percent(zeros as f64 / values),
+        percent(negative as f64 / values),
+    );
+    if not_finite > 0 {
+        let _ = writeln!(text, "{} values are NaN or infinite.", count(not_finite));
+    }
+    if negative > 0 {
+        text += "Features can be negative: DICE ranks weight times mean, which assumes that a unit speaks by being positive; \
+                 see contribution=absolute-mean.\n";
+    }
+    Ok(text)
+}
+
+fn artifact(artifact: &Artifact) -> String {
+    let head = &artifact.head;
+    let mut text = format!(
+        "Detector file: head of {} classes and {} units, {} detector{}\n",
+        count(head.classes()),
+        count(head.units()),
+        artifact.detectors.len(),
+        if artifact.detectors.len() == 1 { "" } else { "s" }
+    );
+    for (key, value) in &artifact.provenance {
+        let _ = writeln!(text, "  {key}: {value}");
+    }
+    let _ = writeln!(text, "  statistics: {} rows", count(artifact.statistics.rows() as usize));
+    for calibrated in &artifact.detectors {
+        let detector = &calibrated.detector;
+        let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m  (kernel: {})", detector.spec(), detector.simd_level());
+        text += &describe(calibrated, &artifact.statistics);
+        if let Some(mask) = detector.mask() {
+            let mut per_class = mask.count_per_class();
+            let _ = writeln!(text, "  {} of {} units keep no weight.", count(mask.silent_units()), count(head.units()));
+            if per_class.len() <= 20 {
+                let shown: Vec<String> = per_class.iter().map(ToString::to_string).collect();
+                let _ = writeln!(text, "  Weights kept by class: {}.", shown.join(" "));
+            } else {
+                per_class.sort_unstable();
+                let _ = writeln!(
+                    text,
+                    "  Weights kept by class: from {} to {}, median {}.",
+                    per_class[0],
+                    per_class[per_class.len() - 1],
+                    per_class[per_class.len() / 2]
+                );
+            }
+        }
+    }
+    text
+}

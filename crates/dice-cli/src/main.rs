@@ -1,0 +1,136 @@
+//! `dice`: fit, calibrate, score and evaluate out-of-distribution detectors.
+
+mod data;
+mod demo;
+mod eval;
+mod fit;
+mod inspect;
+mod report;
+mod score;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use dice_ood::{Error, Result};
+
+/// Know when your classifier does not know.
+///
+/// Fits an out-of-distribution detector (DICE, ReAct, energy, ...) to the penultimate features and the linear head of
+/// a trained network, with a threshold that keeps a promise, then scores, decides and evaluates.
+///
+/// Scores are higher = more in-distribution. A detector is written as a pipeline: 'react(0.9) | dice(0.9) | energy'.
+/// Exit codes: 0 done, 1 the run failed, 2 bad usage.
+#[derive(Parser)]
+#[command(name = "dice", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to use; all cores by default. Results do not depend on it.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Print results only: no progress, no notes.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  dice demo
+  dice fit --features train.safetensors --head model.pth -o detector.safetensors
+  dice score detector.safetensors new.npy -o scores.parquet
+  dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
+  dice inspect detector.safetensors
+
+FILE can be .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for standard input; FILE#NAME
+chooses a tensor or column. Heads come from .safetensors .npz .pt .pth (pickle is never executed).";
+
+#[derive(Subcommand)]
+enum Command {
+    Fit(fit::Fit),
+    Score(score::Score),
+    Eval(eval::Eval),
+    Inspect(inspect::Inspect),
+    Demo(demo::Demo),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff).
+    Man,
+}
+
+/// What every command knows.
+struct Context {
+    quiet: bool,
+}
+
+impl Context {
+    /// Says something about the run on standard error, unless asked to be quiet.
+    fn note(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            anstream::eprintln!("{text}");
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(threads) = arguments.threads {
+        // Fails only where the pool exists already, which it cannot at this point.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+    }
+    let context = Context { quiet: arguments.quiet };
+    // Foreign decoders that panic are caught and reported as errors: their messages would only confuse.
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(arguments.command, &context)));
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        // The reader of a pipe has seen enough.
+        Ok(Err(error)) if error.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            anstream::eprintln!("\x1b[1;31merror\x1b[0m: {error}");
+            ExitCode::from(if error.kind() == dice_ood::ErrorKind::Spec { 2 } else { 1 })
+        }
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            anstream::eprintln!(
+                "\x1b[1;31merror\x1b[0m: a bug in dice: {}; please report it with the command and its input",
+                message.unwrap_or("no message")
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, context: &Context) -> Result<()> {
+    match command {
+        Command::Fit(fit) => fit.run(context),
+        Command::Score(score) => score.run(context),
+        Command::Eval(eval) => eval.run(context),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Demo(demo) => demo.run(context),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "dice", &mut script);
+            print_bytes(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command())
+                .render(&mut page)
+                .map_err(|error| Error::io("manual", error))?;
+            print_bytes(&page)
+        }
+    }
+}
+
+/// Writes results to standard output; a closed pipe is an error that `main` understands.
+fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = anstream::stdout();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::io("standard output", error))
+}
+
+fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}

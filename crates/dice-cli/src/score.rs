@@ -1,0 +1,174 @@
+//! `dice score`: a score, a p-value and a decision for each input.
+
+use std::path::{Path, PathBuf};
+
+use dice_ood::io::{ScoreRow, ScoreWriter};
+use dice_ood::{Artifact, Calibrated, Decision, Error, ErrorKind, NonFinite, Result, Spec, for_each_block};
+
+use crate::Context;
+use crate::data::{Progress, dataset};
+use crate::report::{count, percent};
+
+/// Score inputs: id, score (higher = more in-distribution), p-value and decision for each.
+///
+/// Results go to standard output as CSV, or to a file in the format of its extension (.csv .jsonl .npy .parquet);
+/// .npy holds the scores alone. Memory does not grow with the number of inputs.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Score {
+    /// The detector, as written by `dice fit`.
+    #[arg(value_name = "DETECTOR")]
+    artifact: PathBuf,
+    /// Features [N, D] of the inputs; - for standard input.
+    #[arg(required = true, value_name = "FEATURES")]
+    features: Vec<String>,
+    /// Where to write; - or nothing for standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Format on standard output.
+    #[arg(long, default_value = "csv", conflicts_with = "output")]
+    format: StreamFormat,
+    /// Which detector of the file, where it holds several; the first by default.
+    #[arg(long, short = 'd', value_name = "SPEC")]
+    detector: Option<Spec>,
+    /// Print only inputs with this decision.
+    #[arg(long, value_name = "DECISION")]
+    only: Option<Only>,
+    /// What to do with inputs that hold NaN or infinity.
+    #[arg(long, default_value = "reject")]
+    non_finite: OnNonFinite,
+    /// The sign of the printed scores; p-values and decisions do not change.
+    #[arg(long, default_value = "in-distribution")]
+    orientation: Orientation,
+}
+
+const EXAMPLES: &str = "Examples:
+  dice score detector.safetensors new.npy -o scores.parquet
+  dice score detector.safetensors 'batch-*.npy' --only ood
+  extract-features | dice score detector.safetensors - --format jsonl";
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum StreamFormat {
+    Csv,
+    Jsonl,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Only {
+    Id,
+    Ood,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+pub(crate) enum OnNonFinite {
+    /// Stop with an error that names row and column.
+    Reject,
+    /// Score them negative infinity: out-of-distribution.
+    Ood,
+}
+
+impl From<OnNonFinite> for NonFinite {
+    fn from(choice: OnNonFinite) -> Self {
+        match choice {
+            OnNonFinite::Reject => Self::Reject,
+            OnNonFinite::Ood => Self::OutOfDistribution,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+pub(crate) enum Orientation {
+    /// Higher = more in-distribution.
+    InDistribution,
+    /// Higher = more out-of-distribution, as pytorch-ood prints them.
+    Outlier,
+}
+
+impl Orientation {
+    pub(crate) fn apply(self, score: f64) -> f64 {
+        match self {
+            Self::InDistribution => score,
+            Self::Outlier => -score,
+        }
+    }
+}
+
+impl Score {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let artifact = Artifact::load(&self.artifact)?;
+        let calibrated =
+            choose(&artifact, self.detector.as_ref()).map_err(|error| error.file(self.artifact.display()))?;
+        if self.only.is_some() && calibrated.threshold.is_none() {
+            return Err(Error::new(ErrorKind::Calibration, "a detector without calibration")
+                .file(self.artifact.display())
+                .expected("decisions, for --only")
+                .fix("fit it with --calibration"));
+        }
+        let data = dataset(&self.features, None)?;
+        let several = data.files().len() > 1;
+        let source = data.open()?;
+        let mut source = Progress::new(source, None, "scoring", context);
+        let destination = self.output.as_deref().filter(|path| *path != Path::new("-"));
+        let mut writer = match (destination, self.format) {
+            (None, StreamFormat::Jsonl) => ScoreWriter::json_lines_to_stdout(),
+            _ => ScoreWriter::create(destination)?,
+        };
+        let (mut total, mut accepted) = (0usize, 0usize);
+        let mut rows = Vec::new();
+        for_each_block(&mut source, |block| {
+            let scored = calibrated.detector.score_block(block, self.non_finite.into())?;
+            rows.clear();
+            for (row, score) in scored.scores.into_iter().enumerate() {
+                let decision = calibrated.threshold.map(|threshold| threshold.decide(score));
+                total += 1;
+                accepted += usize::from(decision == Some(Decision::InDistribution));
+                let wanted = match self.only {
+                    None => true,
+                    Some(Only::Id) => decision == Some(Decision::InDistribution),
+                    Some(Only::Ood) => decision == Some(Decision::OutOfDistribution),
+                };
+                if wanted {
+                    let id = block.id(row);
+                    rows.push(ScoreRow {
+                        id: if several && block.ids.is_none() { format!("{}:{id}", block.origin) } else { id },
+                        score: self.orientation.apply(score),
+                        p_value: calibrated.calibration.as_ref().map(|calibration| calibration.p_value(score)),
+                        decision,
+                    });
+                }
+            }
+            writer.write(&rows)
+        })?;
+        if total == 0 {
+            return Err(Error::new(ErrorKind::Empty, "no rows").file(&data.files()[0]).expected("at least one input"));
+        }
+        writer.finish()?;
+        if calibrated.threshold.is_some() {
+            context.note(format_args!(
+                "{} inputs: {} accepted as in-distribution ({} %), {} rejected.",
+                count(total),
+                count(accepted),
+                percent(accepted as f64 / total as f64),
+                count(total - accepted)
+            ));
+        } else {
+            context.note(format_args!(
+                "{} inputs scored; the detector has no threshold and decides nothing.",
+                count(total)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The detector that `spec` names, or the first.
+pub(crate) fn choose<'a>(artifact: &'a Artifact, spec: Option<&Spec>) -> Result<&'a Calibrated> {
+    let Some(spec) = spec else { return Ok(&artifact.detectors[0]) };
+    artifact.detectors.iter().find(|calibrated| calibrated.detector.spec() == spec).ok_or_else(|| {
+        let held: Vec<String> = artifact.detectors.iter().map(|c| format!("'{}'", c.detector.spec())).collect();
+        Error::new(ErrorKind::Missing, held.join(", "))
+            .tensor(format!("detector '{spec}'"))
+            .expected("one of the fitted detectors")
+            .fix("fit it too: dice fit --detector ... --detector ...")
+    })
+}
