@@ -14,7 +14,7 @@ use crate::{Context, print};
 
 /// Fit, evaluate and decide on a small real network whose features ship with this program.
 ///
-/// A small DenseNet trained on the UCI handwritten digits (99 % accuracy), with letters and photo patches as what it has
+/// A small DenseNet trained on the UCI handwritten digits (all 349 test digits right), with letters and photo patches as what it has
 /// never seen. Nothing is downloaded.
 #[derive(clap::Args)]
 pub(crate) struct Demo {

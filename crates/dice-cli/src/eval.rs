@@ -104,6 +104,13 @@ pub(crate) struct DetectorReport {
     pub(crate) average: Averages,
 }
 
+impl DetectorReport {
+    /// Whether the in-distribution set is accepted less often than chance explains.
+    fn breaks_its_promise(&self) -> bool {
+        self.decision.as_ref().is_some_and(|decision| decision.id_accepted < decision.id_expected.low)
+    }
+}
+
 /// What its threshold did on the in-distribution set.
 #[derive(Serialize)]
 pub(crate) struct DecisionReport {
@@ -141,6 +148,14 @@ pub(crate) struct Averages {
 impl Eval {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let report = self.evaluate(context)?;
+        for broken in report.detectors.iter().filter(|detector| detector.breaks_its_promise()) {
+            context.note(format_args!(
+                "Note: '{}' accepts fewer of these in-distribution inputs than its calibration lets expect: they are not \
+                 like the calibration inputs. Were those part of the training data? Fit with --calibration on inputs that \
+                 the network has not seen.",
+                broken.detector
+            ));
+        }
         let text = self.render(&report)?;
         match &self.output {
             Some(path) if path != Path::new("-") => {

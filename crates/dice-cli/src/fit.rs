@@ -252,8 +252,9 @@ pub(crate) fn describe(calibrated: &Calibrated, statistics: &Statistics) -> Stri
             let (low, high) = threshold.interval(0.95);
             let _ = writeln!(
                 text,
-                "  Accepts an input that scores at least {:.6}: a fresh in-distribution one with probability at least {} %.\n  \
-                 The realised rate of this threshold, set on {} inputs, lies between {} and {} % with 95 % confidence.",
+                "  Accepts an input that scores at least {:.6}: a fresh one, drawn as the calibration inputs were, with \
+                 probability at least {} %.\n  The realised rate of this threshold, set on {} inputs, lies between {} and {} % \
+                 with 95 % confidence.",
                 threshold.score(),
                 percent(threshold.tpr()),
                 count(threshold.calibration_size()),

@@ -1,7 +1,7 @@
 //! Parquet and Arrow IPC: a column of lists, a fixed-size list, or one column a unit.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -143,7 +143,7 @@ struct IpcMessages {
     done: bool,
 }
 
-const SIGNATURE: &[u8; 8] = b"ARROW1\0\0";
+const SIGNATURE: &[u8; 6] = b"ARROW1";
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// More than any buffer of a sane record batch; a claim beyond it is not tried.
 const LARGEST_BUFFER: i64 = 1 << 31;
@@ -151,11 +151,13 @@ const LARGEST_BUFFER: i64 = 1 << 31;
 impl IpcMessages {
     fn open(file: File) -> Result<Self> {
         let mut input = BufReader::with_capacity(1 << 18, file);
-        let start =
-            std::io::BufRead::fill_buf(&mut input).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+        let start = input.fill_buf().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
         let is_file = start.starts_with(SIGNATURE);
         if is_file {
-            std::io::BufRead::consume(&mut input, SIGNATURE.len());
+            ends_with_signature(input.get_ref())?;
+            // Writers pad the signature with zeros to 8, or to 64, bytes.
+            let padding = start[SIGNATURE.len()..].iter().take(64).take_while(|byte| **byte == 0).count();
+            input.consume(SIGNATURE.len() + padding);
         } else if !start.starts_with(&CONTINUATION) {
             return Err(broken("other bytes").expected("an Arrow IPC file or stream (Feather version 2)"));
         }
@@ -222,6 +224,24 @@ impl IpcMessages {
     fn append(&mut self, count: u64, out: &mut Vec<u8>) -> Result<()> {
         (&mut self.input).take(count).read_to_end(out).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
         Ok(())
+    }
+}
+
+/// A file ends as it starts. The position of `file` is left as it was.
+fn ends_with_signature(file: &File) -> Result<()> {
+    let attempt = || -> std::io::Result<bool> {
+        let mut file = file.try_clone()?;
+        let position = file.stream_position()?;
+        let mut end = [0; SIGNATURE.len()];
+        file.seek(SeekFrom::End(-(SIGNATURE.len() as i64)))?;
+        file.read_exact(&mut end)?;
+        file.seek(SeekFrom::Start(position))?;
+        Ok(&end == SIGNATURE)
+    };
+    match attempt() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(broken("the end of the data")),
+        Err(error) => Err(Error::new(ErrorKind::Io, error.to_string())),
     }
 }
 

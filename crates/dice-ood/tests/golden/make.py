@@ -2,7 +2,7 @@
 """Golden outputs of the peers that dice-ood copies, on small made-up data.
 
     pip install numpy torch scikit-learn safetensors
-    python make.py        # rewrites presets.safetensors and metrics.json beside this file
+    python make.py        # rewrites the files beside this one
 
 Masks follow the published formulas (authors, OpenOOD, pytorch-ood), evaluated by numpy and torch themselves;
 metrics are scikit-learn's. Last run with numpy 2.4.6, torch 2.15.0, scikit-learn 1.9.
@@ -66,5 +66,27 @@ def metrics():
     (HERE / "metrics.json").write_text(json.dumps(cases) + "\n")
 
 
+class Malicious:
+    """A pickle that would run a command when executed; the command makes a file that the tests look for."""
+
+    def __reduce__(self):
+        import os
+        return os.system, ("touch dice-ood-was-fooled",)
+
+
+def checkpoints():
+    torch.manual_seed(0)
+    # 4 classes of 3 units: weight [[0, 1, 2], [3, 4, 5], ...], bias [0.5, 1.5, ...].
+    weight = torch.arange(12, dtype=torch.float32).reshape(4, 3)
+    bias = torch.arange(4, dtype=torch.float32) + 0.5
+    state = {"conv.weight": torch.zeros(2, 1, 3, 3), "module.fc.weight": weight, "module.fc.bias": bias}
+    torch.save(state, HERE / "head_zip.pth")
+    torch.save({"state_dict": state, "epoch": 3}, HERE / "head_legacy.pth", _use_new_zipfile_serialization=False)
+    strided = {"fc.weight": weight.t().contiguous().t().to(torch.bfloat16), "fc.bias": bias.half()}
+    torch.save(strided, HERE / "head_strided.pt")
+    torch.save({"fc.weight": weight, "fc.bias": bias, "x": Malicious()}, HERE / "malicious.pt")
+
+
 presets()
 metrics()
+checkpoints()

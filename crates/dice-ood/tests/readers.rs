@@ -1,0 +1,435 @@
+//! Every reader: what it reads, and that it survives what it should not read.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use dice_ood::io::{Dataset, Location, read_head, read_labels, read_vector};
+use dice_ood::{Block, ErrorKind, Result, for_each_block};
+use half::{bf16, f16};
+
+const ROWS: usize = 7;
+const UNITS: usize = 3;
+
+fn value(row: usize, unit: usize) -> f32 {
+    row as f32 + unit as f32 / 4.0
+}
+
+fn values() -> Vec<f32> {
+    (0..ROWS * UNITS).map(|place| value(place / UNITS, place % UNITS)).collect()
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<f32>> {
+    read_location(&path.to_string_lossy())
+}
+
+fn read_location(location: &str) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    let mut source = Dataset::new(&[location.to_owned()])?.open()?;
+    assert!(source.units() > 0);
+    for_each_block(&mut *source, |block| {
+        all.extend(&block.features);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn npy(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
+    let order = if fortran { "True" } else { "False" };
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({shape}), }}");
+    while (header.len() + 11) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn le(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn labels() -> Vec<u8> {
+    (0..ROWS as i64).flat_map(|row| (row % 3).to_le_bytes()).collect()
+}
+
+fn npz(method: zip::CompressionMethod) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    for (name, bytes) in [
+        ("features.npy", npy("<f4", false, "7, 3", &le(&values()))),
+        ("labels.npy", npy("<i8", false, "7,", &labels())),
+    ] {
+        archive.start_file(name, options).unwrap();
+        archive.write_all(&bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+fn safetensors(dtype: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!(
+        r#"{{"features":{{"dtype":"{dtype}","shape":[7,3],"data_offsets":[0,{0}]}},"labels":{{"dtype":"I64","shape":[7],"data_offsets":[{0},{1}]}}}}"#,
+        data.len(),
+        data.len() + 56
+    );
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.extend(data);
+    bytes.extend(labels());
+    bytes
+}
+
+fn csv() -> Vec<u8> {
+    let mut text = String::from("id,f0,f1,f2,label\n");
+    for row in 0..ROWS {
+        text += &format!("in-{row},{},{},{},{}\n", value(row, 0), value(row, 1), value(row, 2), row % 3);
+    }
+    text.into_bytes()
+}
+
+#[cfg(feature = "columns")]
+mod columnar {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{FixedSizeListBuilder, Float32Builder, ListBuilder};
+    use arrow_array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray};
+
+    use super::{ROWS, UNITS, value};
+
+    pub(super) fn batch(layout: &str) -> RecordBatch {
+        let append =
+            |values: &mut Float32Builder, row: usize| (0..UNITS).for_each(|unit| values.append_value(value(row, unit)));
+        let mut columns: Vec<(String, ArrayRef)> = match layout {
+            "list" => {
+                let mut lists = ListBuilder::new(Float32Builder::new());
+                for row in 0..ROWS {
+                    append(lists.values(), row);
+                    lists.append(true);
+                }
+                vec![("features".into(), Arc::new(lists.finish()))]
+            }
+            "fixed" => {
+                let mut lists = FixedSizeListBuilder::new(Float32Builder::new(), UNITS as i32);
+                for row in 0..ROWS {
+                    append(lists.values(), row);
+                    lists.append(true);
+                }
+                vec![("features".into(), Arc::new(lists.finish()))]
+            }
+            _ => (0..UNITS)
+                .map(|unit| {
+                    let column: Float32Array = (0..ROWS).map(|row| Some(value(row, unit))).collect();
+                    (format!("f{unit}"), Arc::new(column) as ArrayRef)
+                })
+                .collect(),
+        };
+        columns.push(("label".into(), Arc::new((0..ROWS as i64).map(|row| Some(row % 3)).collect::<Int64Array>())));
+        columns.push(("id".into(), Arc::new((0..ROWS).map(|row| Some(format!("in-{row}"))).collect::<StringArray>())));
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    pub(super) fn parquet(layout: &str) -> Vec<u8> {
+        let batch = batch(layout);
+        let properties = parquet::file::properties::WriterProperties::builder()
+            .set_compression(parquet::basic::Compression::SNAPPY)
+            .build();
+        let mut writer =
+            parquet::arrow::arrow_writer::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap()
+    }
+
+    pub(super) fn arrow(layout: &str, stream: bool, compression: Option<arrow_ipc::CompressionType>) -> Vec<u8> {
+        let batch = batch(layout);
+        let options = arrow_ipc::writer::IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        if stream {
+            let mut writer =
+                arrow_ipc::writer::StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            writer.write(&batch).unwrap();
+            writer.into_inner().unwrap()
+        } else {
+            let mut writer =
+                arrow_ipc::writer::FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            writer.write(&batch).unwrap();
+            writer.into_inner().unwrap()
+        }
+    }
+}
+
+/// Every format in its variants, all holding the same features.
+fn corpus() -> Vec<(&'static str, Vec<u8>)> {
+    let values = values();
+    let doubles: Vec<u8> = values.iter().flat_map(|value| f64::from(*value).to_be_bytes()).collect();
+    let halves: Vec<u8> = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+    let brains: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
+    let columns: Vec<f32> = (0..ROWS * UNITS).map(|place| value(place % ROWS, place / ROWS)).collect();
+    #[allow(unused_mut, reason = "more formats follow where their features are on")]
+    let mut corpus = vec![
+        ("c.npy", npy("<f4", false, "7, 3", &le(&values))),
+        ("fortran.npy", npy("<f4", true, "7, 3", &le(&columns))),
+        ("half.npy", npy("<f2", false, "7, 3", &halves)),
+        ("big-double.npy", npy(">f8", false, "7, 3", &doubles)),
+        ("squeezed.npy", npy("<f4", false, "7, 3, 1, 1", &le(&values))),
+        ("stored.npz", npz(zip::CompressionMethod::Stored)),
+        ("deflated.npz", npz(zip::CompressionMethod::Deflated)),
+        ("f32.safetensors", safetensors("F32", &le(&values))),
+        ("bf16.safetensors", safetensors("BF16", &brains)),
+        ("f16.safetensors", safetensors("F16", &halves)),
+        ("columns.csv", csv()),
+    ];
+    #[cfg(feature = "columns")]
+    {
+        use arrow_ipc::CompressionType;
+        corpus.push(("list.parquet", columnar::parquet("list")));
+        corpus.push(("fixed.parquet", columnar::parquet("fixed")));
+        corpus.push(("wide.parquet", columnar::parquet("wide")));
+        corpus.push(("list.arrow", columnar::arrow("list", false, None)));
+        corpus.push(("fixed.feather", columnar::arrow("fixed", false, Some(CompressionType::LZ4_FRAME))));
+        corpus.push(("wide.arrows", columnar::arrow("wide", true, Some(CompressionType::ZSTD))));
+    }
+    corpus
+}
+
+#[test]
+fn every_format_holds_the_same_features() {
+    let folder = Folder::new();
+    for (name, bytes) in corpus() {
+        let path = folder.write(name, &bytes);
+        assert_eq!(read(&path).unwrap(), values(), "{name}");
+        // The content decides where the name does not.
+        let unnamed = folder.write("unnamed", &bytes);
+        if !name.ends_with(".csv") {
+            assert_eq!(read(&unnamed).unwrap(), values(), "{name} without its extension");
+        }
+    }
+}
+
+#[test]
+fn labels_and_ids_come_along_in_any_block_size() {
+    let folder = Folder::new();
+    for (name, bytes) in corpus() {
+        let path = folder.write(name, &bytes);
+        let has_ids = !name.contains("npy") && !name.contains("npz") && !name.contains("safetensors");
+        for size in [1, 2, 100] {
+            let mut source = Dataset::new(&[path.to_string_lossy().into_owned()]).unwrap().open().unwrap();
+            let mut block = Block::default();
+            let (mut labels, mut ids, mut features) = (Vec::new(), Vec::new(), Vec::new());
+            loop {
+                source.read(&mut block, size).unwrap();
+                if block.rows() == 0 {
+                    break;
+                }
+                features.extend_from_slice(&block.features);
+                ids.extend((0..block.rows()).map(|row| block.id(row)));
+                labels.extend(block.labels.clone().unwrap_or_default());
+            }
+            assert_eq!(features, values(), "{name}");
+            let prefix = if has_ids { "in-" } else { "" };
+            assert_eq!(ids, (0..ROWS).map(|row| format!("{prefix}{row}")).collect::<Vec<_>>(), "{name}");
+            if !name.ends_with("npy") {
+                assert_eq!(labels, (0..ROWS as i64).map(|row| row % 3).collect::<Vec<_>>(), "{name}");
+            }
+        }
+    }
+}
+
+/// A truncated file is an error, at every length; the one exception is text that happens to end with a whole line, or
+/// an Arrow stream (not file) that ends between messages.
+#[test]
+fn truncated_files_are_errors() {
+    let folder = Folder::new();
+    for (name, bytes) in corpus() {
+        for length in 0..bytes.len() {
+            let path = folder.write(name, &bytes[..length]);
+            match read(&path) {
+                Err(error) => assert!(error.to_string().contains(name), "{name} at {length}: {error}"),
+                Ok(read) => assert!(
+                    (name.ends_with(".csv") || name.ends_with(".arrows"))
+                        && values().starts_with(&read[..read.len().min(1)])
+                        || length == bytes.len() - 1 && name.ends_with(".csv"),
+                    "{name} cut at {length} of {} was read",
+                    bytes.len()
+                ),
+            }
+        }
+    }
+}
+
+/// A flipped bit is an error or other numbers, never a panic; what decoders of other crates do is caught in the reader.
+#[test]
+fn flipped_bits_never_panic() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let folder = Folder::new();
+    for (name, bytes) in corpus() {
+        for place in 0..bytes.len() {
+            for bit in [0, 3, 7] {
+                let mut flipped = bytes.clone();
+                flipped[place] ^= 1 << bit;
+                let path = folder.write(name, &flipped);
+                let _ = read(&path);
+            }
+        }
+    }
+    let _ = std::panic::take_hook();
+}
+
+#[test]
+fn flipped_bits_in_archives_are_noticed() {
+    let folder = Folder::new();
+    let bytes = npz(zip::CompressionMethod::Stored);
+    // The last value of the first array.
+    let needle = 6.5f32.to_le_bytes();
+    let place = bytes.windows(4).position(|window| window == needle).unwrap();
+    let mut flipped = bytes;
+    flipped[place] ^= 1;
+    let error = read(&folder.write("flipped.npz", &flipped)).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
+
+#[test]
+fn claims_are_not_believed() {
+    let folder = Folder::new();
+    let huge = 1u64 << 60;
+    for shape in [format!("{huge}, 3"), format!("7, {huge}"), format!("{huge}, {huge}"), format!("{}, 2", u64::MAX)] {
+        let path = folder.write("huge.npy", &npy("<f4", false, &shape, &le(&values())));
+        assert_eq!(read(&path).unwrap_err().kind(), ErrorKind::Malformed, "{shape}");
+    }
+    let mut header_claim = huge.to_le_bytes().to_vec();
+    header_claim.extend(b"{}");
+    assert_eq!(read(&folder.write("claim.safetensors", &header_claim)).unwrap_err().kind(), ErrorKind::Malformed);
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.start_file("features.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    archive.write_all(&npy("<f4", false, &format!("7, {}", 1u64 << 40), &le(&values()))).unwrap();
+    let archive = archive.finish().unwrap().into_inner();
+    assert_eq!(read(&folder.write("claim.npz", &archive)).unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn wrong_files_say_what_was_expected() {
+    let folder = Folder::new();
+    let message = |name: &str, bytes: &[u8]| read(&folder.write(name, bytes)).unwrap_err().to_string();
+    assert!(message("vector.npy", &npy("<f4", false, "3, 3, 3", &le(&[0.0; 27]))).contains("expected [N, D]"));
+    assert!(message("text.npy", &npy("<U8", false, "7, 3", &[0; 700])).contains("element type"));
+    assert!(message("empty.csv", b"").contains("empty file"));
+    assert!(message("ragged.csv", b"1,2\n3\n").contains("1 fields at line 2"));
+    assert!(message("words.csv", b"a,b\n1,2\n3,x\n").contains("`x` at line 3"));
+    assert!(message("noise", &[0xC3; 100]).contains("expected npy, npz, safetensors"));
+    assert!(message("labels.safetensors", &safetensors("F32", &le(&values()[3..]))).contains("header"));
+    let several = {
+        let header = r#"{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes());
+        bytes.extend([0u8; 16]);
+        folder.write("several.safetensors", &bytes)
+    };
+    let error = read(&several).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Ambiguous);
+    assert!(error.to_string().contains("`a` f32 [1, 2], `b` f32 [1, 2]"), "{error}");
+    assert_eq!(read_location(&format!("{}#b", several.display())).unwrap(), [0.0, 0.0]);
+    assert_eq!(read_location(&format!("{}#c", several.display())).unwrap_err().kind(), ErrorKind::Missing);
+    assert_eq!(read(Path::new("no-such-file.npy")).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(
+        read_location(&format!("{}/*.parquet", folder.0.path().display())).unwrap_err().kind(),
+        ErrorKind::Missing
+    );
+}
+
+#[test]
+fn several_files_and_separate_labels() {
+    let folder = Folder::new();
+    folder.write("part-1.npy", &npy("<f4", false, "7, 3", &le(&values())));
+    folder.write("part-2.npy", &npy("<f4", false, "7, 3", &le(&values())));
+    let both = [values(), values()].concat();
+    assert_eq!(read_location(&format!("{}/part-*.npy", folder.0.path().display())).unwrap(), both);
+    assert_eq!(read(folder.0.path()).unwrap(), both);
+    let labels: Vec<u8> = (0..14u8).collect();
+    let file = folder.write("labels.npy", &npy("|u1", false, "14,", &labels));
+    let parts = [format!("{}/part-*.npy", folder.0.path().display())];
+    let labelled = |file: &Path| -> Result<Vec<i64>> {
+        let mut all = Vec::new();
+        let data = Dataset::new(&parts)?.with_labels(&file.to_string_lossy())?;
+        for_each_block(&mut *data.open()?, |block| {
+            all.extend(block.labels.as_deref().unwrap_or_default());
+            Ok(())
+        })?;
+        Ok(all)
+    };
+    assert_eq!(labelled(&file).unwrap(), (0..14).collect::<Vec<i64>>());
+    for count in [13u8, 15] {
+        let labels: Vec<u8> = (0..count).collect();
+        let file = folder.write("wrong.npy", &npy("|u1", false, &format!("{count},"), &labels));
+        assert_eq!(labelled(&file).unwrap_err().kind(), ErrorKind::Shape);
+    }
+    let fractions = folder.write("fractions.npy", &npy("<f4", false, "2,", &le(&[1.0, 1.5])));
+    assert_eq!(read_labels(&Location::parse(&fractions.to_string_lossy())).unwrap_err().kind(), ErrorKind::Malformed);
+    assert_eq!(read_vector(&Location::parse(&fractions.to_string_lossy()), &[]).unwrap(), [1.0, 1.5]);
+    folder.write("part-3.npy", &npy("<f4", false, "1, 2", &le(&[0.0; 2])));
+    assert_eq!(read_location(&parts[0]).unwrap_err().kind(), ErrorKind::Shape);
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn checkpoints_are_read_without_executing_them() {
+    let golden = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    for name in ["head_zip.pth", "head_legacy.pth", "head_strided.pt"] {
+        let head = read_head(&Location::parse(&golden(name).to_string_lossy()), None).unwrap();
+        assert_eq!(
+            head.weight().iter().copied().collect::<Vec<_>>(),
+            (0..12).map(|i| i as f32).collect::<Vec<_>>(),
+            "{name}"
+        );
+        assert_eq!(head.bias().to_vec(), [0.5, 1.5, 2.5, 3.5], "{name}");
+    }
+    // Its tensors may be read or refused, but its command must not run.
+    let _ = read_head(&Location::parse(&golden("malicious.pt").to_string_lossy()), None);
+    assert!(!Path::new("dice-ood-was-fooled").exists());
+
+    std::panic::set_hook(Box::new(|_| {}));
+    let folder = Folder::new();
+    for name in ["head_zip.pth", "head_legacy.pth"] {
+        let bytes = fs::read(golden(name)).unwrap();
+        for place in 0..bytes.len() {
+            let cut = folder.write("cut.pth", &bytes[..place]);
+            assert!(read_head(&Location::parse(&cut.to_string_lossy()), None).is_err(), "{name} cut at {place}");
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 0x10;
+            let path = folder.write("flipped.pth", &flipped);
+            let _ = read_head(&Location::parse(&path.to_string_lossy()), None);
+        }
+    }
+    let _ = std::panic::take_hook();
+}
+
+#[test]
+fn heads_from_safetensors_and_npz() {
+    let folder = Folder::new();
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in [
+        ("W.npy", npy("<f4", true, "2, 3", &le(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]))),
+        ("b.npy", npy("<f8", false, "2,", &[0; 16])),
+    ] {
+        archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(&bytes).unwrap();
+    }
+    let path = folder.write("head.npz", &archive.finish().unwrap().into_inner());
+    let head = read_head(&Location::parse(&path.to_string_lossy()), None).unwrap();
+    assert_eq!(head.weight().row(1).to_vec(), [3.0, 4.0, 5.0]);
+    assert_eq!(head.bias().to_vec(), [0.0, 0.0]);
+}
