@@ -152,11 +152,12 @@ impl IpcMessages {
     fn open(file: File) -> Result<Self> {
         let mut input = BufReader::with_capacity(1 << 18, file);
         let start = input.fill_buf().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+        let start = start[..start.len().min(SIGNATURE.len() + 64)].to_vec();
         let is_file = start.starts_with(SIGNATURE);
         if is_file {
             ends_with_signature(input.get_ref())?;
             // Writers pad the signature with zeros to 8, or to 64, bytes.
-            let padding = start[SIGNATURE.len()..].iter().take(64).take_while(|byte| **byte == 0).count();
+            let padding = start[SIGNATURE.len()..].iter().take_while(|byte| **byte == 0).count();
             input.consume(SIGNATURE.len() + padding);
         } else if !start.starts_with(&CONTINUATION) {
             return Err(broken("other bytes").expected("an Arrow IPC file or stream (Feather version 2)"));
