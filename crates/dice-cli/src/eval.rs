@@ -148,12 +148,14 @@ pub(crate) struct Averages {
 impl Eval {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let report = self.evaluate(context)?;
-        for broken in report.detectors.iter().filter(|detector| detector.breaks_its_promise()) {
+        let broken: Vec<&str> =
+            report.detectors.iter().filter(|d| d.breaks_its_promise()).map(|d| d.detector.as_str()).collect();
+        if !broken.is_empty() {
             context.note(format_args!(
-                "Note: '{}' accepts fewer of these in-distribution inputs than its calibration lets expect: they are not \
-                 like the calibration inputs. Were those part of the training data? Fit with --calibration on inputs that \
-                 the network has not seen.",
-                broken.detector
+                "Note: these in-distribution inputs are not like the calibration inputs: fewer are accepted than chance \
+                 explains, by {}.\nWas the calibration a part of the training data? Then fit with --calibration on inputs \
+                 that the network has not seen.\n",
+                broken.join("; ")
             ));
         }
         let text = self.render(&report)?;
@@ -334,10 +336,12 @@ impl Eval {
 /// The paper's columns, with intervals.
 fn headline(report: &Report) -> Table {
     let fpr = format!("FPR@{}TPR ↓", trimmed(100.0 * report.at_tpr));
+    let has_intervals = report.detectors.iter().flat_map(|detector| &detector.sets).any(|set| set.intervals.is_some());
     let mut table = Table::new(
         format!(
-            "{} in-distribution inputs; in percent, ID positive, with 95 % bootstrap intervals",
-            count(report.id_inputs)
+            "{} in-distribution inputs; in percent, ID positive{}",
+            count(report.id_inputs),
+            if has_intervals { ", with 95 % bootstrap intervals" } else { "" }
         ),
         &["detector", "OOD set", "inputs", &fpr, "", "AUROC ↑", "", "AUPR-in ↑", "AUPR-out ↑"],
         2,

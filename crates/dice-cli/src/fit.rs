@@ -163,6 +163,11 @@ impl Fit {
         check_widths(fitted[0].head(), source.units(), "calibration")?;
         let mut source = Progress::new(source, None, "calibrating", context);
         let scored = Scores::of(&mut source, &fitted.iter().collect::<Vec<_>>(), NonFinite::Reject)?;
+        if scored.rows() == 0 {
+            return Err(Error::new(ErrorKind::Calibration, "no calibration inputs")
+                .expected(format!("at least {} for a TPR of {}", Calibration::inputs_needed(self.tpr), self.tpr))
+                .fix("give --calibration FILE, or more features"));
+        }
         fitted
             .into_iter()
             .zip(scored.scores)

@@ -39,10 +39,14 @@ impl Inspect {
         for tensor in &tensors {
             let _ = writeln!(text, "  {:width$}  {tensor}", tensor.name);
         }
-        if let Ok(head) = read_head(&location, None).map_err(|error| error.file(&location)) {
-            if tensors.iter().any(looks_like_a_head) {
-                let _ = writeln!(text, "Head: {} classes, {} units.", count(head.classes()), count(head.units()));
-            }
+        if tensors.iter().any(looks_like_a_head)
+            && let Ok(head) = read_head(&location, None)
+        {
+            let _ = writeln!(text, "Head: {} classes, {} units.", count(head.classes()), count(head.units()));
+        }
+        if !tensors.is_empty() && tensors.iter().all(|tensor| tensor.shape.len() < 2) {
+            // Vectors: a statistic, labels or scores.
+            return print(&text);
         }
         match features(&self.file) {
             Ok(description) => text += &description,

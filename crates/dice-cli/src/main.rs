@@ -1,4 +1,5 @@
 //! `dice`: fit, calibrate, score and evaluate out-of-distribution detectors.
+#![allow(rustdoc::broken_intra_doc_links, reason = "doc comments of arguments are help texts: [N, D] is a shape there")]
 
 mod data;
 mod demo;

@@ -60,7 +60,7 @@ impl Calibration {
         let product = (n + 1) as f64 * (1.0 - tpr);
         let rank = (product + 1e-9 * product.max(1.0)).floor() as usize;
         if rank == 0 {
-            let needed = (1.0 / (1.0 - tpr) - 1e-9).ceil() as usize - 1;
+            let needed = Self::inputs_needed(tpr);
             return Err(Error::new(
                 ErrorKind::Calibration,
                 format!("{n} calibration input{}", if n == 1 { "" } else { "s" }),
@@ -70,6 +70,11 @@ impl Calibration {
         }
         let rank = rank.min(n);
         Ok(Threshold { score: self.scores[rank - 1], tpr, calibration_size: n, rank })
+    }
+
+    /// How many calibration inputs a promise of `tpr` takes at the least: 19 for 0.95.
+    pub fn inputs_needed(tpr: f64) -> usize {
+        ((1.0 / (1.0 - tpr) - 1e-9).ceil() as usize).saturating_sub(1)
     }
 
     /// The conformal p-value of `score` under "this input is in-distribution": `(1 + #{calibration <= score}) / (n + 1)`.

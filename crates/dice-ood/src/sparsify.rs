@@ -41,7 +41,7 @@ impl Mask {
 
 /// The contribution `V = W * mean` `[C, D]`, signed, in f64 (paper, section 3).
 pub fn contribution(head: &LinearHead, mean_activation: ArrayView1<'_, f64>) -> Array2<f64> {
-    head.weight().mapv(f64::from) * &mean_activation
+    head.weight().mapv(f64::from) * mean_activation
 }
 
 impl Sparsity {

@@ -389,7 +389,7 @@ impl<'a> Parser<'a> {
     /// An error that shows the spec and points at `length` bytes from `at`.
     fn error(&self, at: usize, length: usize, message: impl fmt::Display) -> Error {
         // The indent counts characters, so that the pointer stands right under any text.
-        let indent = self.text[..at].chars().map(|c| if c.is_control() { ' ' } else { c }).count();
+        let indent = self.text[..at].chars().count();
         let shown: String = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         Error::new(
             ErrorKind::Spec,
@@ -523,7 +523,7 @@ impl<'a> Step<'a> {
         let argument = ["temperature", "T", "t"].iter().find_map(|key| self.take(Some(key)));
         let Some(argument) = argument else { return Ok(1.0) };
         let temperature = Self::number(parser, &argument)?;
-        if temperature < 1e-3 || temperature > 1e6 {
+        if !(1e-3..=1e6).contains(&temperature) {
             return Err(parser.error(
                 argument.at,
                 argument.value.len(),

@@ -1,0 +1,33 @@
+# The targets that people and CI use alike.
+.PHONY: help check format lint test docs audit demo
+
+help:
+	@echo "make check   everything CI runs"
+	@echo "make format | lint | test | docs | audit | demo"
+
+check: format lint docs audit test demo
+
+format:
+	cargo fmt --all --check
+
+# The library is also linted and built alone, with the default features that a Rust user gets.
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p dice-ood --locked -- -D warnings
+
+test:
+	cargo test --workspace --locked
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Advisories need their database, which comes from the network: without it they are skipped, and that is said.
+audit:
+	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+	cargo deny --locked check bans licenses sources
+	@log=$$(cargo deny --locked check advisories 2>&1) || case "$$log" in \
+	  *"failed to fetch advisory database"*) echo "skipped: the advisory database cannot be reached" ;; \
+	  *) echo "$$log"; exit 1 ;; esac
+
+demo:
+	cargo run --release --locked -p dice-cli -- demo

@@ -1,0 +1,409 @@
+//! The real binary, end to end, in a temporary folder of the demo's data.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A folder with the demo's data, in which `dice` runs.
+struct Desk {
+    folder: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+        for entry in fs::read_dir(demo).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "safetensors") {
+                fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        Self { folder }
+    }
+
+    fn fitted(detectors: &[&str]) -> Self {
+        let desk = Self::new();
+        let mut arguments = "fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -o d.safetensors"
+            .split(' ')
+            .collect::<Vec<_>>();
+        detectors.iter().for_each(|detector| arguments.extend(["-d", detector]));
+        succeeded(&desk.run(&arguments));
+        desk
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dice"));
+        command.current_dir(self.folder.path()).env_remove("DICE_SIMD");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().unwrap()
+    }
+
+    fn line(&self, arguments: &str) -> Output {
+        self.run(&arguments.split(' ').collect::<Vec<_>>())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The files there are, hidden ones included.
+    fn listing(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn succeeded(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    stdout(output)
+}
+
+/// Exit code, one message, no bug, no colour in a pipe.
+fn failed(output: &Output, code: i32) -> String {
+    let message = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert_eq!(message.matches("error").count().min(1), 1, "{message}");
+    assert!(!message.contains("a bug in dice") && !message.contains('\x1b'), "{message}");
+    message
+}
+
+#[test]
+fn the_demo_shows_every_step() {
+    let desk = Desk::new();
+    let text = succeeded(&desk.run(&["demo"]));
+    for part in ["1. Fit", "2. How well", "3. Why", "4. Decide", "dice(0.9) | energy", "near-silent", "-> ood", "-> id"]
+    {
+        assert!(text.contains(part), "{part} is missing from:\n{text}");
+    }
+    assert!(!text.contains('\x1b'), "colour in a pipe");
+    succeeded(&desk.run(&["demo", "--extract", "extracted"]));
+    assert!(desk.path("extracted/detector.safetensors").exists());
+    failed(&desk.run(&["demo", "--extract", "extracted"]), 1);
+}
+
+#[test]
+fn fit_score_eval_inspect() {
+    let desk = Desk::fitted(&["dice(0.9) | energy", "msp"]);
+    let csv = succeeded(&desk.line("score d.safetensors test.safetensors letters.safetensors"));
+    assert_eq!(csv.lines().next(), Some("id,score,p_value,decision"));
+    assert_eq!(csv.lines().count(), 1 + 349 + 312);
+    assert!(csv.contains("letters.safetensors:311,"));
+    let only = succeeded(&desk.line("score d.safetensors letters.safetensors --only ood"));
+    let rejected = only.lines().skip(1).collect::<Vec<_>>();
+    assert!(!rejected.is_empty() && rejected.len() < 312 && rejected.iter().all(|line| line.ends_with(",ood")));
+
+    let jsonl = succeeded(&desk.line("score d.safetensors photos.safetensors --format jsonl"));
+    let first: serde_json::Value = serde_json::from_str(jsonl.lines().next().unwrap()).unwrap();
+    assert!(first["score"].is_f64() && first["p_value"].is_f64() && first["decision"].is_string());
+
+    let report = succeeded(&desk.run(&[
+        "eval",
+        "d.safetensors",
+        "--id",
+        "test.safetensors",
+        "--ood",
+        "letters=letters.safetensors",
+        "--ood",
+        "photos=photos.safetensors",
+        "--format",
+        "json",
+        "-d",
+        "msp",
+        "-d",
+        "energy",
+        "-d",
+        "dice(0.5, preset=openood) | energy",
+    ]));
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["dense_accuracy"], 1.0);
+    let detectors = report["detectors"].as_array().unwrap();
+    assert_eq!(detectors.len(), 3);
+    assert!(detectors[0]["decision"]["threshold"].is_f64(), "msp is in the file, with its threshold");
+    assert!(detectors[1]["decision"].is_null(), "energy was fitted for this evaluation");
+    // As demo/README.md and its training script have it.
+    let energy_on_photos = detectors[1]["sets"][1]["auroc"].as_f64().unwrap();
+    assert!((energy_on_photos - 0.9105).abs() < 5e-5, "{energy_on_photos}");
+    for format in ["table", "markdown", "latex", "csv"] {
+        let text = succeeded(&desk.line(&format!(
+            "eval d.safetensors --id test.safetensors --ood letters=letters.safetensors --format {format} --bootstrap 0"
+        )));
+        assert!(text.contains("letters"), "{text}");
+    }
+    let text = succeeded(&desk.line("inspect d.safetensors"));
+    assert!(text.contains("256 of 2,560 weights") && text.contains("Weights kept by class"), "{text}");
+    let text = succeeded(&desk.line("inspect train.safetensors"));
+    assert!(text.contains("Features: 1,100 rows of 256 units, with labels"), "{text}");
+    let text = succeeded(&desk.line("inspect head.safetensors"));
+    assert!(text.contains("Head: 10 classes, 256 units."), "{text}");
+}
+
+#[test]
+fn every_output_format_holds_the_same_scores() {
+    let desk = Desk::fitted(&["energy"]);
+    for file in ["a.csv", "a.jsonl", "a.npy", "a.parquet"] {
+        succeeded(&desk.line(&format!("score d.safetensors test.safetensors -o {file}")));
+    }
+    let eval = |file: &str| {
+        succeeded(&desk.line(&format!("eval --scores --id {file} --ood x={file} --format csv --bootstrap 0")))
+    };
+    assert_eq!(eval("a.csv"), eval("a.npy"));
+    assert_eq!(eval("a.csv"), eval("a.parquet"));
+    let lines = fs::read_to_string(desk.path("a.jsonl")).unwrap();
+    let csv = fs::read_to_string(desk.path("a.csv")).unwrap();
+    for (line, record) in lines.lines().zip(csv.lines().skip(1)) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let fields: Vec<&str> = record.split(',').collect();
+        assert_eq!(line["score"].as_f64().unwrap(), fields[1].parse::<f64>().unwrap());
+        assert_eq!(line["decision"], fields[3]);
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads_or_on_loading() {
+    let desk = Desk::fitted(&["react(0.95) | dice(0.7) | energy"]);
+    let one = succeeded(&desk.line("score d.safetensors test.safetensors --threads 1"));
+    let three = succeeded(&desk.line("score d.safetensors test.safetensors --threads 3"));
+    assert_eq!(one, three);
+    let portable = desk
+        .command()
+        .args(["score", "d.safetensors", "test.safetensors"])
+        .env("DICE_SIMD", "portable")
+        .output()
+        .unwrap();
+    assert_eq!(succeeded(&portable).lines().count(), one.lines().count());
+    let unknown =
+        desk.command().args(["score", "d.safetensors", "test.safetensors"]).env("DICE_SIMD", "neon9").output().unwrap();
+    assert!(failed(&unknown, 1).contains("DICE_SIMD"));
+}
+
+#[test]
+fn pipes_in_and_out() {
+    let desk = Desk::fitted(&["energy"]);
+    let expected = succeeded(&desk.line("score d.safetensors photos.safetensors"));
+    // safetensors cannot be streamed and is copied; npy and CSV stream.
+    let piped = |bytes: Vec<u8>| {
+        let mut child = desk
+            .command()
+            .args(["score", "d.safetensors", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &bytes));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        output
+    };
+    assert_eq!(succeeded(&piped(fs::read(desk.path("photos.safetensors")).unwrap())), expected);
+    failed(&piped(Vec::new()), 1);
+
+    // A reader that has seen enough is no failure.
+    let mut child = desk
+        .command()
+        .args([
+            "score",
+            "d.safetensors",
+            "train.safetensors",
+            "train.safetensors",
+            "train.safetensors",
+            "train.safetensors",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn several_detectors_into_a_folder_and_from_statistics() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("out")).unwrap();
+    succeeded(&desk.run(&[
+        "fit",
+        "--features",
+        "train.safetensors",
+        "--head",
+        "head.safetensors",
+        "-d",
+        "energy",
+        "-d",
+        "dice(0.9) | energy",
+        "-o",
+        "out",
+    ]));
+    let names: Vec<bool> = ["energy.safetensors", "dice-0.9-energy.safetensors"]
+        .iter()
+        .map(|name| desk.path("out").join(name).exists())
+        .collect();
+    assert_eq!(names, [true, true]);
+    // A detector carries its statistics, and is enough to fit from.
+    succeeded(&desk.run(&[
+        "fit",
+        "--statistics",
+        "out/energy.safetensors",
+        "--head",
+        "head.safetensors",
+        "--calibration",
+        "calibration.safetensors",
+        "-d",
+        "react(0.9) | dice(0.9) | energy",
+        "-o",
+        "again.safetensors",
+    ]));
+    let text = succeeded(&desk.line("inspect again.safetensors"));
+    assert!(text.contains("Features are clipped at"), "{text}");
+    // Without calibration there are scores, and no decisions.
+    succeeded(&desk.line("fit --statistics again.safetensors --head head.safetensors -o bare.safetensors"));
+    let csv = succeeded(&desk.line("score bare.safetensors test.safetensors"));
+    assert!(csv.lines().nth(1).unwrap().ends_with(",,"), "{csv}");
+    failed(&desk.line("score bare.safetensors test.safetensors --only ood"), 1);
+}
+
+#[test]
+fn bad_usage_is_exit_code_two() {
+    let desk = Desk::new();
+    for arguments in [
+        "",
+        "fitt",
+        "fit",
+        "fit --features train.safetensors --head head.safetensors -o d.safetensors -d dcie(0.9)",
+        "fit --features train.safetensors --head head.safetensors -o d.safetensors --tpr many",
+        "eval --id x.npy --ood y.npy",
+        "eval d.safetensors --id x.npy --ood y.npy",
+        "score d.safetensors",
+        "demo --threads 0",
+    ] {
+        let output = desk.line(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {}", stderr(&output));
+    }
+    let message =
+        failed(&desk.run(&["fit", "--features", "x", "--head", "y", "-o", "z", "-d", "dice(0.9) | enery"]), 2);
+    assert!(message.contains("did you mean `energy`") && message.contains("^^^^^"), "{message}");
+}
+
+#[test]
+fn failures_are_one_clear_message_and_leave_nothing_behind() {
+    let desk = Desk::fitted(&["energy"]);
+    let npy = |name: &str, rows: usize, units: usize, value: f32| {
+        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {units}), }}");
+        while (header.len() + 11) % 64 != 0 {
+            header.push(' ');
+        }
+        header.push('\n');
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.bytes());
+        bytes.extend((0..rows * units).flat_map(|_| value.to_le_bytes()));
+        fs::write(desk.path(name), bytes).unwrap();
+    };
+    npy("narrow.npy", 5, 255, 1.0);
+    npy("none.npy", 0, 256, 1.0);
+    npy("nan.npy", 3, 256, f32::NAN);
+    npy("huge.npy", 3, 256, f32::MAX);
+    npy("one.npy", 1, 256, 0.5);
+    fs::write(desk.path("page.safetensors"), "<html>not here</html>").unwrap();
+    let before = desk.listing();
+    let fit = "fit --head head.safetensors -o out.safetensors --features";
+    for (arguments, parts) in [
+        (format!("{fit} narrow.npy"), &["narrow.npy", "[N, 255]", "[N, 256]"][..]),
+        (format!("{fit} none.npy"), &["at least one row"]),
+        (format!("{fit} nan.npy"), &["nan.npy", "NaN at row", "column 0"]),
+        (format!("{fit} one.npy"), &["no calibration inputs", "at least 19"]),
+        (format!("{fit} missing.npy"), &["missing.npy", "No such file"]),
+        (format!("{fit} train.safetensors --tpr 0.9999"), &["add ", "promise at most"]),
+        (format!("{fit} train.safetensors --tpr 1.5"), &["above 0 and below 1"]),
+        (format!("{fit} train.safetensors --calibration-fraction 2"), &["between 0.01 and 0.99"]),
+        (
+            "fit --features train.safetensors --head page.safetensors -o out.safetensors".into(),
+            &["page.safetensors", "safetensors header"],
+        ),
+        (
+            "fit --features train.safetensors --head head.safetensors -o no/such/folder/out.safetensors".into(),
+            &["no such directory"],
+        ),
+        ("score d.safetensors narrow.npy -o out.csv".into(), &["narrow.npy", "[N, 256]"]),
+        ("score d.safetensors none.npy -o out.csv".into(), &["none.npy", "no rows"]),
+        ("score d.safetensors nan.npy -o out.parquet".into(), &["nan.npy", "NaN at row 0, column 0", "--non-finite"]),
+        ("score d.safetensors huge.npy -o out.npy".into(), &["huge.npy", "logits fit f32"]),
+        ("score d.safetensors one.npy -o out.xlsx".into(), &["xlsx", ".csv, .jsonl, .npy or .parquet"]),
+        ("score head.safetensors one.npy".into(), &["written by `dice fit`"]),
+        ("score d.safetensors one.npy -d msp".into(), &["'energy'", "one of the fitted detectors"]),
+        ("eval d.safetensors --id test.safetensors --ood x=nan.npy".into(), &["nan.npy", "NaN"]),
+        ("eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(), &["labels"]),
+        ("eval --scores --id missing.csv --ood x=missing.csv".into(), &["missing.csv"]),
+        ("inspect .".into(), &["directory"]),
+    ] {
+        let message = failed(&desk.line(&arguments), 1);
+        for part in parts {
+            assert!(message.contains(part), "{arguments}: `{part}` is missing from: {message}");
+        }
+        assert_eq!(desk.listing(), before, "{arguments} left something behind");
+    }
+    // Asked to, rows that are not finite are out-of-distribution.
+    let csv = succeeded(&desk.line("score d.safetensors nan.npy --non-finite ood"));
+    assert_eq!(csv.matches("-inf,").count(), 3);
+    assert_eq!(csv.matches(",ood").count(), 3);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_reported() {
+    let desk = Desk::fitted(&["energy"]);
+    let output = desk
+        .command()
+        .args(["score", "d.safetensors", "train.safetensors"])
+        .stdout(fs::File::options().write(true).open("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    assert!(failed(&output, 1).contains("standard output"));
+}
+
+#[test]
+fn quiet_is_quiet_and_pages_are_made() {
+    let desk = Desk::fitted(&["energy"]);
+    let output = desk.line("score d.safetensors test.safetensors --quiet -o s.csv");
+    assert_eq!((succeeded(&output).as_str(), stderr(&output).as_str()), ("", ""));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(succeeded(&desk.line(&format!("completions {shell}"))).contains("inspect"));
+    }
+    assert!(succeeded(&desk.line("man")).contains(".TH dice"));
+}
+
+/// Every command and flag that the README shows is one that the binary has.
+#[test]
+fn the_readme_tells_the_truth() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let desk = Desk::new();
+    for (given, name) in [("train", "train.safetensors"), ("val", "val.npy"), ("test", "test.npz")] {
+        assert!(readme.contains(name), "{given}");
+    }
+    for command in ["fit", "score", "eval", "inspect", "demo"] {
+        assert!(readme.contains(&format!("dice {command}")) || readme.contains(&format!("-- {command}")));
+        let help = succeeded(&desk.run(&[command, "--help"]));
+        let used = readme.lines().filter(|line| line.starts_with(&format!("dice {command}")));
+        for flag in used.flat_map(|line| line.split_whitespace().filter(|word| word.starts_with("--"))) {
+            assert!(help.contains(flag), "dice {command} has no {flag}");
+        }
+    }
+}
