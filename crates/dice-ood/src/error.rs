@@ -89,7 +89,9 @@ impl Error {
 
     /// Names the tensor or column, unless an inner layer already has.
     pub fn tensor(mut self, tensor: impl fmt::Display) -> Self {
-        self.0.tensor.get_or_insert_with(|| tensor.to_string());
+        let tensor = tensor.to_string();
+        // The one array of an npy file has no name.
+        self.0.tensor.get_or_insert(if tensor.is_empty() { "array".into() } else { tensor });
         self
     }
 

@@ -99,7 +99,7 @@ impl TensorInfo {
     fn extent(&self) -> Result<(usize, usize)> {
         let wrong = || {
             Error::new(ErrorKind::Shape, self.to_string())
-                .tensor(if self.name.is_empty() { "array" } else { &self.name })
+                .tensor(&self.name)
                 .expected("[N, D]")
         };
         let (rows, units) = match self.shape[..] {
@@ -156,7 +156,7 @@ impl Rows {
     pub(crate) fn new(tensor: &TensorInfo, bytes: Bytes, big_endian: bool) -> Result<Self> {
         if tensor.dtype == DType::Other {
             return Err(Error::new(ErrorKind::Unsupported, "an element type this crate does not read")
-                .tensor(if tensor.name.is_empty() { "array" } else { &tensor.name })
+                .tensor(&tensor.name)
                 .expected("f16, bf16, f32, f64 or integers")
                 .fix("convert it, for instance with numpy's astype('float32')"));
         }
