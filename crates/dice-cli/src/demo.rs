@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use dice_ood::io::{Dataset, Location};
+use dice_ood::io::Dataset;
 use dice_ood::{Artifact, Error, NonFinite, Result, Salience, for_each_block};
 
 use crate::eval::Eval;
@@ -91,7 +91,7 @@ impl Demo {
             at_tpr: 0.95,
             bootstrap: 200,
             seed: 0,
-            format: Format::Table,
+            format: None,
             all_metrics: false,
             non_finite: OnNonFinite::Reject,
             output: None,
@@ -158,7 +158,7 @@ fn decisions(artifact: &Artifact, folder: &Path) -> Result<String> {
     let mut text = format!("by {}\n", calibrated.detector.spec());
     for (set, kind) in [("test", "digit"), ("letters", "letter"), ("photos", "photo")] {
         let path = folder.join(format!("{set}.safetensors"));
-        let data = Dataset::new(&[Location { path, name: None }.path.to_string_lossy().into_owned()])?;
+        let data = Dataset::new(&[path.to_string_lossy().into_owned()])?;
         let mut first = Vec::new();
         for_each_block(&mut *data.open()?, |block| {
             let scored = calibrated.detector.score_block(block, NonFinite::Reject)?;

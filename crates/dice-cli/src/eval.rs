@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dice_ood::io::{AtomicFile, Dataset, Location, SCORE_NAMES, read_vector};
+use dice_ood::io::{AtomicFile, Dataset, SCORE_NAMES, expand, read_vector};
 use dice_ood::metrics::{Curve, Interval, Intervals, Metrics, ccr_at_fpr};
 use dice_ood::{
     Artifact, Calibrated, Decision, Detector, Error, ErrorKind, LinearHead, NonFinite, Result, Score, Shaping,
@@ -46,17 +46,17 @@ pub(crate) struct Eval {
     #[arg(long, default_value = "in-distribution", requires = "scores")]
     pub(crate) orientation: Orientation,
     /// The TPR at which FPR is taken.
-    #[arg(long, default_value_t = 0.95, value_name = "RATE")]
+    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
     pub(crate) at_tpr: f64,
     /// Bootstrap replicates for the intervals; 0 for none.
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub(crate) bootstrap: u32,
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// How to print.
-    #[arg(long, default_value = "table")]
-    pub(crate) format: Format,
+    /// How to print; by default as the extension of --output says (.md .tex .csv .json), else a table.
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
     /// Print every metric and convention, not only the usual ones.
     #[arg(long)]
     pub(crate) all_metrics: bool,
@@ -171,10 +171,12 @@ impl Eval {
     }
 
     pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
-        if !(self.at_tpr > 0.0 && self.at_tpr <= 1.0) {
-            return Err(Error::new(ErrorKind::Argument, self.at_tpr.to_string())
-                .tensor("--at-tpr")
-                .expected("a rate above 0 and at most 1"));
+        if let Some(twice) =
+            (1..self.ood.len()).find(|at| self.ood[..*at].iter().any(|(name, _)| *name == self.ood[*at].0))
+        {
+            return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.ood[twice].0))
+                .tensor("--ood")
+                .expected("different names"));
         }
         match &self.artifact {
             Some(path) => self.of_features(path, context),
@@ -183,15 +185,19 @@ impl Eval {
     }
 
     fn of_scores(&self) -> Result<Report> {
-        let read = |file: &str| -> Result<Vec<f64>> {
-            let scores = read_vector(&Location::parse(file), &SCORE_NAMES)?;
+        let read = |files: &[String]| -> Result<Vec<f64>> {
+            let mut scores = Vec::new();
+            for file in expand(files)? {
+                scores.extend(read_vector(&file, &SCORE_NAMES)?);
+            }
             Ok(scores.into_iter().map(|score| self.orientation.apply(score)).collect())
         };
-        let mut id = Vec::new();
-        for file in &self.id {
-            id.extend(read(file)?);
-        }
-        let sets = self.ood.iter().map(|(name, file)| Ok((name.as_str(), read(file)?))).collect::<Result<Vec<_>>>()?;
+        let id = read(&self.id)?;
+        let sets = self
+            .ood
+            .iter()
+            .map(|(name, file)| Ok((name.as_str(), read(std::slice::from_ref(file))?)))
+            .collect::<Result<Vec<_>>>()?;
         let report =
             self.report("scores".into(), &id, None, None, sets.iter().map(|(name, scores)| (*name, &scores[..])))?;
         Ok(Report { at_tpr: self.at_tpr, id_inputs: id.len(), dense_accuracy: None, detectors: vec![report] })
@@ -214,7 +220,10 @@ impl Eval {
             .ood
             .iter()
             .map(|(name, file)| {
-                Ok((name, self.score(name, &Dataset::new(std::slice::from_ref(file))?, &detectors, context)?))
+                Ok((
+                    name,
+                    self.score(name, &Dataset::new(std::slice::from_ref(file))?.without_labels(), &detectors, context)?,
+                ))
             })
             .collect::<Result<Vec<_>>>()?;
         let correct = |index: usize| -> Option<Vec<bool>> {
@@ -311,8 +320,19 @@ impl Eval {
         Ok(DetectorReport { detector, accuracy: correct.map(share), decision, sets: reports, average })
     }
 
+    fn chosen_format(&self) -> Format {
+        let extension = self.output.as_ref().and_then(|path| path.extension()).and_then(|extension| extension.to_str());
+        self.format.unwrap_or(match extension {
+            Some("md") => Format::Markdown,
+            Some("tex") => Format::Latex,
+            Some("csv") => Format::Csv,
+            Some("json") => Format::Json,
+            _ => Format::Table,
+        })
+    }
+
     fn render(&self, report: &Report) -> Result<String> {
-        match self.format {
+        match self.chosen_format() {
             Format::Json => serde_json::to_string_pretty(report)
                 .map(|text| text + "\n")
                 .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string())),

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dice_ood::io::{Dataset, Location, read_head, read_statistics};
+use dice_ood::io::{Dataset, Location, expand, read_head, read_statistics};
 use dice_ood::{
     Artifact, Calibrated, Calibration, Detector, Error, ErrorKind, FeatureSource, Gather, HoldOut, LinearHead,
     NonFinite, Result, Salience, Sparsity, Spec, Statistics,
 };
 
-use crate::Context;
 use crate::data::{Progress, Scores, dataset};
 use crate::report::{count, percent};
+use crate::{Context, refuse_overwrite};
 
 /// Fit a detector to the features and the head of a trained network.
 ///
@@ -36,13 +36,15 @@ pub(crate) struct Fit {
     #[arg(long = "detector", short = 'd', value_name = "SPEC", default_value = "dice(0.9) | energy")]
     pub(crate) detectors: Vec<Spec>,
     /// Probability with which a fresh in-distribution input is to be accepted.
-    #[arg(long, default_value_t = 0.95, value_name = "RATE")]
+    ///
+    /// 0.95 takes at least 19 calibration inputs, 0.99 takes 99; thousands make the realised rate certain.
+    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
     pub(crate) tpr: f64,
     /// In-distribution features for the threshold, not seen in training; better than a part of --features.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "calibration_fraction")]
     pub(crate) calibration: Vec<String>,
     /// Share of --features to hold out of the fit for the threshold; 0 for none, and no decisions.
-    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub(crate) calibration_fraction: f64,
     /// Seed of the hold-out.
     #[arg(long, default_value_t = 0)]
@@ -51,8 +53,19 @@ pub(crate) struct Fit {
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "features")]
     pub(crate) statistics: Vec<String>,
     /// Where to write; an existing directory gets one file for each detector.
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = file_to_write)]
     pub(crate) output: PathBuf,
+}
+
+fn share(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share == 0.0 || (0.005..0.995).contains(&share) => Ok(share),
+        _ => Err("expected a share between 0.01 and 0.99, or 0 for none".into()),
+    }
+}
+
+fn file_to_write(text: &str) -> std::result::Result<PathBuf, String> {
+    if text == "-" { Err("a detector is written to a file".into()) } else { Ok(text.into()) }
 }
 
 const EXAMPLES: &str = "Examples:
@@ -62,12 +75,21 @@ const EXAMPLES: &str = "Examples:
   dice fit --statistics mean.npy --head model.pth --calibration val.npy -o detector.safetensors
 
 Detectors: [react(0.9) |] [dice(0.9) |] energy. Shaping: react(QUANTILE) react(c=VALUE). Sparsity: dice(P)
-dice(P, preset=official|openood|pytorch-ood) dice(P, contribution=absolute|absolute-mean) dice(P, scope=per-class)
+dice(P, preset=paper|official|openood|pytorch-ood) dice(P, contribution=absolute|absolute-mean) dice(P, scope=per-class)
 weight-drop(P) unit-drop(P) weight-prune(P) unit-prune(P), P the fraction dropped. Score: energy msp max-logit,
 energy(temperature=T) msp(temperature=T).";
 
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let named = [&self.features, &self.calibration, &self.statistics];
+        let inputs = expand(&named.into_iter().flatten().chain(&self.labels).cloned().collect::<Vec<_>>())?;
+        let head = Location::parse(&self.head);
+        refuse_overwrite(&self.output, inputs.iter().chain([&head]).map(|input| input.path.as_path()))?;
+        if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
+            return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.detectors[twice]))
+                .tensor("--detector")
+                .expected("different detectors"));
+        }
         let artifact = self.fit(context)?;
         if !self.output.is_dir() {
             artifact.save(&self.output)?;
@@ -137,10 +159,13 @@ impl Fit {
     fn calibration_source(&self) -> Result<From> {
         let files = match self.calibration.is_empty() {
             true => None,
-            false => Some(Dataset::new(&self.calibration)?),
+            false => Some(Dataset::new(&self.calibration)?.without_labels()),
         };
         if !self.statistics.is_empty() {
             return Ok(From::Statistics(files));
+        }
+        if [&self.features, &self.calibration].into_iter().flatten().filter(|file| *file == "-").count() > 1 {
+            return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
         }
         let training = dataset(&self.features, self.labels.as_ref())?;
         Ok(match files {
@@ -160,11 +185,13 @@ impl Fit {
         source: Box<dyn FeatureSource>,
         context: &Context,
     ) -> Result<Vec<Calibrated>> {
-        check_widths(fitted[0].head(), source.units(), "calibration")?;
+        let files = if self.calibration.is_empty() { &self.features } else { &self.calibration };
+        check_widths(fitted[0].head(), source.units(), &files[0])?;
         let mut source = Progress::new(source, None, "calibrating", context);
         let scored = Scores::of(&mut source, &fitted.iter().collect::<Vec<_>>(), NonFinite::Reject)?;
         if scored.rows() == 0 {
             return Err(Error::new(ErrorKind::Calibration, "no calibration inputs")
+                .file(&files[0])
                 .expected(format!("at least {} for a TPR of {}", Calibration::inputs_needed(self.tpr), self.tpr))
                 .fix("give --calibration FILE, or more features"));
         }
@@ -204,6 +231,9 @@ impl Fit {
             From::Features { .. } => format!("{} inputs", count(artifact.statistics.rows() as usize)),
         };
         let _ = writeln!(text, "Fitted to {rows}; head of {} classes and {} units.", head.classes(), head.units());
+        if head.bias().iter().all(|bias| *bias == 0.0) {
+            text += "The head has no bias, or one of zeros: make sure that its file is not missing it.\n";
+        }
         for calibrated in &artifact.detectors {
             let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m", calibrated.detector.spec());
             text += &describe(calibrated, &artifact.statistics);

@@ -10,10 +10,11 @@ mod report;
 mod score;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dice_ood::{Error, Result};
+use dice_ood::{Error, ErrorKind, Result};
 
 /// Know when your classifier does not know.
 ///
@@ -42,8 +43,14 @@ const EXAMPLES: &str = "Examples:
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
   dice inspect detector.safetensors
 
-FILE can be .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for standard input; FILE#NAME
-chooses a tensor or column. Heads come from .safetensors .npz .pt .pth (pickle is never executed).";
+Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for standard input. FILE#NAME chooses
+a tensor or column; else it is the one named features (or embeddings, penultimate, ...), or the only one that can be.
+Labels are found beside them as labels (or label, targets, y), ids in tables as id (or path, file, ...).
+Heads: .safetensors .npz .pt .pth (pickle is never executed); FILE#LAYER names the layer where it is not fc,
+classifier, head or the like.
+
+How to get penultimate features in PyTorch: inputs of the last linear layer, for example
+  model.fc.register_forward_hook(lambda m, i, o: rows.append(i[0].cpu())); numpy.save('f.npy', torch.cat(rows))";
 
 #[derive(Subcommand)]
 enum Command {
@@ -57,8 +64,11 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page (roff).
-    Man,
+    /// Print a manual page (roff): of dice, or of one of its commands.
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
 }
 
 /// What every command knows.
@@ -70,9 +80,14 @@ impl Context {
     /// Says something about the run on standard error, unless asked to be quiet.
     fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            anstream::eprintln!("{text}");
+            complain(text);
         }
     }
+}
+
+/// Writes to standard error; when that is full or closed there is nobody left to tell.
+fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 fn main() -> ExitCode {
@@ -90,15 +105,15 @@ fn main() -> ExitCode {
         // The reader of a pipe has seen enough.
         Ok(Err(error)) if error.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            anstream::eprintln!("\x1b[1;31merror\x1b[0m: {error}");
-            ExitCode::from(if error.kind() == dice_ood::ErrorKind::Spec { 2 } else { 1 })
+            complain(format_args!("\x1b[1;31merror\x1b[0m: {error}"));
+            ExitCode::from(if error.kind() == ErrorKind::Spec { 2 } else { 1 })
         }
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            anstream::eprintln!(
+            complain(format_args!(
                 "\x1b[1;31merror\x1b[0m: a bug in dice: {}; please report it with the command and its input",
                 message.unwrap_or("no message")
-            );
+            ));
             ExitCode::FAILURE
         }
     }
@@ -116,13 +131,48 @@ fn run(command: Command, context: &Context) -> Result<()> {
             clap_complete::generate(shell, &mut Arguments::command(), "dice", &mut script);
             print_bytes(&script)
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Arguments::command())
-                .render(&mut page)
-                .map_err(|error| Error::io("manual", error))?;
-            print_bytes(&page)
+        Command::Man { command } => {
+            let mut all = Arguments::command();
+            all.build();
+            let page = match &command {
+                None => all,
+                Some(name) => match all.find_subcommand(name) {
+                    Some(found) => found.clone(),
+                    None => {
+                        return Err(Error::new(ErrorKind::Argument, format!("`{name}`"))
+                            .expected("a command: fit, score, eval, inspect, demo, completions"));
+                    }
+                },
+            };
+            let mut roff = Vec::new();
+            clap_mangen::Man::new(page).render(&mut roff).map_err(|error| Error::io("manual", error))?;
+            print_bytes(&roff)
         }
+    }
+}
+
+/// A probability between 0 and 1, ends excluded.
+fn rate(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        Ok(percent) if (10.0..100.0).contains(&percent) => {
+            Err(format!("expected a rate above 0 and below 1: for {percent} percent write {}", percent / 100.0))
+        }
+        _ => Err("expected a rate above 0 and below 1, such as 0.95".into()),
+    }
+}
+
+/// Refuses to write over what is read.
+fn refuse_overwrite<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let Ok(output_file) = output.canonicalize() else { return Ok(()) };
+    if !output_file.is_file() {
+        return Ok(());
+    }
+    match inputs.into_iter().find(|input| input.canonicalize().is_ok_and(|input| input == output_file)) {
+        None => Ok(()),
+        Some(_) => Err(Error::new(ErrorKind::Argument, "an input of this very command")
+            .file(output.display())
+            .expected("another file to write")),
     }
 }
 

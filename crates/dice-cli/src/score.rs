@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use dice_ood::io::{ScoreRow, ScoreWriter};
 use dice_ood::{Artifact, Calibrated, Decision, Error, ErrorKind, NonFinite, Result, Spec, for_each_block};
 
-use crate::Context;
 use crate::data::{Progress, dataset};
 use crate::report::{count, percent};
+use crate::{Context, refuse_overwrite};
 
 /// Score inputs: id, score (higher = more in-distribution), p-value and decision for each.
 ///
@@ -104,7 +104,11 @@ impl Score {
                 .expected("decisions, for --only")
                 .fix("fit it with --calibration"));
         }
-        let data = dataset(&self.features, None)?;
+        let data = dataset(&self.features, None)?.without_labels();
+        if let Some(output) = &self.output {
+            let inputs = data.files().iter().map(|file| file.path.as_path());
+            refuse_overwrite(output, inputs.chain([self.artifact.as_path()]))?;
+        }
         let several = data.files().len() > 1;
         let source = data.open()?;
         let mut source = Progress::new(source, None, "scoring", context);

@@ -215,6 +215,19 @@ fn pipes_in_and_out() {
     assert_eq!(succeeded(&piped(fs::read(desk.path("photos.safetensors")).unwrap())), expected);
     failed(&piped(Vec::new()), 1);
 
+    // A pipe may hand out its bytes one by one, and may have a name.
+    #[cfg(unix)]
+    {
+        let slowly =
+            "(head -c 1 photos.safetensors; sleep 0.2; tail -c +2 photos.safetensors) | $DICE score d.safetensors";
+        for source in ["-", "/dev/stdin"] {
+            let mut shell = Command::new("sh");
+            shell.current_dir(desk.folder.path()).env("DICE", env!("CARGO_BIN_EXE_dice"));
+            let output = shell.args(["-c", &format!("{slowly} {source}")]).output().unwrap();
+            assert_eq!(succeeded(&output), expected, "{source}");
+        }
+    }
+
     // A reader that has seen enough is no failure.
     let mut child = desk
         .command()
@@ -289,6 +302,10 @@ fn bad_usage_is_exit_code_two() {
         "fit",
         "fit --features train.safetensors --head head.safetensors -o d.safetensors -d dcie(0.9)",
         "fit --features train.safetensors --head head.safetensors -o d.safetensors --tpr many",
+        "fit --features train.safetensors --head head.safetensors -o d.safetensors --tpr 95",
+        "fit --features train.safetensors --head head.safetensors -o d.safetensors --tpr -1",
+        "fit --features train.safetensors --head head.safetensors -o d.safetensors --calibration-fraction 2",
+        "fit --features train.safetensors --head head.safetensors -o -",
         "eval --id x.npy --ood y.npy",
         "eval d.safetensors --id x.npy --ood y.npy",
         "score d.safetensors",
@@ -332,8 +349,6 @@ fn failures_are_one_clear_message_and_leave_nothing_behind() {
         (format!("{fit} one.npy"), &["no calibration inputs", "at least 19"]),
         (format!("{fit} missing.npy"), &["missing.npy", "No such file"]),
         (format!("{fit} train.safetensors --tpr 0.9999"), &["add ", "promise at most"]),
-        (format!("{fit} train.safetensors --tpr 1.5"), &["above 0 and below 1"]),
-        (format!("{fit} train.safetensors --calibration-fraction 2"), &["between 0.01 and 0.99"]),
         (
             "fit --features train.safetensors --head page.safetensors -o out.safetensors".into(),
             &["page.safetensors", "safetensors header"],
@@ -350,9 +365,16 @@ fn failures_are_one_clear_message_and_leave_nothing_behind() {
         ("score head.safetensors one.npy".into(), &["written by `dice fit`"]),
         ("score d.safetensors one.npy -d msp".into(), &["'energy'", "one of the fitted detectors"]),
         ("eval d.safetensors --id test.safetensors --ood x=nan.npy".into(), &["nan.npy", "NaN"]),
-        ("eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(), &["one.npy", "vector [N]"]),
+        (
+            "eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(),
+            &["one.npy", "vector [N]"],
+        ),
         ("eval --scores --id missing.csv --ood x=missing.csv".into(), &["missing.csv"]),
         ("inspect .".into(), &["directory"]),
+        ("score d.safetensors d.safetensors".into(), &["d.safetensors", "features"]),
+        ("score d.safetensors one.npy -o one.npy".into(), &["one.npy", "another file to write"]),
+        (format!("{fit} train.safetensors -d energy -d energy"), &["'energy' twice"]),
+        ("fit --features train.safetensors --head - -o out.safetensors".into(), &["standard input"]),
     ] {
         let message = failed(&desk.line(&arguments), 1);
         for part in parts {
@@ -388,6 +410,8 @@ fn quiet_is_quiet_and_pages_are_made() {
         assert!(succeeded(&desk.line(&format!("completions {shell}"))).contains("inspect"));
     }
     assert!(succeeded(&desk.line("man")).contains(".TH dice"));
+    assert!(succeeded(&desk.line("man fit")).contains("calibration"));
+    failed(&desk.line("man fitt"), 1);
 }
 
 /// Every command and flag that the README shows is one that the binary has.

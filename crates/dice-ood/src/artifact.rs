@@ -150,7 +150,11 @@ impl Artifact {
     }
 
     fn load_unnamed(path: &Path) -> Result<Self> {
-        let file = SafetensorsHeader::read(path)?;
+        let not_ours = |error: Error| match error.kind() {
+            ErrorKind::Malformed => error.fix("is this a detector, as `dice fit` writes them, and complete?"),
+            _ => error,
+        };
+        let file = SafetensorsHeader::read(path).map_err(not_ours)?;
         let description = describe(&file)?;
         let (weight, mut rows) = file.expect("head.weight", DType::F32)?;
         let (_, mut bias) = file.expect("head.bias", DType::F32)?;

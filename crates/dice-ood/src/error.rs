@@ -87,6 +87,12 @@ impl Error {
         self
     }
 
+    /// Names the file as its user knows it, in place of a copy of ours.
+    pub(crate) fn renamed(mut self, file: impl fmt::Display) -> Self {
+        self.0.file = Some(file.to_string());
+        self
+    }
+
     /// Names the tensor or column, unless an inner layer already has.
     pub fn tensor(mut self, tensor: impl fmt::Display) -> Self {
         let tensor = tensor.to_string();

@@ -26,6 +26,8 @@ pub struct Block {
     pub origin: Arc<str>,
     /// Index of the first row within `origin`.
     pub first_row: u64,
+    /// Indices of the rows within `origin`, where they are not consecutive.
+    pub row_numbers: Option<Vec<u64>>,
 }
 
 impl Block {
@@ -45,13 +47,21 @@ impl Block {
     pub fn id(&self, row: usize) -> String {
         match &self.ids {
             Some(ids) => ids[row].clone(),
-            None => (self.first_row + row as u64).to_string(),
+            None => self.row_number(row).to_string(),
+        }
+    }
+
+    /// Index within the source of row `row` of this block.
+    pub fn row_number(&self, row: usize) -> u64 {
+        match &self.row_numbers {
+            Some(numbers) => numbers[row],
+            None => self.first_row + row as u64,
         }
     }
 
     /// The error for a value that is not finite at `row` and `column` of this block.
     pub(crate) fn not_finite(&self, row: usize, column: usize, value: f32) -> Error {
-        let error = not_finite(self.first_row + row as u64, column, value);
+        let error = not_finite(self.row_number(row), column, value);
         if self.origin.is_empty() { error } else { error.file(&self.origin) }
     }
 
@@ -59,6 +69,8 @@ impl Block {
     fn retain(&mut self, keep: &[bool]) {
         let units = self.units;
         let mut kept = 0;
+        let numbers = (0..keep.len()).filter(|row| keep[*row]).map(|row| self.row_number(row)).collect();
+        self.row_numbers = Some(numbers);
         for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
             self.features.copy_within(row * units..(row + 1) * units, kept * units);
             kept += 1;
@@ -126,7 +138,7 @@ pub fn for_each_block(source: &mut dyn FeatureSource, mut consume: impl FnMut(&B
     let (full, blocks) = mpsc::sync_channel::<Result<Block>>(2);
     let (empty, reuse) = mpsc::channel::<Block>();
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let reader = thread::Builder::new().name("dice-reader".into()).spawn_scoped(scope, move || {
             loop {
                 let mut block = reuse.try_recv().unwrap_or_default();
                 let outcome = source.read(&mut block, max_rows);
@@ -141,6 +153,7 @@ pub fn for_each_block(source: &mut dyn FeatureSource, mut consume: impl FnMut(&B
                 }
             }
         });
+        reader.map_err(|error| Error::new(ErrorKind::Io, error.to_string()).tensor("reading thread"))?;
         for block in blocks {
             let block = block?;
             consume(&block)?;
@@ -276,6 +289,7 @@ impl FeatureSource for Selected<'_> {
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         // An empty block means the end, so blocks that lose every row are passed over.
         loop {
+            block.row_numbers = None;
             self.source.read(block, max_rows)?;
             let rows = block.rows();
             if rows == 0 {

@@ -311,9 +311,9 @@ fn nearest(name: &str) -> Option<&'static str> {
     };
     NAMES
         .into_iter()
-        .map(|known| (distance(name, known), known))
+        .map(|known| (distance(&name.to_ascii_lowercase(), known), known))
         .min()
-        .filter(|(edits, _)| *edits <= 2)
+        .filter(|(edits, _)| *edits <= 2.min(name.chars().count() / 2))
         .map(|(_, known)| known)
 }
 
@@ -440,7 +440,12 @@ impl<'a> Step<'a> {
 
     fn clip(&mut self, parser: &Parser<'_>) -> Result<Clip> {
         if let Some(argument) = self.take(Some("c")) {
-            return Ok(Clip::Value(Self::number(parser, &argument)?));
+            let clip = Self::number(parser, &argument)?;
+            if clip <= 0.0 {
+                let message = "the clip must be above 0: below, every input becomes the same";
+                return Err(parser.error(argument.at, argument.value.len(), message));
+            }
+            return Ok(Clip::Value(clip));
         }
         let Some(argument) = self.take(None) else {
             return Err(parser.error(
@@ -559,7 +564,7 @@ mod tests {
         let shaping = prop_oneof![
             Just(Shaping::None),
             (0.001f64..=1.0).prop_map(|q| Shaping::React(Clip::Quantile(q))),
-            (-10.0f64..10.0).prop_map(|c| Shaping::React(Clip::Value(c))),
+            (0.001f64..10.0).prop_map(|c| Shaping::React(Clip::Value(c))),
         ];
         let preset = prop_oneof![Just(Preset::Official), Just(Preset::OpenOod), Just(Preset::PytorchOod)];
         let contribution =

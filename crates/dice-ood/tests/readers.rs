@@ -70,17 +70,31 @@ fn labels() -> Vec<u8> {
     (0..ROWS as i64).flat_map(|row| (row % 3).to_le_bytes()).collect()
 }
 
-fn npz(method: zip::CompressionMethod) -> Vec<u8> {
-    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default().compression_method(method);
-    for (name, bytes) in [
-        ("features.npy", npy("<f4", false, "7, 3", &le(&values()))),
-        ("labels.npy", npy("<i8", false, "7,", &labels())),
-    ] {
-        archive.start_file(name, options).unwrap();
-        archive.write_all(&bytes).unwrap();
+/// A zip archive of npy files.
+fn archive(entries: &[(&str, Vec<u8>)], deflated: bool) -> Vec<u8> {
+    let mut archive = rawzip::ZipArchiveWriter::new(Vec::new());
+    for (name, bytes) in entries {
+        let method = if deflated { rawzip::CompressionMethod::DEFLATE } else { rawzip::CompressionMethod::STORE };
+        let (mut entry, config) = archive.new_file(*name).compression_method(method).start().unwrap();
+        let descriptor = if deflated {
+            let mut writer = config.wrap(flate2::write::DeflateEncoder::new(&mut entry, flate2::Compression::fast()));
+            writer.write_all(bytes).unwrap();
+            let (encoder, descriptor) = writer.finish().unwrap();
+            encoder.finish().unwrap();
+            descriptor
+        } else {
+            let mut writer = config.wrap(&mut entry);
+            writer.write_all(bytes).unwrap();
+            writer.finish().unwrap().1
+        };
+        entry.finish(descriptor).unwrap();
     }
-    archive.finish().unwrap().into_inner()
+    archive.finish().unwrap()
+}
+
+fn npz(deflated: bool) -> Vec<u8> {
+    let features = npy("<f4", false, "7, 3", &le(&values()));
+    archive(&[("features.npy", features), ("labels.npy", npy("<i8", false, "7,", &labels()))], deflated)
 }
 
 fn safetensors(dtype: &str, data: &[u8]) -> Vec<u8> {
@@ -187,8 +201,8 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("half.npy", npy("<f2", false, "7, 3", &halves)),
         ("big-double.npy", npy(">f8", false, "7, 3", &doubles)),
         ("squeezed.npy", npy("<f4", false, "7, 3, 1, 1", &le(&values))),
-        ("stored.npz", npz(zip::CompressionMethod::Stored)),
-        ("deflated.npz", npz(zip::CompressionMethod::Deflated)),
+        ("stored.npz", npz(false)),
+        ("deflated.npz", npz(true)),
         ("f32.safetensors", safetensors("F32", &le(&values))),
         ("bf16.safetensors", safetensors("BF16", &brains)),
         ("f16.safetensors", safetensors("F16", &halves)),
@@ -293,7 +307,7 @@ fn flipped_bits_never_panic() {
 #[test]
 fn flipped_bits_in_archives_are_noticed() {
     let folder = Folder::new();
-    let bytes = npz(zip::CompressionMethod::Stored);
+    let bytes = npz(false);
     // The last value of the first array.
     let needle = 6.5f32.to_le_bytes();
     let place = bytes.windows(4).position(|window| window == needle).unwrap();
@@ -314,11 +328,56 @@ fn claims_are_not_believed() {
     let mut header_claim = huge.to_le_bytes().to_vec();
     header_claim.extend(b"{}");
     assert_eq!(read(&folder.write("claim.safetensors", &header_claim)).unwrap_err().kind(), ErrorKind::Malformed);
-    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    archive.start_file("features.npy", zip::write::SimpleFileOptions::default()).unwrap();
-    archive.write_all(&npy("<f4", false, &format!("7, {}", 1u64 << 40), &le(&values()))).unwrap();
-    let archive = archive.finish().unwrap().into_inner();
-    assert_eq!(read(&folder.write("claim.npz", &archive)).unwrap_err().kind(), ErrorKind::Malformed);
+    let claim = npy("<f4", false, &format!("7, {}", 1u64 << 40), &le(&values()));
+    let zipped = archive(&[("features.npy", claim)], false);
+    assert_eq!(read(&folder.write("claim.npz", &zipped)).unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn data_longer_than_the_header_says_are_refused() {
+    let folder = Folder::new();
+    let mut longer = npy("<f4", false, "5, 3", &le(&values()));
+    assert_eq!(read(&folder.write("longer.npy", &longer)).unwrap_err().kind(), ErrorKind::Malformed);
+    let zipped = archive(&[("features.npy", longer.clone())], true);
+    assert_eq!(read(&folder.write("longer.npz", &zipped)).unwrap_err().kind(), ErrorKind::Malformed);
+    longer.truncate(longer.len() - 2 * 12);
+    assert_eq!(read(&folder.write("right.npy", &longer)).unwrap().len(), 15);
+    // A column-major claim that only a temporary copy can check.
+    let claim = npy("<f4", true, &format!("1, {}", 1u64 << 40), &le(&values()));
+    let zipped = archive(&[("features.npy", claim)], true);
+    assert_eq!(read(&folder.write("claim.npz", &zipped)).unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn the_first_line_of_a_csv_is_a_header_or_data_but_never_lost() {
+    let folder = Folder::new();
+    let rows = |text: &str| read(&folder.write("x.csv", text.as_bytes()));
+    assert_eq!(rows("1,2\n3,4\n").unwrap(), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(rows("a,b\n3,4\n").unwrap(), [3.0, 4.0]);
+    assert_eq!(rows("0,1\n3,4\n").unwrap(), [3.0, 4.0], "pandas counts its columns");
+    assert_eq!(rows("id,0,1\nx,3,4\n").unwrap(), [3.0, 4.0]);
+    assert_eq!(rows("a;b\n3;4\n").unwrap(), [3.0, 4.0]);
+    assert_eq!(rows("\u{feff}a\tb\r\n3\t4\r\n").unwrap(), [3.0, 4.0]);
+    for odd in ["n/a,2\n3,4\n", ",2\n3,4\n", "x1,1.5,2.5\nx2,3,4\n"] {
+        let message = rows(odd).unwrap_err().to_string();
+        assert!(message.contains("beside numbers at line 1"), "{message}");
+    }
+}
+
+#[cfg(feature = "columns")]
+#[test]
+fn empty_record_batches_hide_nothing() {
+    let folder = Folder::new();
+    for layout in ["list", "fixed", "wide"] {
+        let batch = columnar::batch(layout);
+        let (start, none, end) = (batch.slice(0, 4), batch.slice(0, 0), batch.slice(4, 3));
+        for order in [vec![&start, &none, &end], vec![&none, &start, &end], vec![&none, &start, &none, &end, &none]] {
+            let mut writer = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+            order.iter().for_each(|batch| writer.write(batch).unwrap());
+            let path = folder.write("batches.arrows", &writer.into_inner().unwrap());
+            assert_eq!(read(&path).unwrap(), values(), "{layout}");
+        }
+    }
 }
 
 #[test]
@@ -420,15 +479,9 @@ fn checkpoints_are_read_without_executing_them() {
 #[test]
 fn heads_from_safetensors_and_npz() {
     let folder = Folder::new();
-    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for (name, bytes) in [
-        ("W.npy", npy("<f4", true, "2, 3", &le(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]))),
-        ("b.npy", npy("<f8", false, "2,", &[0; 16])),
-    ] {
-        archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
-        archive.write_all(&bytes).unwrap();
-    }
-    let path = folder.write("head.npz", &archive.finish().unwrap().into_inner());
+    let weight = npy("<f4", true, "2, 3", &le(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]));
+    let path =
+        folder.write("head.npz", &archive(&[("W.npy", weight), ("b.npy", npy("<f8", false, "2,", &[0; 16]))], true));
     let head = read_head(&Location::parse(&path.to_string_lossy()), None).unwrap();
     assert_eq!(head.weight().row(1).to_vec(), [3.0, 4.0, 5.0]);
     assert_eq!(head.bias().to_vec(), [0.0, 0.0]);

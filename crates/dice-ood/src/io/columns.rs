@@ -1,9 +1,10 @@
 //! Parquet and Arrow IPC: a column of lists, a fixed-size list, or one column a unit.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -13,10 +14,13 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow_buffer::Buffer;
-use arrow_ipc::reader::StreamDecoder;
-use arrow_schema::{DataType, Field, Schema};
+use arrow_ipc::convert::fb_to_schema;
+use arrow_ipc::reader::{read_dictionary, read_record_batch};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::arrow_writer::ArrowWriter;
 
 use super::output::{AtomicFile, ScoreRow};
@@ -28,15 +32,15 @@ use crate::features::{Block, FeatureSource};
 /// Rows decoded at a time: small, because every column of a wide table holds a page of its own besides.
 const BATCH_ROWS: usize = 1024;
 
-pub(super) fn open(path: &Path, format: Format, name: Option<&str>) -> Result<Box<dyn FeatureSource>> {
+pub(super) fn open(path: &Path, format: Format, name: Option<&str>, labels: bool) -> Result<Box<dyn FeatureSource>> {
     let mut batches = Batches::open(path, format, |columns| {
-        let roles = Roles::assign(columns, name)?;
+        let roles = Roles::assign(columns, name, labels)?;
         Ok(roles.features.into_iter().chain(roles.label).chain(roles.id).collect())
     })?;
     let Some(first) = batches.next()? else {
         return Err(Error::new(ErrorKind::Empty, "no rows").tensor("features").expected("at least one row"));
     };
-    let roles = Roles::assign(&columns_of(&first.schema()), name)?;
+    let roles = Roles::assign(&columns_of(&first.schema()), name, labels)?;
     let units = match roles.features[..] {
         [only] => list_width(first.column(only)).unwrap_or(1),
         _ => roles.features.len(),
@@ -55,7 +59,8 @@ pub(super) fn read_column(path: &Path, format: Format, name: Option<&str>, defau
     while let Some(batch) = batches.next()? {
         let column = pick(&columns_of(&batch.schema()), name, defaults)?;
         let field = batch.schema().field(column).name().clone();
-        numbers(batch.column(column), |value| values.push(value)).map_err(|error| error.tensor(field))?;
+        let first_row = values.len() as u64;
+        numbers(batch.column(column), first_row, 1, |value| values.push(value)).map_err(|error| error.tensor(field))?;
     }
     Ok(values)
 }
@@ -83,9 +88,9 @@ fn list_width(column: &ArrayRef) -> Option<usize> {
     }
 }
 
-/// Record batches of a file, in order.
+/// Record batches of a file, in order, none empty.
 enum Batches {
-    Parquet { reader: ParquetRecordBatchReader, rows: u64 },
+    Parquet(ParquetWindows),
     Ipc(IpcMessages),
 }
 
@@ -96,32 +101,106 @@ impl Batches {
         if format == Format::ArrowIpc {
             return Ok(Self::Ipc(IpcMessages::open(file)?));
         }
-        let builder = guarded("Parquet", || ParquetRecordBatchReaderBuilder::try_new(file))?;
-        let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let columns = wanted(&columns_of(builder.schema()))?;
-        let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
-        let reader = guarded("Parquet", || builder.with_projection(mask).with_batch_size(BATCH_ROWS).build())?;
-        Ok(Self::Parquet { reader, rows })
+        let metadata = guarded("Parquet", || ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
+        let columns = wanted(&columns_of(metadata.schema()))?;
+        Ok(Self::Parquet(ParquetWindows::new(file, metadata, columns)))
     }
 
     fn rows(&self) -> Option<u64> {
         match self {
-            Self::Parquet { rows, .. } => Some(*rows),
+            Self::Parquet(windows) => Some(windows.rows as u64),
             Self::Ipc(_) => None,
         }
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
-        match self {
-            Self::Parquet { reader, .. } => guarded("Parquet", || reader.next().transpose()),
-            Self::Ipc(messages) => messages.next(),
+        loop {
+            let batch = match self {
+                Self::Parquet(windows) => windows.next()?,
+                Self::Ipc(messages) => messages.next()?,
+            };
+            if batch.as_ref().is_none_or(|batch| batch.num_rows() > 0) {
+                return Ok(batch);
+            }
         }
+    }
+}
+
+/// Parquet, a few columns at a time.
+///
+/// Each column that is being read holds a page and a dictionary of its own, a megabyte each as common writers make
+/// them. A table with one column a unit is therefore read in windows of rows, within a window one group of columns
+/// after the other; a table of few columns is one window.
+struct ParquetWindows {
+    file: File,
+    metadata: ArrowReaderMetadata,
+    /// Wanted columns, ascending, in groups.
+    groups: Vec<Vec<usize>>,
+    rows: usize,
+    next: usize,
+    window: usize,
+    /// Where there is one group, its reader goes on from batch to batch.
+    reader: Option<ParquetRecordBatchReader>,
+}
+
+/// Columns that are read together.
+const COLUMN_GROUP: usize = 160;
+/// Values in a window of several groups: 64 MiB of f32.
+const WINDOW_VALUES: usize = 1 << 24;
+
+impl ParquetWindows {
+    fn new(file: File, metadata: ArrowReaderMetadata, mut columns: Vec<usize>) -> Self {
+        columns.sort_unstable();
+        let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let window = (WINDOW_VALUES / columns.len().max(1)).max(BATCH_ROWS);
+        let groups = columns.chunks(COLUMN_GROUP).map(<[usize]>::to_vec).collect();
+        Self { file, metadata, groups, rows, next: 0, window, reader: None }
+    }
+
+    fn open(&self, group: &[usize], offset: usize, limit: usize, batch: usize) -> Result<ParquetRecordBatchReader> {
+        guarded("Parquet", || {
+            let file = self.file.try_clone()?;
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+            let mask = ProjectionMask::roots(builder.parquet_schema(), group.iter().copied());
+            builder.with_projection(mask).with_batch_size(batch).with_offset(offset).with_limit(limit).build()
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        if let [only] = &self.groups[..] {
+            if self.reader.is_none() {
+                self.reader = Some(self.open(only, 0, self.rows, BATCH_ROWS)?);
+            }
+            let reader = &mut self.reader;
+            return guarded("Parquet", || reader.as_mut().and_then(Iterator::next).transpose());
+        }
+        let limit = self.window.min(self.rows - self.next);
+        if limit == 0 {
+            return Ok(None);
+        }
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for group in &self.groups {
+            let mut reader = self.open(group, self.next, limit, limit)?;
+            let batch = guarded("Parquet", || reader.next().transpose())?;
+            let Some(batch) = batch.filter(|batch| batch.num_rows() == limit) else {
+                return Err(Error::new(ErrorKind::Malformed, "columns of different lengths")
+                    .expected("a complete Parquet file"));
+            };
+            fields.extend(batch.schema().fields().iter().cloned());
+            columns.extend(batch.columns().iter().cloned());
+        }
+        self.next += limit;
+        guarded("Parquet", || RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)).map(Some)
     }
 }
 
 /// Runs a foreign decoder; should it panic on bytes its authors did not foresee, that is an error like any other.
 fn guarded<T, E: std::fmt::Display>(format: &str, decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
     let malformed = |found: String| {
+        let found = found.lines().next().unwrap_or_default();
+        if found.contains("Disabled feature at compile time") {
+            return Error::new(ErrorKind::Unsupported, found).fix("write it with snappy, zstd, lz4 or gzip");
+        }
         Error::new(ErrorKind::Malformed, found)
             .expected(format!("a complete {format} file"))
             .fix("the file is truncated or corrupt: write it again")
@@ -137,7 +216,8 @@ fn guarded<T, E: std::fmt::Display>(format: &str, decode: impl FnOnce() -> std::
 /// Messages are framed here and not by the arrow crate, whose file reader allocates what the footer claims.
 struct IpcMessages {
     input: BufReader<File>,
-    decoder: StreamDecoder,
+    schema: Option<SchemaRef>,
+    dictionaries: HashMap<i64, ArrayRef>,
     /// Files must end with the end marker; streams may simply end.
     is_file: bool,
     done: bool,
@@ -145,8 +225,8 @@ struct IpcMessages {
 
 const SIGNATURE: &[u8; 6] = b"ARROW1";
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// More than any buffer of a sane record batch; a claim beyond it is not tried.
-const LARGEST_BUFFER: i64 = 1 << 31;
+/// More than the buffers of a sane record batch take together; a claim beyond it is not tried.
+const LARGEST_BATCH: u64 = 1 << 30;
 
 impl IpcMessages {
     fn open(file: File) -> Result<Self> {
@@ -160,9 +240,10 @@ impl IpcMessages {
             let padding = start[SIGNATURE.len()..].iter().take_while(|byte| **byte == 0).count();
             input.consume(SIGNATURE.len() + padding);
         } else if !start.starts_with(&CONTINUATION) {
-            return Err(broken("other bytes").expected("an Arrow IPC file or stream (Feather version 2)"));
+            let error = broken("other bytes").expected("an Arrow IPC file or stream (Feather version 2)");
+            return Err(if start.starts_with(b"FEA1") { error.fix("write Feather version 2") } else { error });
         }
-        Ok(Self { input, decoder: StreamDecoder::new(), is_file, done: false })
+        Ok(Self { input, schema: None, dictionaries: HashMap::new(), is_file, done: false })
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
@@ -171,23 +252,29 @@ impl IpcMessages {
                 self.done = true;
                 break;
             };
-            for part in [metadata, body] {
-                let mut part = Buffer::from_vec(part);
-                while !part.is_empty() {
-                    let decoded = guarded("Arrow IPC", || self.decoder.decode(&mut part))?;
-                    if decoded.is_some() {
-                        return Ok(decoded);
-                    }
-                }
+            let message = arrow_ipc::root_as_message(&metadata).map_err(|error| broken(&error.to_string()))?;
+            let body = Buffer::from_vec(body);
+            let version = message.version();
+            if let Some(schema) = message.header_as_schema() {
+                self.schema = Some(Arc::new(guarded("Arrow IPC", || Ok::<_, String>(fb_to_schema(schema)))?));
+            } else if let (Some(batch), Some(schema)) = (message.header_as_dictionary_batch(), &self.schema) {
+                let dictionaries = &mut self.dictionaries;
+                guarded("Arrow IPC", || read_dictionary(&body, batch, schema, dictionaries, &version))?;
+            } else if let (Some(batch), Some(schema)) = (message.header_as_record_batch(), &self.schema) {
+                let batch = guarded("Arrow IPC", || {
+                    read_record_batch(&body, batch, Arc::clone(schema), &self.dictionaries, None, &version)
+                })?;
+                return Ok(Some(batch));
+            } else {
+                return Err(broken("a message of another kind, or before the schema"));
             }
         }
         Ok(None)
     }
 
-    /// The next message, as its framed metadata and its body.
+    /// The next message, as its metadata and its body.
     fn message(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-        let mut frame = Vec::new();
-        self.append(8, &mut frame)?;
+        let frame = self.bytes(8)?;
         if frame.is_empty() && !self.is_file {
             return Ok(None);
         }
@@ -198,33 +285,32 @@ impl IpcMessages {
         if length == 0 {
             return Ok(None);
         }
-        self.append(u64::from(length), &mut frame)?;
-        if frame.len() as u64 != 8 + u64::from(length) {
-            return Err(broken("the end of the data"));
-        }
-        let message = arrow_ipc::root_as_message(&frame[8..]).map_err(|error| broken(&error.to_string()))?;
+        let metadata = self.exactly(length.into())?;
+        let message = arrow_ipc::root_as_message(&metadata).map_err(|error| broken(&error.to_string()))?;
         let body_length = u64::try_from(message.bodyLength()).map_err(|_| broken("a body of negative length"))?;
         let compressed: Vec<(i64, i64)> = message
             .header_as_record_batch()
+            .or_else(|| message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()))
             .filter(|batch| batch.compression().is_some())
             .and_then(|batch| batch.buffers())
             .map(|buffers| buffers.iter().map(|buffer| (buffer.offset(), buffer.length())).collect())
             .unwrap_or_default();
-        let mut body = Vec::new();
-        self.append(body_length, &mut body)?;
-        if body.len() as u64 != body_length {
-            return Err(broken("the end of the data"));
-        }
-        for (offset, length) in compressed {
-            check_compressed(&body, offset, length)?;
-        }
-        Ok(Some((frame, body)))
+        let body = self.exactly(body_length)?;
+        check_compressed(&body, &compressed)?;
+        Ok(Some((metadata, body)))
+    }
+
+    fn exactly(&mut self, count: u64) -> Result<Vec<u8>> {
+        let bytes = self.bytes(count)?;
+        if bytes.len() as u64 == count { Ok(bytes) } else { Err(broken("the end of the data")) }
     }
 
     /// Reads up to `count` bytes; memory grows with what is there.
-    fn append(&mut self, count: u64, out: &mut Vec<u8>) -> Result<()> {
-        (&mut self.input).take(count).read_to_end(out).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
-        Ok(())
+    fn bytes(&mut self, count: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = (&mut self.input).take(count).read_to_end(&mut bytes);
+        read.map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+        Ok(bytes)
     }
 }
 
@@ -247,21 +333,30 @@ fn ends_with_signature(file: &File) -> Result<()> {
 }
 
 /// A compressed buffer starts with its uncompressed length, which the decoder allocates at once.
-fn check_compressed(body: &[u8], offset: i64, length: i64) -> Result<()> {
-    if length == 0 {
-        return Ok(());
+fn check_compressed(body: &[u8], buffers: &[(i64, i64)]) -> Result<()> {
+    let mut total = 0u64;
+    for (offset, length) in buffers {
+        if *length == 0 {
+            continue;
+        }
+        let start = usize::try_from(*offset).ok().and_then(|start| body.get(start..));
+        let Some(prefix) = start.and_then(|rest| rest.first_chunk::<8>()) else {
+            return Err(broken("a buffer outside its message"));
+        };
+        // -1 marks a buffer that is not compressed after all.
+        total = total.saturating_add(u64::try_from(i64::from_le_bytes(*prefix)).unwrap_or(0));
+        if total > LARGEST_BATCH {
+            return Err(Error::new(ErrorKind::Unsupported, format!("a record batch of {total} bytes or more"))
+                .expected(format!("at most {LARGEST_BATCH} bytes in a batch, uncompressed"))
+                .fix("write smaller record batches"));
+        }
     }
-    let prefix =
-        usize::try_from(offset).ok().and_then(|start| body.get(start..)).and_then(|rest| rest.first_chunk::<8>());
-    match prefix.map(|prefix| i64::from_le_bytes(*prefix)) {
-        Some(claimed) if claimed <= LARGEST_BUFFER => Ok(()),
-        Some(claimed) => Err(broken(&format!("a claim of {claimed} uncompressed bytes"))),
-        None => Err(broken("a buffer outside its message")),
-    }
+    Ok(())
 }
 
 fn broken(found: &str) -> Error {
-    Error::new(ErrorKind::Malformed, found)
+    // Decoders of flatbuffers append a trace of many lines.
+    Error::new(ErrorKind::Malformed, found.lines().next().unwrap_or_default())
         .expected("a complete Arrow IPC file or stream")
         .fix("the file is truncated or corrupt: write it again")
 }
@@ -322,7 +417,7 @@ impl ColumnSource {
                 block.features.resize(base + batch.num_rows() * self.units, 0.0);
                 for (unit, column) in self.roles.features.iter().enumerate() {
                     let mut place = base + unit;
-                    numbers(batch.column(*column), |value| {
+                    numbers(batch.column(*column), first_row, 1, |value| {
                         block.features[place] = value as f32;
                         place += self.units;
                     })
@@ -332,7 +427,7 @@ impl ColumnSource {
         }
         if let (Some(column), Some(labels)) = (self.roles.label, &mut block.labels) {
             let mut bad = None;
-            numbers(batch.column(column), |value| match super::whole(value) {
+            numbers(batch.column(column), first_row, 1, |value| match super::whole(value) {
                 Some(label) => labels.push(label),
                 None => bad = bad.or(Some(value)),
             })
@@ -342,7 +437,7 @@ impl ColumnSource {
             }
         }
         if let (Some(column), Some(ids)) = (self.roles.id, &mut block.ids) {
-            append_ids(batch.column(column), ids).map_err(|error| named(error, column))?;
+            append_ids(batch.column(column), first_row, ids).map_err(|error| named(error, column))?;
         }
         Ok(())
     }
@@ -385,15 +480,16 @@ fn append_lists(column: &ArrayRef, units: usize, first_row: u64, out: &mut Vec<f
         }
         _ => Arc::clone(column),
     };
-    numbers(&values, |value| out.push(value as f32))?;
+    numbers(&values, first_row, units, |value| out.push(value as f32))?;
     debug_assert_eq!(out.len() - before, column.len() * units);
     Ok(())
 }
 
-/// Hands out the numbers of a primitive column; a null is an error.
-fn numbers(column: &ArrayRef, mut take: impl FnMut(f64)) -> Result<()> {
-    if let Some(row) = (0..if column.null_count() > 0 { column.len() } else { 0 }).find(|row| column.is_null(*row)) {
-        return Err(null(row as u64));
+/// Hands out the numbers of a primitive column, `width` of them a row; a null is an error.
+fn numbers(column: &ArrayRef, first_row: u64, width: usize, mut take: impl FnMut(f64)) -> Result<()> {
+    let values = if column.null_count() > 0 { column.len() } else { 0 };
+    if let Some(place) = (0..values).find(|place| column.is_null(*place)) {
+        return Err(null(first_row + (place / width) as u64));
     }
     macro_rules! each {
         ($type:ty, $convert:expr) => {
@@ -420,13 +516,13 @@ fn numbers(column: &ArrayRef, mut take: impl FnMut(f64)) -> Result<()> {
     Ok(())
 }
 
-fn append_ids(column: &ArrayRef, ids: &mut Vec<String>) -> Result<()> {
+fn append_ids(column: &ArrayRef, first_row: u64, ids: &mut Vec<String>) -> Result<()> {
     let rows = 0..column.len();
     match column.data_type() {
         DataType::Utf8 => ids.extend(rows.map(|row| column.as_string::<i32>().value(row).to_owned())),
         DataType::LargeUtf8 => ids.extend(rows.map(|row| column.as_string::<i64>().value(row).to_owned())),
         DataType::Utf8View => ids.extend(rows.map(|row| column.as_string_view().value(row).to_owned())),
-        _ => numbers(column, |value| ids.push(value.to_string()))?,
+        _ => numbers(column, first_row, 1, |value| ids.push(value.to_string()))?,
     }
     Ok(())
 }
@@ -439,6 +535,7 @@ fn null(row: u64) -> Error {
 pub(super) struct ScoreTable {
     writer: ArrowWriter<AtomicFile>,
     schema: Arc<Schema>,
+    destination: PathBuf,
 }
 
 impl ScoreTable {
@@ -455,8 +552,10 @@ impl ScoreTable {
             .set_column_dictionary_enabled("score".into(), false)
             .set_max_row_group_row_count(Some(1 << 17))
             .build();
-        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(failed)?;
-        Ok(Self { writer, schema })
+        let destination = file.destination().to_path_buf();
+        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))
+            .map_err(|error| failed(error).file(destination.display()))?;
+        Ok(Self { writer, schema, destination })
     }
 
     pub(super) fn write(&mut self, rows: &[ScoreRow]) -> Result<()> {
@@ -466,17 +565,55 @@ impl ScoreTable {
             Arc::new(rows.iter().map(|row| row.p_value).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|row| row.decision.map(|decision| decision.to_string())).collect::<StringArray>()),
         ];
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)?;
-        self.writer.write(&batch).map_err(failed)
+        let located = |error: Error| error.file(self.destination.display());
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| located(failed(error)))?;
+        self.writer.write(&batch).map_err(|error| located(failed(error)))
     }
 
     pub(super) fn finish(self) -> Result<()> {
-        let mut file = self.writer.into_inner().map_err(failed)?;
-        file.flush().map_err(failed)?;
+        let file = self.writer.into_inner().map_err(|error| failed(error).file(self.destination.display()))?;
         file.commit()
     }
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Io, error.to_string())
+    Error::new(ErrorKind::Io, error.to_string().trim_start_matches("External: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::Float32Array;
+
+    #[test]
+    fn windows_and_groups_of_columns_make_the_same_rows() {
+        let (rows, columns) = (103, 2 * COLUMN_GROUP + 7);
+        let value = |row: usize, column: usize| (row * columns + column) as f32;
+        let batch = RecordBatch::try_from_iter((0..columns).map(|column| {
+            let values: Float32Array = (0..rows).map(|row| Some(value(row, column))).collect();
+            (format!("f{column}"), Arc::new(values) as ArrayRef)
+        }))
+        .unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("wide.parquet");
+        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        for window in [1, 10, 103, 1000] {
+            let file = File::open(&path).unwrap();
+            let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).unwrap();
+            let mut windows = ParquetWindows::new(file, metadata, (0..columns).collect());
+            windows.window = window;
+            let mut row = 0;
+            while let Some(batch) = windows.next().unwrap() {
+                for (column, values) in batch.columns().iter().enumerate() {
+                    for (place, found) in values.as_primitive::<Float32Type>().values().iter().enumerate() {
+                        assert_eq!(*found, value(row + place, column));
+                    }
+                }
+                row += batch.num_rows();
+            }
+            assert_eq!(row, rows, "windows of {window}");
+        }
+    }
 }

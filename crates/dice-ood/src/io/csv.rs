@@ -1,6 +1,6 @@
 //! CSV and TSV: one row an input, one column a unit, and optionally a label and an id.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use ::csv::{ByteRecord, Reader, ReaderBuilder};
@@ -11,19 +11,19 @@ use crate::features::{Block, FeatureSource};
 
 type Input = Box<dyn Read + Send>;
 
-pub(super) fn open(path: &Path, name: Option<&str>) -> Result<Box<dyn FeatureSource>> {
-    from_reader(Box::new(super::open(path)?), delimiter(path), name)
+pub(super) fn open(path: &Path, name: Option<&str>, labels: bool) -> Result<Box<dyn FeatureSource>> {
+    from_reader(Box::new(super::open(path)?), name, labels)
 }
 
-pub(super) fn from_reader(input: Input, delimiter: u8, name: Option<&str>) -> Result<Box<dyn FeatureSource>> {
-    let table = Table::open(input, delimiter)?;
-    let roles = Roles::assign(&table.columns, name)?;
+pub(super) fn from_reader(input: Input, name: Option<&str>, labels: bool) -> Result<Box<dyn FeatureSource>> {
+    let table = Table::open(input)?;
+    let roles = Roles::assign(&table.columns, name, labels)?;
     Ok(Box::new(CsvSource { table, roles, next: 0 }))
 }
 
 /// Reads one column of numbers.
 pub(super) fn read_column(path: &Path, name: Option<&str>, defaults: &[&str]) -> Result<Vec<f64>> {
-    let mut table = Table::open(Box::new(super::open(path)?), delimiter(path))?;
+    let mut table = Table::open(Box::new(super::open(path)?))?;
     let column = pick(&table.columns, name, defaults)?;
     let mut values = Vec::new();
     while table.advance()? {
@@ -32,8 +32,33 @@ pub(super) fn read_column(path: &Path, name: Option<&str>, defaults: &[&str]) ->
     Ok(values)
 }
 
-fn delimiter(path: &Path) -> u8 {
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv")) { b'\t' } else { b',' }
+/// The separator that the first line uses: tab, comma or semicolon.
+fn delimiter(start: &[u8]) -> u8 {
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    [b'\t', b',', b';'].into_iter().find(|delimiter| line.contains(delimiter)).unwrap_or(b',')
+}
+
+/// Text whose lines are of a sane length: a record is held in memory, and what has no line ends is no CSV.
+struct Lines {
+    input: Input,
+    since_end: usize,
+}
+
+const LONGEST_LINE: usize = 1 << 26;
+
+impl Read for Lines {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.since_end = match buffer[..read].iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => read - end,
+            None => self.since_end + read,
+        };
+        if self.since_end > LONGEST_LINE {
+            let message = format!("no line end in {LONGEST_LINE} bytes: is this CSV?");
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
+        }
+        Ok(read)
+    }
 }
 
 /// Records of numbers and text under named columns; a first record of numbers only is data, and columns are numbered.
@@ -46,7 +71,10 @@ struct Table {
 }
 
 impl Table {
-    fn open(input: Input, delimiter: u8) -> Result<Self> {
+    fn open(mut input: Input) -> Result<Self> {
+        let start = super::peek(&mut input, 1 << 12)?;
+        let delimiter = delimiter(&start);
+        let input: Input = Box::new(Lines { input: Box::new(Cursor::new(start).chain(input)), since_end: 0 });
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(input);
         let mut table = Self { reader, columns: Vec::new(), record: ByteRecord::new(), pending: false };
         let mut first = ByteRecord::new();
@@ -54,11 +82,20 @@ impl Table {
             return Err(Error::new(ErrorKind::Empty, "an empty file").expected("a header and rows of numbers"));
         }
         let text = |field: &[u8]| String::from_utf8_lossy(field).trim().to_owned();
-        if first.iter().all(|field| text(field).parse::<f64>().is_ok()) {
+        let numbers: Vec<f64> = first.iter().filter_map(|field| text(field).parse().ok()).collect();
+        // pandas names the columns of a bare array 0, 1, 2, ...
+        let counts = numbers.len() > 1 && numbers.iter().zip(0u32..).all(|(number, place)| *number == f64::from(place));
+        if numbers.len() == first.len() && !counts {
             table.columns = (0..first.len()).map(|column| (column.to_string(), Kind::Number)).collect();
             table.record = first;
             table.pending = true;
             return Ok(table);
+        }
+        if !numbers.is_empty() && !counts {
+            let odd = first.iter().map(text).find(|field| field.parse::<f64>().is_err()).unwrap_or_default();
+            return Err(Error::new(ErrorKind::Malformed, format!("`{}` beside numbers at line 1", odd.escape_debug()))
+                .expected("a header of names, or a row of numbers")
+                .fix("give the file a header, or mend that field"));
         }
         // Whether a column holds numbers shows in the first row of data.
         let mut second = ByteRecord::new();
@@ -77,6 +114,9 @@ impl Table {
 
     fn read(&mut self, record: &mut ByteRecord) -> Result<bool> {
         self.reader.read_byte_record(record).map_err(|error| match error.into_kind() {
+            ::csv::ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Error::new(ErrorKind::Malformed, error.to_string())
+            }
             ::csv::ErrorKind::Io(error) => Error::new(ErrorKind::Io, error.to_string()),
             other => Error::new(ErrorKind::Malformed, format!("{other:?}")).expected("comma-separated values"),
         })

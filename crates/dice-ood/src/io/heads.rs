@@ -23,8 +23,8 @@ const HEAD_NAMES: [&str; 11] = [
 /// Reads the linear head of a safetensors, npz or PyTorch file.
 ///
 /// Without a name (`FILE#fc`) the head is the tensor named like one (`fc.weight`, `classifier.weight`, ...), the last
-/// of a numbered classifier (`classifier.6.weight`), or the only matrix. `units` (D of the features), where known,
-/// rules out candidates of another width. A head without bias has bias zero.
+/// of a numbered classifier (`classifier.6.weight`), or the only weight matrix. `units` (D of the features), where
+/// known, rules out candidates of another width. A head without bias has bias zero.
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Missing`] and [`ErrorKind::Ambiguous`] list the candidates.
@@ -43,7 +43,7 @@ fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) ->
         Error::new(ErrorKind::Shape, weight.to_string()).tensor(&weight.name).expected("a matrix [C, D]")
     })?;
     let values = file.open(weight)?.all_f32().map_err(|error| error.tensor(&weight.name))?;
-    let bias = match bias_of(tensors, &weight.name) {
+    let bias = match bias_of(tensors, &weight.name)? {
         Some(bias) => file.open(bias)?.all_f32().map_err(|error| error.tensor(&bias.name))?,
         None => vec![0.0; classes],
     };
@@ -70,13 +70,19 @@ fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>)
                 .expected(format!("a tensor `{name}` or `{with_suffix}`"))
         });
     }
-    let mut candidates: Vec<&TensorInfo> =
-        tensors.iter().filter(|tensor| tensor.dtype.is_float() && tensor.matrix().is_some()).collect();
+    // Only what is called a weight: the parts of a weight-normalised layer, say, are matrices too.
+    let is_weight = |name: &str| matches!(name, "weight" | "W" | "w") || name.ends_with(".weight");
+    let mut candidates: Vec<&TensorInfo> = tensors
+        .iter()
+        .filter(|tensor| tensor.dtype.is_float() && tensor.matrix().is_some() && is_weight(&tensor.name))
+        .collect();
     if candidates.is_empty() {
         return Err(Error::new(ErrorKind::Missing, listed(tensors))
             .tensor("head")
-            .expected("a weight matrix [C, D], such as `fc.weight`"));
+            .expected("a weight matrix [C, D] named weight, W or LAYER.weight, such as `fc.weight`")
+            .fix("name it: FILE#TENSOR (fold weight normalisation into the weight first)"));
     }
+    let all = candidates.clone();
     // Width decides only among several: a single candidate of the wrong width is reported as such by the fit.
     let fitting: Vec<&TensorInfo> = candidates
         .iter()
@@ -87,7 +93,7 @@ fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>)
         candidates = fitting;
     }
     if let [only] = candidates[..] {
-        return Ok(only);
+        return last_of_its_stack(only, &all);
     }
     for known in HEAD_NAMES {
         let mut named =
@@ -111,6 +117,25 @@ fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>)
     }
 }
 
+/// Refuses a layer that others of the same numbered stack follow: it is not the last one.
+fn last_of_its_stack<'a>(chosen: &'a TensorInfo, all: &[&TensorInfo]) -> Result<&'a TensorInfo> {
+    let place = |name: &str| {
+        let (stem, number) = layer(name)?.rsplit_once('.')?;
+        Some((stem.to_owned(), number.parse::<u32>().ok()?))
+    };
+    let Some((stem, number)) = place(&chosen.name) else { return Ok(chosen) };
+    let later = all.iter().find(|other| place(&other.name).is_some_and(|(s, n)| s == stem && n > number));
+    match later {
+        None => Ok(chosen),
+        Some(later) => {
+            Err(Error::new(ErrorKind::Ambiguous, format!("`{}`, which `{}` {later} follows", chosen.name, later.name))
+                .tensor("head")
+                .expected("the last linear layer")
+                .fix(format!("give the features that enter `{}`, or name the layer: FILE#LAYER", later.name)))
+        }
+    }
+}
+
 fn ambiguous(candidates: &[&TensorInfo]) -> Error {
     let candidates: Vec<TensorInfo> = candidates.iter().map(|tensor| (*tensor).clone()).collect();
     Error::new(ErrorKind::Ambiguous, listed(&candidates))
@@ -129,12 +154,19 @@ fn is_called(layer: &str, known: &str) -> bool {
     layer.strip_suffix(known).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-fn bias_of<'a>(tensors: &'a [TensorInfo], weight: &str) -> Option<&'a TensorInfo> {
-    let name = match weight {
-        "W" | "w" => "b".to_owned(),
-        _ => format!("{}bias", weight.strip_suffix("weight")?),
+/// The bias that belongs to a weight by name; `None` where there is none.
+fn bias_of<'a>(tensors: &'a [TensorInfo], weight: &str) -> Result<Option<&'a TensorInfo>> {
+    let name = match (weight, weight.strip_suffix("weight")) {
+        ("W" | "w", _) => "b".to_owned(),
+        (_, Some(stem)) => format!("{stem}bias"),
+        (_, None) => return Ok(None),
     };
-    tensors.iter().find(|tensor| tensor.name == name && tensor.is_vector())
+    match tensors.iter().find(|tensor| tensor.name == name) {
+        Some(bias) if !bias.is_vector() => {
+            Err(Error::new(ErrorKind::Shape, bias.to_string()).tensor(name).expected("a bias [C]"))
+        }
+        found => Ok(found),
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +206,14 @@ mod tests {
         let convolution: &[(&str, &[usize])] = &[("c.weight", &[64, 3, 3, 3]), ("classifier.weight", &[10, 64, 1, 1])];
         assert_eq!(found(convolution, None).unwrap(), "classifier.weight");
         assert_eq!(found(&[("bn.weight", &[64])], None).unwrap_err().kind(), ErrorKind::Missing);
-        assert_eq!(bias_of(&tensors(&[("fc.bias", &[10])]), "fc.weight").unwrap().name, "fc.bias");
+        let named = tensors(&[("fc.bias", &[10]), ("x.bias", &[4, 4])]);
+        assert_eq!(bias_of(&named, "fc.weight").unwrap().unwrap().name, "fc.bias");
+        assert_eq!(bias_of(&named, "head.weight").unwrap(), None);
+        assert!(bias_of(&named, "x.weight").is_err());
+        let stack: &[(&str, &[usize])] = &[("fc.0.weight", &[16, 8]), ("fc.2.weight", &[4, 16])];
+        assert_eq!(found(stack, Some(8)).unwrap_err().kind(), ErrorKind::Ambiguous);
+        let normalised: &[(&str, &[usize])] =
+            &[("fc.parametrizations.weight.original0", &[4, 1]), ("fc.parametrizations.weight.original1", &[4, 8])];
+        assert_eq!(found(normalised, Some(8)).unwrap_err().kind(), ErrorKind::Missing);
     }
 }

@@ -21,7 +21,7 @@ mod torch;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ impl Format {
             Some(Self::Npz)
         } else if start.get(8) == Some(&b'{') {
             Some(Self::Safetensors)
-        } else if start.first().is_some_and(|byte| byte.is_ascii_graphic()) && start.is_ascii() {
+        } else if is_text(start) {
             Some(Self::Csv)
         } else {
             None
@@ -111,6 +111,16 @@ impl fmt::Display for Format {
             Self::Torch => "PyTorch",
         })
     }
+}
+
+/// Text: UTF-8 up to a character that the end may have cut, without control characters.
+fn is_text(start: &[u8]) -> bool {
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or(""),
+        Err(_) => return false,
+    };
+    !text.is_empty() && !text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
 }
 
 /// A file, and which of its tensors or columns is meant: `path` or `path#name`.
@@ -135,6 +145,15 @@ impl Location {
 
     fn is_stdin(&self) -> bool {
         self.path == Path::new("-")
+    }
+
+    /// Whether this can be read only once, from front to end: standard input, a pipe, a device.
+    fn is_stream(&self) -> bool {
+        self.is_stdin() || std::fs::metadata(&self.path).is_ok_and(|file| !file.is_file() && !file.is_dir())
+    }
+
+    fn open_stream(&self) -> Result<Box<dyn Read + Send>> {
+        Ok(if self.is_stdin() { Box::new(io::stdin()) } else { Box::new(open(&self.path)?) })
     }
 }
 
@@ -192,9 +211,11 @@ pub fn expand(inputs: &[String]) -> Result<Vec<Location>> {
 #[derive(Debug, Clone)]
 pub struct Dataset {
     files: Vec<Location>,
-    labels: Option<Arc<Vec<i64>>>,
-    /// Standard input, copied to a temporary file where it has to be read more than once.
-    spooled: Option<Arc<tempfile::NamedTempFile>>,
+    labels: Option<(String, Arc<Vec<i64>>)>,
+    /// Whether labels beside the features are read.
+    wants_labels: bool,
+    /// Streams, copied to temporary files where they have to be read more than once.
+    spooled: Vec<Arc<tempfile::NamedTempFile>>,
 }
 
 impl Dataset {
@@ -207,7 +228,10 @@ impl Dataset {
         if files.is_empty() {
             return Err(Error::new(ErrorKind::Missing, "no feature files"));
         }
-        Ok(Self { files, labels: None, spooled: None })
+        if files.iter().filter(|file| file.is_stdin()).count() > 1 {
+            return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
+        }
+        Ok(Self { files, labels: None, wants_labels: true, spooled: Vec::new() })
     }
 
     /// Takes the labels `[N]` from a file of their own.
@@ -215,19 +239,25 @@ impl Dataset {
     /// # Errors
     /// Those of reading, and [`ErrorKind::Malformed`] for labels that are not whole numbers.
     pub fn with_labels(mut self, file: &str) -> Result<Self> {
-        self.labels = Some(Arc::new(read_labels(&Location::parse(file))?));
+        self.labels = Some((file.to_owned(), Arc::new(read_labels(&Location::parse(file))?)));
         Ok(self)
     }
 
-    /// Copies standard input to a temporary file, so that the data can be read more than once.
+    /// Leaves labels beside the features unread: whatever they are, they do not matter.
+    pub fn without_labels(mut self) -> Self {
+        self.wants_labels = false;
+        self
+    }
+
+    /// Copies standard input and pipes to temporary files, so that the data can be read more than once.
     ///
     /// # Errors
     /// Those of reading and of writing the copy.
     pub fn rereadable(mut self) -> Result<Self> {
-        if let Some(stdin) = self.files.iter_mut().find(|file| file.is_stdin()) {
-            let spooled = spool(&mut io::stdin().lock())?;
-            stdin.path = spooled.path().to_path_buf();
-            self.spooled = Some(Arc::new(spooled));
+        for stream in self.files.iter_mut().filter(|file| file.is_stream()) {
+            let spooled = spool(&mut stream.open_stream()?)?;
+            stream.path = spooled.path().to_path_buf();
+            self.spooled.push(Arc::new(spooled));
         }
         Ok(self)
     }
@@ -242,8 +272,15 @@ impl Dataset {
     /// # Errors
     /// Those of the first file: missing, malformed, without features, ambiguous.
     pub fn open(&self) -> Result<Box<dyn FeatureSource>> {
-        let mut source =
-            Chain { units: 0, current: None, files: self.files.clone(), next: 0, row: 0, labels: self.labels.clone() };
+        let mut source = Chain {
+            units: 0,
+            current: None,
+            files: self.files.clone(),
+            next: 0,
+            row: 0,
+            labels: self.labels.clone(),
+            wants_labels: self.wants_labels,
+        };
         source.advance()?;
         Ok(Box::new(source))
     }
@@ -257,7 +294,8 @@ struct Chain {
     next: usize,
     /// Rows read so far over all files.
     row: usize,
-    labels: Option<Arc<Vec<i64>>>,
+    labels: Option<(String, Arc<Vec<i64>>)>,
+    wants_labels: bool,
 }
 
 impl Chain {
@@ -266,7 +304,7 @@ impl Chain {
             self.current = None;
             return Ok(false);
         };
-        let source = open_features(file).map_err(|error| error.file(file))?;
+        let source = open_features(file, self.wants_labels).map_err(|error| error.file(file))?;
         if self.next > 0 && source.units() != self.units {
             return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", source.units()))
                 .file(file)
@@ -280,8 +318,9 @@ impl Chain {
     }
 
     fn label_count(&self, found: String) -> Error {
-        let labels = self.labels.as_ref().map_or(0, |labels| labels.len());
+        let (file, labels) = self.labels.as_ref().map_or(("", 0), |(file, labels)| (file, labels.len()));
         Error::new(ErrorKind::Shape, format!("{labels} labels"))
+            .file(file)
             .tensor("labels")
             .expected(format!("one for each row of features, {found}"))
     }
@@ -308,7 +347,7 @@ impl FeatureSource for Chain {
             }
             block.origin = Arc::clone(origin);
             let end = self.row + block.rows();
-            if let Some(labels) = &self.labels {
+            if let Some((_, labels)) = &self.labels {
                 let Some(labels) = labels.get(self.row..end) else {
                     return Err(self.label_count(format!("at least {end}")));
                 };
@@ -317,7 +356,7 @@ impl FeatureSource for Chain {
             self.row = end;
             return Ok(());
         }
-        if self.labels.as_ref().is_some_and(|labels| labels.len() != self.row) {
+        if self.labels.as_ref().is_some_and(|(_, labels)| labels.len() != self.row) {
             return Err(self.label_count(self.row.to_string()));
         }
         block.features.clear();
@@ -326,34 +365,47 @@ impl FeatureSource for Chain {
     }
 }
 
-fn open_features(file: &Location) -> Result<Box<dyn FeatureSource>> {
-    if file.is_stdin() {
-        return open_stdin(file);
+fn open_features(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> {
+    if file.is_stream() {
+        return open_stream(file, labels);
     }
     match format_of(&file.path)? {
-        Format::Csv => csv::open(&file.path, file.name.as_deref()),
+        Format::Csv => csv::open(&file.path, file.name.as_deref(), labels),
         #[cfg(feature = "columns")]
-        format @ (Format::Parquet | Format::ArrowIpc) => columns::open(&file.path, format, file.name.as_deref()),
-        format => TensorSource::open(open_tensors(&file.path, format)?, file.name.as_deref()),
+        format @ (Format::Parquet | Format::ArrowIpc) => {
+            columns::open(&file.path, format, file.name.as_deref(), labels)
+        }
+        format => TensorSource::open(open_tensors(&file.path, format)?, file.name.as_deref(), labels),
     }
 }
 
 /// npy and CSV are read as they come; other formats need their end first and are copied to a temporary file.
-fn open_stdin(file: &Location) -> Result<Box<dyn FeatureSource>> {
-    let mut input = BufReader::new(io::stdin());
-    let start = input.fill_buf().map_err(|error| Error::io("standard input", error))?;
-    match Format::of_magic(start) {
+fn open_stream(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> {
+    let mut input = file.open_stream()?;
+    let start = peek(&mut input, 64)?;
+    let format = Format::of_magic(&start);
+    let mut input: Box<dyn Read + Send> = Box::new(Cursor::new(start).chain(input));
+    match format {
         Some(Format::Npy) => {
+            let input = BufReader::with_capacity(1 << 18, input);
             Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, next: 0, _keep: None }))
         }
-        Some(Format::Csv) => csv::from_reader(Box::new(input), b',', file.name.as_deref()),
+        Some(Format::Csv) => csv::from_reader(input, file.name.as_deref(), labels),
         Some(_) => {
             let spooled = spool(&mut input)?;
             let location = Location { path: spooled.path().to_path_buf(), name: file.name.clone() };
-            Ok(Box::new(Spooled { source: open_features(&location)?, _file: spooled }))
+            let source = open_features(&location, labels).map_err(|error| error.renamed(file))?;
+            Ok(Box::new(Spooled { source, _file: spooled }))
         }
         None => Err(unknown_format()),
     }
+}
+
+/// The first bytes of a stream, at most `count`; a pipe may hand them out one by one.
+fn peek(input: &mut dyn Read, count: u64) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    input.take(count).read_to_end(&mut start).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+    Ok(start)
 }
 
 /// Keeps the temporary copy alive while it is read.
@@ -375,13 +427,17 @@ impl FeatureSource for Spooled {
 }
 
 fn spool(input: &mut dyn Read) -> Result<tempfile::NamedTempFile> {
-    let mut attempt = || -> io::Result<tempfile::NamedTempFile> {
-        let mut file = tempfile::NamedTempFile::new()?;
-        io::copy(input, &mut file)?;
-        file.rewind()?;
-        Ok(file)
+    let copying = |error: io::Error| match error.kind() {
+        // What the input itself says of its bytes.
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            Error::new(ErrorKind::Malformed, format!("corrupt compressed data ({error})"))
+        }
+        _ => Error::new(ErrorKind::Io, format!("a temporary copy of it cannot be made: {error}")),
     };
-    attempt().map_err(|error| Error::io("a temporary copy of the input", error))
+    let mut file = tempfile::NamedTempFile::new().map_err(copying)?;
+    io::copy(input, file.as_file_mut()).map_err(copying)?;
+    file.as_file_mut().rewind().map_err(copying)?;
+    Ok(file)
 }
 
 fn unknown_format() -> Error {
@@ -391,6 +447,10 @@ fn unknown_format() -> Error {
 }
 
 fn format_of(path: &Path) -> Result<Format> {
+    if path == Path::new("-") {
+        return Err(Error::new(ErrorKind::Unsupported, "standard input")
+            .expected("a file; only features are read from standard input"));
+    }
     let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
     if metadata.is_dir() {
         return Err(Error::new(ErrorKind::Unsupported, "a directory").file(path.display()).expected("a file"));
@@ -441,27 +501,26 @@ struct TensorSource {
 }
 
 impl TensorSource {
-    fn open(file: Box<dyn TensorFile>, name: Option<&str>) -> Result<Box<dyn FeatureSource>> {
+    fn open(file: Box<dyn TensorFile>, name: Option<&str>, labels: bool) -> Result<Box<dyn FeatureSource>> {
         let tensors = file.tensors();
         let features = choose(tensors, name, &FEATURE_NAMES, "features", |tensor| {
-            tensor.dtype.is_float() && tensor.matrix().is_some()
+            tensor.dtype.is_float() && tensor.matrix().is_some() && !tensor.name.ends_with("weight")
         })?;
         let rows = file.open(features)?;
         // The tensor was asked for by name, but labels are only a courtesy of the same file: a mismatch is an error.
         let labels = tensors
             .iter()
-            .filter(|tensor| tensor.dtype.is_integer() && tensor.shape.len() == 1)
+            .filter(|tensor| labels && tensor.dtype.is_integer() && tensor.shape.len() == 1)
             .find(|tensor| LABEL_NAMES.iter().any(|name| tensor.name == *name));
         let labels = match labels {
             None => None,
             Some(tensor) => {
-                let labels = file.open(tensor)?.all_i64().map_err(|error| error.tensor(&tensor.name))?;
-                if labels.len() != rows.rows() {
-                    return Err(Error::new(ErrorKind::Shape, format!("[{}]", labels.len()))
+                if tensor.shape[0] != rows.rows() {
+                    return Err(Error::new(ErrorKind::Shape, tensor.to_string())
                         .tensor(&tensor.name)
                         .expected(format!("[{}], one for each row of `{}`", rows.rows(), features.name)));
                 }
-                Some(labels)
+                Some(file.open(tensor)?.all_i64().map_err(|error| error.tensor(&tensor.name))?)
             }
         };
         Ok(Box::new(Self { rows, labels, next: 0, _keep: Some(file) }))
@@ -502,8 +561,10 @@ fn choose<'a>(
             Error::new(ErrorKind::Missing, listed(tensors)).tensor(name).expected("a tensor of that name")
         });
     }
-    // A file of one unnamed array has nothing to choose from; its own error says what is wrong with it.
-    if let [only] = tensors {
+    // An npy file has nothing to choose from; its own error says what is wrong with it.
+    if let [only] = tensors
+        && only.name.is_empty()
+    {
         return Ok(only);
     }
     if let Some(tensor) = defaults.iter().find_map(|name| tensors.iter().find(|tensor| tensor.name == *name)) {
@@ -528,7 +589,11 @@ fn listed(tensors: &[TensorInfo]) -> String {
     if tensors.is_empty() {
         return "no tensors".into();
     }
-    let shown: Vec<String> = tensors.iter().take(10).map(|tensor| format!("`{}` {tensor}", tensor.name)).collect();
+    let shown: Vec<String> = tensors
+        .iter()
+        .take(10)
+        .map(|tensor| if tensor.name.is_empty() { tensor.to_string() } else { format!("`{}` {tensor}", tensor.name) })
+        .collect();
     let more = tensors.len().saturating_sub(10);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", shown.join(", "))

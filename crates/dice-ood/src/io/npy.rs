@@ -67,6 +67,8 @@ impl Header {
     pub(super) fn rows_of_stream(&self, mut input: Box<dyn Read + Send>) -> Result<Rows> {
         if self.column_major() {
             let copy = super::spool(&mut input)?.into_file();
+            let length = copy.metadata().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?.len();
+            self.check_length(length)?;
             return Rows::new(&self.tensor, Bytes::ColumnMajor(copy, 0), self.big_endian);
         }
         Rows::new(&self.tensor, Bytes::RowMajor(input), self.big_endian)
@@ -77,16 +79,17 @@ impl Header {
         self.fortran && self.tensor.shape.len() > 1
     }
 
-    fn check_length(&self, found: u64) -> Result<()> {
+    /// Whether the data are as long as the header claims: no shorter, and no longer.
+    pub(super) fn check_length(&self, found: u64) -> Result<()> {
         let claimed = self.tensor.byte_len().and_then(|bytes| u64::try_from(bytes).ok());
-        if claimed.is_some_and(|claimed| claimed <= found) {
+        if self.tensor.dtype == DType::Other || claimed == Some(found) {
             return Ok(());
         }
         let claimed = claimed.map_or("more than fits memory".into(), |claimed| format!("{claimed} bytes"));
         Err(Error::new(ErrorKind::Malformed, format!("{found} bytes"))
             .tensor("array")
             .expected(format!("{} ({claimed})", self.tensor))
-            .fix("the file is truncated or its header is corrupt: write it again"))
+            .fix("the file is truncated, or holds more than one array, or its header is corrupt: write it again"))
     }
 
     /// Reads a header and leaves `input` at the first element.

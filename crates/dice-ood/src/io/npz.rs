@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
-use zip::{CompressionMethod, ZipArchive};
+use rawzip::{CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive};
 
 use super::npy::Header;
 use super::tensor::{Rows, TensorFile, TensorInfo};
@@ -26,36 +26,50 @@ struct Entry {
 }
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
-    let malformed = |error: zip::result::ZipError| {
+    let malformed = |error: rawzip::Error| {
         Error::new(ErrorKind::Malformed, error.to_string())
             .expected("an npz file (a zip archive of npy files)")
             .fix("is the file complete?")
     };
-    let mut archive = ZipArchive::new(BufReader::new(super::open(path)?)).map_err(malformed)?;
+    let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+    let archive = ZipArchive::from_file(super::open(path)?, &mut buffer).map_err(malformed)?;
     let mut file = NpzFile { path: path.to_path_buf(), tensors: Vec::new(), entries: Vec::new() };
-    for index in 0..archive.len() {
-        let zipped = archive.by_index_raw(index).map_err(malformed)?;
-        let Some(name) = zipped.name().map_err(malformed)?.strip_suffix(".npy").map(str::to_owned) else { continue };
-        let deflated = match zipped.compression() {
-            CompressionMethod::Stored => false,
-            CompressionMethod::Deflated => true,
+    let mut entries = archive.entries(&mut buffer);
+    let mut found = 0;
+    while let Some(zipped) = entries.next_entry().map_err(malformed)? {
+        found += 1;
+        let path_in_archive = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
+        let Some(name) = path_in_archive.strip_suffix(".npy").map(str::to_owned) else { continue };
+        let deflated = match zipped.compression_method() {
+            CompressionMethod::STORE => false,
+            CompressionMethod::DEFLATE => true,
             other => {
-                return Err(Error::new(ErrorKind::Unsupported, format!("{other} compression"))
+                return Err(Error::new(ErrorKind::Unsupported, format!("compression method {}", other.as_u16()))
                     .tensor(name)
                     .expected("stored or deflated entries, as numpy.savez and savez_compressed write"));
             }
         };
-        if zipped.encrypted() {
+        if zipped.flags().is_encrypted() {
             return Err(Error::new(ErrorKind::Unsupported, "an encrypted entry").tensor(name));
         }
-        let Some(start) = zipped.data_start() else {
-            return Err(Error::new(ErrorKind::Malformed, "an entry without data").tensor(name));
+        let (start, end) = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
+        let entry = Entry {
+            start,
+            compressed: end.saturating_sub(start),
+            size: zipped.uncompressed_size_hint(),
+            crc: zipped.crc32(),
+            deflated,
         };
-        let entry =
-            Entry { start, compressed: zipped.compressed_size(), size: zipped.size(), crc: zipped.crc32(), deflated };
-        let header = Header::read(&mut entry.open(path)?).map_err(|error| error.tensor(&name))?;
+        let mut input = entry.open(path)?;
+        let header = Header::read(&mut input).map_err(|error| error.tensor(&name))?;
+        header.check_length(input.left).map_err(|error| error.tensor(&name))?;
         file.tensors.push(TensorInfo { name, ..header.tensor });
         file.entries.push(entry);
+    }
+    if found != archive.entries_hint() {
+        return Err(Error::new(ErrorKind::Malformed, format!("{found} entries"))
+            .expected(format!("{} entries, as the archive says", archive.entries_hint()))
+            .fix("is the file complete?"));
     }
     Ok(Box::new(file))
 }
@@ -69,18 +83,18 @@ impl TensorFile for NpzFile {
         let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
         let mut input = self.entries[place].open(&self.path)?;
         let header = Header::read(&mut input)?;
-        header.rows_of_stream(input).map_err(|error| error.tensor(&tensor.name))
+        header.rows_of_stream(Box::new(input)).map_err(|error| error.tensor(&tensor.name))
     }
 }
 
 impl Entry {
-    fn open(&self, path: &Path) -> Result<Box<dyn Read + Send>> {
+    fn open(&self, path: &Path) -> Result<Checked> {
         let mut file = super::open(path)?;
         file.seek(SeekFrom::Start(self.start)).map_err(|error| Error::io(path, error))?;
         let raw = BufReader::with_capacity(1 << 18, file.take(self.compressed));
         let inner: Box<dyn Read + Send> =
             if self.deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
-        Ok(Box::new(Checked { inner, left: self.size, expected: self.crc, crc: flate2::Crc::new() }))
+        Ok(Checked { inner, left: self.size, expected: self.crc, crc: flate2::Crc::new() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writing: files that appear whole or not at all, and the formats of scores.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,9 +12,13 @@ use crate::calibration::Decision;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file that is written beside its destination and renamed onto it when complete; dropped before that, it vanishes.
+///
+/// A symbolic link is followed. What is no regular file (a device, a pipe) is written to as it is.
 pub struct AtomicFile {
     destination: PathBuf,
-    file: BufWriter<tempfile::NamedTempFile>,
+    file: BufWriter<File>,
+    /// The temporary name; `None` where the destination is written to directly.
+    temporary: Option<tempfile::TempPath>,
 }
 
 impl AtomicFile {
@@ -22,12 +27,22 @@ impl AtomicFile {
     /// # Errors
     /// [`ErrorKind::Io`] where its directory cannot be written to, or `destination` is a directory.
     pub fn create(destination: &Path) -> Result<Self> {
-        if destination.is_dir() {
+        let located = |error: io::Error| Error::io(destination, error);
+        let existing = std::fs::metadata(destination).ok();
+        if existing.as_ref().is_some_and(std::fs::Metadata::is_dir) {
             return Err(Error::new(ErrorKind::Io, "a directory")
                 .file(destination.display())
                 .expected("a file to write"));
         }
-        let directory = match destination.parent() {
+        if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
+            let file = File::options().write(true).open(destination).map_err(located)?;
+            return Ok(Self { destination: destination.to_path_buf(), file: BufWriter::new(file), temporary: None });
+        }
+        let target = match existing {
+            Some(_) => destination.canonicalize().map_err(located)?,
+            None => destination.to_path_buf(),
+        };
+        let directory = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
@@ -36,8 +51,10 @@ impl AtomicFile {
         // The rights that any new file gets, not the private ones of temporary files.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(directory).map_err(|error| Error::io(destination, error))?;
-        Ok(Self { destination: destination.to_path_buf(), file: BufWriter::with_capacity(1 << 16, file) })
+        // Only the kind of an error is kept: its text would name the temporary file.
+        let created = builder.tempfile_in(directory).map_err(|error| located(error.kind().into()))?;
+        let (file, temporary) = created.into_parts();
+        Ok(Self { destination: target, file: BufWriter::with_capacity(1 << 16, file), temporary: Some(temporary) })
     }
 
     /// Makes the file durable and gives it its name.
@@ -45,16 +62,22 @@ impl AtomicFile {
     /// # Errors
     /// [`ErrorKind::Io`], for instance for a full disk; nothing is left behind then.
     pub fn commit(self) -> Result<()> {
-        let Self { destination, file } = self;
+        let Self { destination, file, temporary } = self;
         let located = |error: io::Error| Error::io(&destination, error);
         let file = file.into_inner().map_err(|error| located(error.into_error()))?;
-        file.as_file().sync_all().map_err(located)?;
-        file.persist(&destination).map_err(|error| located(error.error))?;
-        Ok(())
+        let Some(temporary) = temporary else { return Ok(()) };
+        file.sync_all().map_err(located)?;
+        temporary.persist(&destination).map_err(|error| located(error.error))
     }
 
     fn located(&self, error: io::Error) -> Error {
         Error::io(&self.destination, error)
+    }
+
+    /// Where the file will be.
+    #[cfg(feature = "columns")]
+    pub(super) fn destination(&self) -> &Path {
+        &self.destination
     }
 }
 

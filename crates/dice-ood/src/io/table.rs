@@ -25,8 +25,9 @@ pub(super) enum Kind {
 }
 
 impl Roles {
-    /// Assigns roles to `columns`; `name` is the features column where the user named one.
-    pub(super) fn assign(columns: &[(String, Kind)], name: Option<&str>) -> Result<Self> {
+    /// Assigns roles to `columns`; `name` is the features column where the user named one. A column of labels is never
+    /// taken for a feature, but is read only where `labels` are wanted.
+    pub(super) fn assign(columns: &[(String, Kind)], name: Option<&str>, labels: bool) -> Result<Self> {
         let called = |names: &[&str]| {
             columns.iter().position(|(column, kind)| {
                 names.iter().any(|name| column.eq_ignore_ascii_case(name)) && matches!(kind, Kind::Number | Kind::Text)
@@ -62,6 +63,7 @@ impl Roles {
         if roles.features.is_empty() {
             return Err(missing(columns, "features"));
         }
+        roles.label = roles.label.filter(|_| labels);
         Ok(roles)
     }
 }
@@ -99,7 +101,7 @@ mod tests {
 
     fn assign(columns: &[(&str, Kind)], name: Option<&str>) -> Result<Roles> {
         let columns: Vec<(String, Kind)> = columns.iter().map(|(name, kind)| ((*name).into(), *kind)).collect();
-        Roles::assign(&columns, name)
+        Roles::assign(&columns, name, true)
     }
 
     #[test]

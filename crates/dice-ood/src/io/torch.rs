@@ -37,7 +37,16 @@ impl TensorFile for TorchFile {
     }
 
     fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
+        /// Values in the largest head we believe in: a million classes of 512 units.
+        const LARGEST: usize = 1 << 29;
         let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
+        if tensor.shape.iter().try_fold(1usize, |all, extent| all.checked_mul(*extent)).is_none_or(|all| all > LARGEST)
+        {
+            return Err(Error::new(ErrorKind::Unsupported, tensor.to_string())
+                .tensor(&tensor.name)
+                .expected(format!("at most {LARGEST} values"))
+                .fix("a checkpoint is for heads: save features as npy or safetensors"));
+        }
         let bytes = guarded(|| self.handles[place].read().map_err(|error| error.to_string()))
             .map_err(|error| error.tensor(&tensor.name))?;
         Rows::new(tensor, Bytes::RowMajor(Box::new(Cursor::new(bytes))), cfg!(target_endian = "big"))
