@@ -143,17 +143,20 @@ struct ParquetWindows {
     reader: Option<ParquetRecordBatchReader>,
 }
 
-/// Columns that are read together.
-const COLUMN_GROUP: usize = 160;
-/// Values in a window of several groups: 64 MiB of f32.
-const WINDOW_VALUES: usize = 1 << 24;
+/// Columns that are read together, where there are more than fit at once.
+const COLUMN_GROUP: usize = 64;
+/// Columns that are read at once without windows: about 200 MB of pages and dictionaries.
+const FEW_COLUMNS: usize = 3 * COLUMN_GROUP;
+/// Values in a window of several groups: 32 MiB of f32.
+const WINDOW_VALUES: usize = 1 << 23;
 
 impl ParquetWindows {
     fn new(file: File, metadata: ArrowReaderMetadata, mut columns: Vec<usize>) -> Self {
         columns.sort_unstable();
         let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
         let window = (WINDOW_VALUES / columns.len().max(1)).max(BATCH_ROWS);
-        let groups = columns.chunks(COLUMN_GROUP).map(<[usize]>::to_vec).collect();
+        let together = if columns.len() <= FEW_COLUMNS { FEW_COLUMNS } else { COLUMN_GROUP };
+        let groups = columns.chunks(together).map(<[usize]>::to_vec).collect();
         Self { file, metadata, groups, rows, next: 0, window, reader: None }
     }
 
@@ -587,7 +590,7 @@ mod tests {
 
     #[test]
     fn windows_and_groups_of_columns_make_the_same_rows() {
-        let (rows, columns) = (103, 2 * COLUMN_GROUP + 7);
+        let (rows, columns) = (103, FEW_COLUMNS + 7);
         let value = |row: usize, column: usize| (row * columns + column) as f32;
         let batch = RecordBatch::try_from_iter((0..columns).map(|column| {
             let values: Float32Array = (0..rows).map(|row| Some(value(row, column))).collect();
