@@ -1,9 +1,10 @@
 # The targets that people and CI use alike.
-.PHONY: help check format lint test docs audit demo
+.PHONY: help check format lint test docs audit demo bench
 
 help:
 	@echo "make check   everything CI runs"
 	@echo "make format | lint | test | docs | audit | demo"
+	@echo "make bench   scoring throughput (RAYON_NUM_THREADS sets threads)"
 
 check: format lint docs audit test demo
 
@@ -31,3 +32,6 @@ audit:
 
 demo:
 	cargo run --release --locked -p dice-cli -- demo
+
+bench:
+	cargo bench --locked -p dice-ood

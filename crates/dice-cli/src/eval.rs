@@ -69,12 +69,18 @@ pub(crate) struct Eval {
 }
 
 const EXAMPLES: &str = "Examples:
-  dice eval detector.safetensors --id test.safetensors --ood svhn=svhn.safetensors --ood textures=dtd.npy
-  dice eval detector.safetensors --id test.npy --ood svhn=svhn.npy -d energy -d msp -d 'dice(0.9) | energy' --format latex
+  dice eval detector.safetensors --id test.safetensors --ood svhn=svhn.npy --ood textures=dtd.npy
+  dice eval detector.safetensors --id test.npy --ood svhn=svhn.npy \\
+      -d energy -d msp -d 'dice(0.9) | energy' -o table.tex
   dice eval --scores --id id_scores.npy --ood svhn=svhn_scores.csv#score
 
-Conventions: fpr_at_tpr is ID positive (DICE, ReAct, ASH papers); fpr_at_tpr_ood_positive is OpenOOD v1.5's; aupr is
-average precision, aupr_trapezoid OpenOOD's area; official_* are the DICE authors' util/metrics.py. Intervals are 95 %.";
+Conventions of the names in --all-metrics, csv and json:
+  fpr_at_tpr               OOD accepted when 95 % of ID is (ID positive: DICE, ReAct, ASH papers)
+  fpr_at_tpr_ood_positive  ID rejected when 95 % of OOD is (OOD positive: OpenOOD v1.5)
+  aupr_in, aupr_out        average precision; aupr_*_trapezoid is OpenOOD's area
+  official_*               what the DICE authors' util/metrics.py prints
+  ccr_at_fpr_1, _10        correctly classified ID above the threshold of 1 %, 10 % FPR
+Intervals are 95 % bootstrap percentiles.";
 
 fn parse_set(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {

@@ -70,14 +70,18 @@ fn file_to_write(text: &str) -> std::result::Result<PathBuf, String> {
 
 const EXAMPLES: &str = "Examples:
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
-  dice fit --features train/*.npy --labels y.npy --head head.npz --detector 'react(0.9) | dice(0.7) | energy' \\
-           --detector energy --calibration val.npy --tpr 0.99 -o detector.safetensors
-  dice fit --statistics mean.npy --head model.pth --calibration val.npy -o detector.safetensors
+  dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
+      -d 'react(0.9) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
+  dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors
 
-Detectors: [react(0.9) |] [dice(0.9) |] energy. Shaping: react(QUANTILE) react(c=VALUE). Sparsity: dice(P)
-dice(P, preset=paper|official|openood|pytorch-ood) dice(P, contribution=absolute|absolute-mean) dice(P, scope=per-class)
-weight-drop(P) unit-drop(P) weight-prune(P) unit-prune(P), P the fraction dropped. Score: energy msp max-logit,
-energy(temperature=T) msp(temperature=T).";
+Detectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.9) | dice(0.9) | energy'.
+  shaping   react(Q): clip at that quantile of all training activations; react(c=VALUE)
+  sparsity  dice(P): keep the largest contributions; P is the fraction of weights dropped
+            dice(P, preset=paper|official|openood|pytorch-ood): paper keeps exactly the top
+              (1-P) C D; the others copy a peer's percentile and arithmetic
+            dice(P, contribution=absolute|absolute-mean, scope=per-class)
+            weight-drop(P, seed=N) unit-drop(P, seed=N) weight-prune(P) unit-prune(P)
+  score     energy, msp, max-logit, energy(temperature=T), msp(temperature=T)";
 
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
@@ -118,7 +122,7 @@ impl Fit {
             From::Features { training, calibration } => {
                 let source = training.open()?;
                 let head = read_head(&Location::parse(&self.head), Some(source.units()))?;
-                check_widths(&head, source.units(), &training.files()[0].to_string())?;
+                check_widths(&head, source.units(), &training.files()[0].to_string(), &self.head)?;
                 let rows = source.rows();
                 let fitted_on = match calibration {
                     CalibrateOn::HoldOut(hold_out) => hold_out.select(source, false),
@@ -186,7 +190,7 @@ impl Fit {
         context: &Context,
     ) -> Result<Vec<Calibrated>> {
         let files = if self.calibration.is_empty() { &self.features } else { &self.calibration };
-        check_widths(fitted[0].head(), source.units(), &files[0])?;
+        check_widths(fitted[0].head(), source.units(), &files[0], &self.head)?;
         let mut source = Progress::new(source, None, "calibrating", context);
         let scored = Scores::of(&mut source, &fitted.iter().collect::<Vec<_>>(), NonFinite::Reject)?;
         if scored.rows() == 0 {
@@ -319,14 +323,19 @@ pub(crate) fn verdict(salience: &Salience) -> String {
     }
 }
 
-fn check_widths(head: &LinearHead, units: usize, file: &str) -> Result<()> {
+fn check_widths(head: &LinearHead, units: usize, file: &str, head_file: &str) -> Result<()> {
     if head.units() == units {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Shape, format!("[N, {units}]"))
         .file(file)
         .tensor("features")
-        .expected(format!("[N, {}], as the head is [{}, {}]", head.units(), head.classes(), head.units()))
+        .expected(format!(
+            "[N, {}], as the head in {head_file} is [{}, {}]",
+            head.units(),
+            head.classes(),
+            head.units()
+        ))
         .fix("are these the inputs of that very layer?"))
 }
 

@@ -43,14 +43,18 @@ const EXAMPLES: &str = "Examples:
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
   dice inspect detector.safetensors
 
-Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for standard input. FILE#NAME chooses
-a tensor or column; else it is the one named features (or embeddings, penultimate, ...), or the only one that can be.
-Labels are found beside them as labels (or label, targets, y), ids in tables as id (or path, file, ...).
-Heads: .safetensors .npz .pt .pth (pickle is never executed); FILE#LAYER names the layer where it is not fc,
-classifier, head or the like.
+Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for
+standard input. FILE#NAME chooses a tensor or column; else it is the one named features
+(or embeddings, penultimate, ...), or the only one that can be. Labels are found beside
+them as labels (or label, targets, y), ids in tables as id (or path, file, ...).
+Heads: .safetensors .npz .pt .pth (pickle is never executed). FILE#LAYER names the layer
+where it is not fc, classifier, head or the like.
 
-How to get penultimate features in PyTorch: inputs of the last linear layer, for example
-  model.fc.register_forward_hook(lambda m, i, o: rows.append(i[0].cpu())); numpy.save('f.npy', torch.cat(rows))";
+Penultimate features are the inputs of the last linear layer. In PyTorch:
+  rows = []
+  model.fc.register_forward_hook(lambda m, i, o: rows.append(i[0].detach().cpu()))
+  ...  # run the model over the data
+  numpy.save('train.npy', torch.cat(rows).numpy())";
 
 #[derive(Subcommand)]
 enum Command {
