@@ -43,14 +43,14 @@ pub(crate) struct Fit {
     /// In-distribution features for the threshold, not seen in training; better than a part of --features.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "calibration_fraction")]
     pub(crate) calibration: Vec<String>,
-    /// Share of --features to hold out of the fit for the threshold; 0 for none, and no decisions.
+    /// Share of --features to hold out of the fit for the threshold, to the nearest percent; 0 for none, and no decisions.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub(crate) calibration_fraction: f64,
     /// Seed of the hold-out.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Published statistics instead of features: a mean activation [D], or another detector; several are merged.
-    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "features")]
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["features", "calibration_fraction", "seed"])]
     pub(crate) statistics: Vec<String>,
     /// Where to write; an existing directory gets one file for each detector.
     #[arg(long, short, value_name = "FILE", value_parser = file_to_write)]
@@ -88,23 +88,28 @@ impl Fit {
         let named = [&self.features, &self.calibration, &self.statistics];
         let inputs = expand(&named.into_iter().flatten().chain(&self.labels).cloned().collect::<Vec<_>>())?;
         let head = Location::parse(&self.head);
-        refuse_overwrite(&self.output, inputs.iter().chain([&head]).map(|input| input.path.as_path()))?;
+        let outputs = match self.output.is_dir() {
+            true => self.detectors.iter().map(|spec| self.output.join(file_name(spec))).collect(),
+            false => vec![self.output.clone()],
+        };
+        for output in &outputs {
+            refuse_overwrite(output, inputs.iter().chain([&head]).map(|input| input.path.as_path()))?;
+        }
         if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
             return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.detectors[twice]))
                 .tensor("--detector")
                 .expected("different detectors"));
         }
         let artifact = self.fit(context)?;
-        if !self.output.is_dir() {
-            artifact.save(&self.output)?;
-            context.note(format_args!("Wrote {}", self.output.display()));
-            return Ok(());
-        }
-        for detector in &artifact.detectors {
-            let one = Artifact { detectors: vec![detector.clone()], ..artifact.clone() };
-            let path = self.output.join(file_name(detector.detector.spec()));
-            one.save(&path)?;
-            context.note(format_args!("Wrote {}", path.display()));
+        let several = outputs.len() > 1;
+        let detectors = artifact.detectors.clone();
+        let mut part = artifact;
+        for (place, output) in outputs.iter().enumerate() {
+            if several {
+                part.detectors = vec![detectors[place].clone()];
+            }
+            part.save(output)?;
+            context.note(format_args!("Wrote {}", output.display()));
         }
         Ok(())
     }
@@ -220,7 +225,7 @@ impl Fit {
                 record("calibration", self.calibration.join(" "));
             }
             From::Features { calibration: CalibrateOn::HoldOut(_), .. } => {
-                record("calibration", format!("{} of the features, seed {}", self.calibration_fraction, self.seed));
+                record("calibration", format!("{:.2} of the features, seed {}", self.calibration_fraction, self.seed));
             }
             _ => record("calibration", "none".into()),
         }

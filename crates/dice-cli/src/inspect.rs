@@ -92,7 +92,10 @@ fn features(file: &str) -> Result<String> {
         }
         Ok(())
     })?;
-    let values = (rows * units).max(1) as f64;
+    if rows == 0 {
+        return Ok(format!("Features: no rows of {} units.\n", count(units)));
+    }
+    let values = (rows * units - not_finite).max(1) as f64;
     let mut text = format!(
         "Features: {} rows of {} units{}; from {low} to {high}, mean {:.5}, {} % zero, {} % negative.\n",
         count(rows),

@@ -12,6 +12,7 @@ mod score;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use dice_ood::{Error, ErrorKind, Result};
@@ -102,7 +103,12 @@ fn main() -> ExitCode {
     }
     let context = Context { quiet: arguments.quiet };
     // Foreign decoders that panic are caught and reported as errors: their messages would only confuse.
-    std::panic::set_hook(Box::new(|_| {}));
+    static PLACE: Mutex<String> = Mutex::new(String::new());
+    std::panic::set_hook(Box::new(|panic| {
+        if let (Some(place), Ok(mut last)) = (panic.location(), PLACE.lock()) {
+            *last = place.to_string();
+        }
+    }));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(arguments.command, &context)));
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -114,8 +120,9 @@ fn main() -> ExitCode {
         }
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let place = PLACE.lock().map(|place| place.clone()).unwrap_or_default();
             complain(format_args!(
-                "\x1b[1;31merror\x1b[0m: a bug in dice: {}; please report it with the command and its input",
+                "\x1b[1;31merror\x1b[0m: a bug in dice: {} ({place}); please report it with the command and its input",
                 message.unwrap_or("no message")
             ));
             ExitCode::FAILURE

@@ -94,6 +94,9 @@ impl Table {
                         out.push('\\');
                         out.push(c);
                     }
+                    '\\' => out += "\\textbackslash{}",
+                    '^' => out += "\\textasciicircum{}",
+                    '~' => out += "\\textasciitilde{}",
                     '|' => out += "\\textbar{}",
                     '↓' => out += "$\\downarrow$",
                     '↑' => out += "$\\uparrow$",

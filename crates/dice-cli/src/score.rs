@@ -104,6 +104,12 @@ impl Score {
                 .expected("decisions, for --only")
                 .fix("fit it with --calibration"));
         }
+        let scores_alone = self.output.as_ref().and_then(|path| path.extension()).is_some_and(|end| end == "npy");
+        if self.only.is_some() && scores_alone {
+            return Err(Error::new(ErrorKind::Argument, ".npy")
+                .tensor("--only")
+                .expected("a format that says which inputs these are: .csv, .jsonl or .parquet"));
+        }
         let data = dataset(&self.features, None)?.without_labels();
         if let Some(output) = &self.output {
             let inputs = data.files().iter().map(|file| file.path.as_path());

@@ -5,7 +5,7 @@
 //! and `detector.i.calibration` f64 `[n]`. `__metadata__` holds the schema version and a JSON description.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ use crate::statistics::{ActivationHistogram, Statistics};
 /// The version of the layout that this crate writes, and the newest it reads.
 pub const SCHEMA: u32 = 1;
 
+/// More than anyone compares.
+const MOST_DETECTORS: usize = 256;
 const SCHEMA_KEY: &str = "dice_ood_schema";
 const DESCRIPTION_KEY: &str = "dice_ood";
 pub(crate) const STATISTICS_SUM: &str = "statistics.activation_sum";
@@ -76,6 +78,7 @@ pub struct Artifact {
 struct Description {
     library: String,
     rows: u64,
+    published: bool,
     cut_off: Option<u32>,
     detectors: Vec<DetectorDescription>,
     provenance: BTreeMap<String, String>,
@@ -93,10 +96,15 @@ impl Artifact {
     /// Writes the artifact to `path`, atomically.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`].
+    /// [`ErrorKind::Io`]; [`ErrorKind::Argument`] for a detector with a calibration and no threshold, or the reverse.
     pub fn save(&self, path: &Path) -> Result<()> {
         let head = &self.head;
         let (classes, units) = (head.classes(), head.units());
+        if self.detectors.iter().any(|one| one.calibration.is_some() != one.threshold.is_some()) {
+            return Err(Error::new(ErrorKind::Argument, "only one of the two")
+                .tensor("detector")
+                .expected("a calibration and its threshold, or neither"));
+        }
         let mut tensors = vec![
             (
                 "head.weight".into(),
@@ -129,6 +137,7 @@ impl Artifact {
         let description = Description {
             library: env!("CARGO_PKG_VERSION").into(),
             rows: self.statistics.rows(),
+            published: self.statistics.is_published(),
             cut_off: self.statistics.activations().map(ActivationHistogram::cut_off),
             detectors,
             provenance: self.provenance.clone(),
@@ -161,25 +170,50 @@ impl Artifact {
         let units = weight.matrix().map_or(0, |(_, units)| units);
         let head = Arc::new(LinearHead::from_rows(rows.all_f32()?, bias.all_f32()?, units)?);
         let statistics = statistics_of(&file, &description)?;
+        if statistics.units() != head.units() {
+            return Err(Error::new(ErrorKind::Malformed, format!("[{}]", statistics.units()))
+                .tensor(STATISTICS_SUM)
+                .expected(format!("[{}], one for each unit of the head", head.units())));
+        }
+        // Every detector is packed when it is made: a small description must not ask for many.
+        let specs: HashSet<&str> = description.detectors.iter().map(|detector| detector.spec.as_str()).collect();
+        if description.detectors.len() > MOST_DETECTORS || specs.len() != description.detectors.len() {
+            return Err(Error::new(ErrorKind::Malformed, format!("{} detectors", description.detectors.len()))
+                .expected(format!("at most {MOST_DETECTORS}, all different")));
+        }
         let mut detectors = Vec::new();
         for (index, described) in description.detectors.iter().enumerate() {
-            let spec: Spec = described.spec.parse()?;
+            let spec: Spec =
+                described.spec.parse().map_err(|error: Error| Error::new(ErrorKind::Malformed, error.to_string()))?;
             let name = format!("detector.{index}.mask");
-            let mask = if file.has(&name) {
-                let kept = file.expect(&name, DType::U8)?.1.all_i64()?;
-                let kept = kept.into_iter().map(|kept| kept != 0).collect();
-                let kept = Array2::from_shape_vec((head.classes(), head.units()), kept).map_err(|_| {
-                    Error::new(ErrorKind::Malformed, "another shape").tensor(&name).expected(format!(
-                        "[{}, {}], as the head",
-                        head.classes(),
-                        head.units()
-                    ))
-                })?;
-                Some(Mask::new(kept))
-            } else {
-                None
+            let mask =
+                if file.has(&name) {
+                    let (info, mut kept) = file.expect(&name, DType::U8)?;
+                    if info.shape != [head.classes(), head.units()] {
+                        return Err(Error::new(ErrorKind::Malformed, info.to_string())
+                            .tensor(&name)
+                            .expected(format!("[{}, {}], as the head", head.classes(), head.units())));
+                    }
+                    let kept = kept.all_i64()?;
+                    let kept = kept.into_iter().map(|kept| kept != 0).collect();
+                    let kept = Array2::from_shape_vec((head.classes(), head.units()), kept).map_err(|_| {
+                        Error::new(ErrorKind::Malformed, "another shape").tensor(&name).expected(format!(
+                            "[{}, {}], as the head",
+                            head.classes(),
+                            head.units()
+                        ))
+                    })?;
+                    Some(Mask::new(kept))
+                } else {
+                    None
+                };
+            let other_clip = match spec.shaping {
+                crate::Shaping::React(crate::Clip::Value(value)) => described.clip != Some(value),
+                _ => described.clip.is_some_and(|clip| !clip.is_finite()),
             };
-            let contradicts = mask.is_none() != (spec.sparsity == crate::Sparsity::Dense)
+            let contradicts = other_clip
+                || mask.as_ref().is_some_and(|mask| mask.count() == 0)
+                || mask.is_none() != (spec.sparsity == crate::Sparsity::Dense)
                 || described.clip.is_none() != (spec.shaping == crate::Shaping::None);
             if contradicts {
                 return Err(Error::new(ErrorKind::Malformed, format!("a state that does not belong to `{spec}`")));
@@ -216,30 +250,11 @@ impl Artifact {
     }
 }
 
-/// Reads the statistics that an artifact carries, or that [`write_statistics`] wrote.
+/// Reads the statistics that an artifact carries.
 pub(crate) fn read_statistics(path: &Path) -> Result<Statistics> {
     let file = SafetensorsHeader::read(path)?;
     let description = describe(&file).map_err(|error| error.file(path.display()))?;
     statistics_of(&file, &description).map_err(|error| error.file(path.display()))
-}
-
-/// Writes statistics alone, to be merged with others or fitted from later.
-///
-/// # Errors
-/// [`ErrorKind::Io`].
-pub fn write_statistics(statistics: &Statistics, path: &Path) -> Result<()> {
-    let description = Description {
-        library: env!("CARGO_PKG_VERSION").into(),
-        rows: statistics.rows(),
-        cut_off: statistics.activations().map(ActivationHistogram::cut_off),
-        detectors: Vec::new(),
-        provenance: BTreeMap::new(),
-    };
-    let description = serde_json::to_string(&description)
-        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(path.display()))?;
-    let metadata =
-        HashMap::from([(SCHEMA_KEY.to_owned(), SCHEMA.to_string()), (DESCRIPTION_KEY.to_owned(), description)]);
-    write_tensors(path, statistics_tensors(statistics), metadata)
 }
 
 fn describe(file: &SafetensorsHeader) -> Result<Description> {
@@ -309,7 +324,7 @@ fn statistics_of(file: &SafetensorsHeader, description: &Description) -> Result<
             Some(ActivationHistogram::from_bins(bins, cut_off)?)
         }
     };
-    Statistics::from_parts(description.rows, sum, sequential, activations)
+    Statistics::from_parts(description.rows, description.published, sum, sequential, activations)
 }
 
 /// A tensor to be written.
@@ -400,7 +415,7 @@ mod tests {
         };
         assert!(replaced("dice_ood_schema\":\"1", "dice_ood_schema\":\"9").to_string().contains("update dice-ood"));
         assert_eq!(replaced("dice_ood_schema", "dice_ood_scheme").kind(), ErrorKind::Unsupported);
-        assert_eq!(replaced("react(0.9)", "react(2.9)").kind(), ErrorKind::Spec);
+        assert_eq!(replaced("react(0.9)", "react(2.9)").kind(), ErrorKind::Malformed);
         assert_eq!(replaced("detector.1.calibration", "detector.1.calibratiom").kind(), ErrorKind::Malformed);
         std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
         assert_eq!(Artifact::load(&path).unwrap_err().kind(), ErrorKind::Malformed);
@@ -408,7 +423,7 @@ mod tests {
 
     #[test]
     fn any_flipped_byte_loads_or_is_an_error() {
-        let (artifact, _) = artifact();
+        let (artifact, features) = artifact();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("detector.safetensors");
         artifact.save(&path).unwrap();
@@ -417,7 +432,13 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[place] ^= 1 << (place % 8);
             std::fs::write(&path, flipped).unwrap();
-            let _ = Artifact::load(&path);
+            if let Ok(loaded) = Artifact::load(&path) {
+                for calibrated in &loaded.detectors {
+                    let _ = calibrated.detector.score(features.view());
+                    let mask = calibrated.detector.mask();
+                    crate::Salience::measure(&loaded.head, &loaded.statistics, mask);
+                }
+            }
         }
     }
 }

@@ -56,9 +56,8 @@ impl Calibration {
                 .expected("a rate above 0 and below 1, such as 0.95"));
         }
         let n = self.scores.len();
-        // (n + 1) (1 - tpr) is often whole in exact arithmetic; its rounding must not cost a rank.
-        let product = (n + 1) as f64 * (1.0 - tpr);
-        let rank = (product + 1e-9 * product.max(1.0)).floor() as usize;
+        // (n + 1) (1 - tpr) is often whole in exact arithmetic; the rounding of `tpr` must not cost a rank.
+        let rank = ((n + 1) as f64 * (1.0 - tpr + f64::EPSILON)).floor() as usize;
         if rank == 0 {
             let needed = Self::inputs_needed(tpr);
             return Err(Error::new(
@@ -69,12 +68,14 @@ impl Calibration {
             .fix(format!("add {} more, or promise at most {:.4}", needed - n, n as f64 / (n + 1) as f64)));
         }
         let rank = rank.min(n);
-        Ok(Threshold { score: self.scores[rank - 1], tpr, calibration_size: n, rank })
+        let score = self.scores[rank - 1];
+        let tied = self.scores.iter().filter(|other| **other == score).count() > 1;
+        Ok(Threshold { score, tpr, calibration_size: n, rank, tied })
     }
 
     /// How many calibration inputs a promise of `tpr` takes at the least: 19 for 0.95.
     pub fn inputs_needed(tpr: f64) -> usize {
-        ((1.0 / (1.0 - tpr) - 1e-9).ceil() as usize).saturating_sub(1)
+        ((1.0 / (1.0 - tpr + f64::EPSILON)).ceil() as usize).saturating_sub(1)
     }
 
     /// The conformal p-value of `score` under "this input is in-distribution": `(1 + #{calibration <= score}) / (n + 1)`.
@@ -112,6 +113,8 @@ pub struct Threshold {
     tpr: f64,
     calibration_size: usize,
     rank: usize,
+    /// Whether calibration scores tie at the threshold: more inputs than counted on may then be accepted.
+    tied: bool,
 }
 
 impl Threshold {
@@ -139,13 +142,14 @@ impl Threshold {
     /// in-distribution inputs that it accepts.
     ///
     /// Over draws of the calibration set that rate is Beta(n + 1 - k, k) whatever the scores' continuous distribution;
-    /// the interval holds its two equal tails (the same quantiles as Clopper and Pearson's). With ties the rate can only be larger.
+    /// the interval holds its two equal tails (the same quantiles as Clopper and Pearson's). Where scores tie at the threshold
+    /// the rate can be larger, and the upper end is 1.
     pub fn interval(&self, level: f64) -> (f64, f64) {
         let (a, b) = self.beta();
         match Beta::new(a, b) {
             Ok(beta) => {
                 let tail = (1.0 - level.clamp(0.0, 1.0)) / 2.0;
-                (quantile(&beta, tail), quantile(&beta, 1.0 - tail))
+                (quantile(&beta, tail), if self.tied { 1.0 } else { quantile(&beta, 1.0 - tail) })
             }
             Err(_) => (0.0, 1.0),
         }
@@ -176,7 +180,7 @@ impl Threshold {
             }
             log_probability += ((n - j) / (j + 1.0)).ln() + ((a + j) / (b + n - j - 1.0)).ln();
         }
-        (low.unwrap_or(0) as f64 / n, high as f64 / n)
+        (low.unwrap_or(0) as f64 / n, if self.tied { 1.0 } else { high as f64 / n })
     }
 
     /// Parameters of the Beta law of the realised rate.
@@ -213,6 +217,9 @@ mod tests {
         assert_eq!(calibration.threshold(0.95).unwrap().score(), 50.0);
         assert_eq!(calibration.threshold(0.999).unwrap().score(), 1.0);
         assert_eq!(calibration.threshold(0.9).unwrap().score(), 100.0);
+        let many = Calibration::new((1..=9999).map(f64::from).collect()).unwrap();
+        assert_eq!(many.threshold(0.9999).unwrap().score(), 1.0);
+        assert_eq!((Calibration::inputs_needed(0.9999), Calibration::inputs_needed(0.9)), (9999, 9));
         let nineteen = Calibration::new((1..=19).map(f64::from).collect()).unwrap();
         assert_eq!(nineteen.threshold(0.95).unwrap().score(), 1.0);
     }
@@ -236,6 +243,7 @@ mod tests {
         assert_eq!(threshold.decide(2.5), Decision::InDistribution);
         assert_eq!(threshold.decide(2.4), Decision::OutOfDistribution);
         assert_eq!(threshold.decide(f64::NAN), Decision::OutOfDistribution);
+        assert_eq!(threshold.interval(0.95).1, 1.0, "ties: no upper end can be promised");
     }
 
     #[test]

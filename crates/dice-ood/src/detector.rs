@@ -37,13 +37,24 @@ impl Spec {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`] where head and statistics disagree on D, [`ErrorKind::Missing`] where the statistics lack
-    /// what the spec needs, [`ErrorKind::Argument`] where no weight would survive.
+    /// what the spec needs, [`ErrorKind::Argument`] where no weight would survive, where the clip would not be positive,
+    /// and for a spec built by hand that does not parse.
     pub fn fit(&self, head: &Arc<LinearHead>, statistics: &Statistics) -> Result<Detector> {
+        // Fields are public: what was built by hand must be what the language can say.
+        if self.to_string().parse::<Self>().ok() != Some(*self) {
+            return Err(Error::new(ErrorKind::Argument, format!("'{self}'")).expected("a spec that parses"));
+        }
         let clip = match self.shaping {
             Shaping::None => None,
             Shaping::React(Clip::Value(value)) => Some(value),
             Shaping::React(Clip::Quantile(quantile)) => Some(statistics.activation_quantile(quantile)?),
         };
+        if let Some(clip) = clip.filter(|clip| *clip as f32 <= 0.0) {
+            return Err(Error::new(ErrorKind::Argument, clip.to_string())
+                .tensor(format!("the clip of '{self}'"))
+                .expected("an activation above 0: below, every input becomes the same")
+                .fix("so many training activations are not positive: raise the quantile"));
+        }
         let mask = self.sparsity.mask(head, statistics)?;
         Detector::from_parts(*self, Arc::clone(head), mask, clip)
     }
@@ -181,7 +192,7 @@ impl Detector {
         } else {
             self.kernel.summarise(features, scratch, summaries);
         }
-        for (row, ((score, class), summary)) in scores.iter_mut().zip(classes).zip(&*summaries).enumerate() {
+        for (row, ((score, class), summary)) in scores.iter_mut().zip(classes.iter_mut()).zip(&*summaries).enumerate() {
             *score = score_of(self.spec.score, summary);
             *class = summary.argmax;
             if !score.is_finite() {
@@ -193,10 +204,12 @@ impl Detector {
                     return Err((row, largest, features[largest]));
                 }
                 *score = f64::NEG_INFINITY;
+                *class = NO_CLASS;
             }
         }
         for row in bad {
             scores[row] = f64::NEG_INFINITY;
+            classes[row] = NO_CLASS;
         }
         Ok(())
     }
@@ -209,12 +222,16 @@ struct Workspace {
     cleaned: Vec<f32>,
 }
 
+/// The class of an input that could not be scored: no label equals it.
+pub const NO_CLASS: u32 = u32::MAX;
+
 /// What a detector makes of some inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
     /// Scores `[N]`, higher = more in-distribution.
     pub scores: Vec<f64>,
-    /// Predicted classes `[N]` of the detector's own (shaped, sparsified) head.
+    /// Predicted classes `[N]` of the detector's own (shaped, sparsified) head; [`NO_CLASS`] for inputs that could not be
+    /// scored.
     pub classes: Vec<u32>,
 }
 

@@ -31,6 +31,17 @@ pub struct Block {
 }
 
 impl Block {
+    /// Empties the block for rows of `units` values from `first_row` on: how a source begins each read.
+    pub fn restart(&mut self, units: usize, first_row: u64) {
+        self.features.clear();
+        self.units = units;
+        self.labels = None;
+        self.ids = None;
+        self.origin = Arc::default();
+        self.first_row = first_row;
+        self.row_numbers = None;
+    }
+
     /// Number of rows, n.
     pub fn rows(&self) -> usize {
         self.features.len().checked_div(self.units).unwrap_or(0)
@@ -203,14 +214,11 @@ impl FeatureSource for ArraySource<'_> {
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         let end = self.features.nrows().min(self.next.saturating_add(max_rows));
-        block.features.clear();
+        block.restart(self.units(), self.next as u64);
         for row in self.features.slice(ndarray::s![self.next..end, ..]).rows() {
             block.features.extend(row);
         }
-        block.units = self.units();
         block.labels = self.labels.map(|labels| labels[self.next..end].to_vec());
-        block.ids = None;
-        block.first_row = self.next as u64;
         self.next = end;
         Ok(())
     }
@@ -289,7 +297,6 @@ impl FeatureSource for Selected<'_> {
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         // An empty block means the end, so blocks that lose every row are passed over.
         loop {
-            block.row_numbers = None;
             self.source.read(block, max_rows)?;
             let rows = block.rows();
             if rows == 0 {

@@ -13,7 +13,7 @@
 //! 2. Units are tiled, so that the transposed tile stays in the first-level cache while all classes pass over it.
 //! 3. Units that keep no weight are never transposed.
 //! 4. The exponentials run over lanes too, and leave out the largest logit: `rest` keeps its full relative precision
-//!    however confident the input, and energy = max + T ln(1 + rest), maximum softmax probability = 1 / (1 + rest).
+//!    however confident the input, so that probabilities near 1 differ where f64 can tell; energy = max + T ln(1 + rest), maximum softmax probability = 1 / (1 + rest).
 //! 5. One generic body; the instruction-set levels only add `target_feature`. The level is chosen when the kernel is
 //!    built, never in the loop. `DICE_SIMD=portable|avx2|avx512` forces one.
 #![allow(unsafe_code, reason = "calls into functions compiled for an instruction set whose presence was checked")]

@@ -86,21 +86,7 @@ impl Curve {
     /// # Errors
     /// [`ErrorKind::Empty`] where a side has no scores, [`ErrorKind::NotFinite`] for NaN, saying where.
     pub fn new(id: &[f64], ood: &[f64]) -> Result<Self> {
-        for (name, scores) in [("in-distribution scores", id), ("out-of-distribution scores", ood)] {
-            if scores.is_empty() {
-                return Err(Error::new(ErrorKind::Empty, "no scores").tensor(name).expected("at least one"));
-            }
-            if u32::try_from(scores.len()).is_err() {
-                return Err(Error::new(ErrorKind::Unsupported, format!("{} scores", scores.len()))
-                    .tensor(name)
-                    .expected("at most 2^32 - 1"));
-            }
-            if let Some(row) = scores.iter().position(|score| score.is_nan()) {
-                return Err(Error::new(ErrorKind::NotFinite, format!("NaN at row {row}"))
-                    .tensor(name)
-                    .expected("numbers"));
-            }
-        }
+        check_scores(id, ood)?;
         let descending = |scores: &[f64]| {
             // Adding zero makes -0.0 equal to 0.0 also for the total order.
             let mut scores: Vec<f64> = scores.iter().map(|score| score + 0.0).collect();
@@ -125,7 +111,7 @@ impl Curve {
         Ok(curve)
     }
 
-    /// Every metric, at the given TPR (0.95 for FPR@95TPR).
+    /// Every metric, at the given TPR in (0, 1] (0.95 for FPR@95TPR). AUTC is NaN where a score is infinite.
     pub fn metrics(&self, tpr: f64) -> Metrics {
         let counts = &self.counts;
         Metrics {
@@ -162,7 +148,7 @@ impl Curve {
         let mut interval = |metric: usize| {
             draws.sort_unstable_by(|a, b| a[metric].total_cmp(&b[metric]));
             let last = (draws.len() - 1) as f64;
-            let tail = (1.0 - level) / 2.0;
+            let tail = (1.0 - level.clamp(0.0, 1.0)) / 2.0;
             Interval {
                 low: draws[(tail * last).floor() as usize][metric],
                 high: draws[((1.0 - tail) * last).ceil() as usize][metric],
@@ -238,7 +224,7 @@ impl Curve {
         // Points (ID accepted, OOD accepted) from accepting everything down to accepting nothing, ties collapsed.
         let (mut tp, mut fp) = (n, m);
         let (mut auin, mut auout, mut dterr) = (0.0, 0.0, m / (n + m));
-        // Precision at the two ends is the authors' choice: 0.5 where nothing is told apart, 0 where nothing is left.
+        // The authors end their curves at precision 0.5 where the rate is 1, a point of zero width, and at 0 where it is 0.
         let (mut last_in, mut last_out) = ((1.0, n / (n + m)), (0.0, 0.0));
         for (ids, oods) in self.counts.iter().rev() {
             tp -= f64::from(*ids);
@@ -270,12 +256,29 @@ pub fn ccr_at_fpr(id: &[f64], correct: &[bool], ood: &[f64], fpr: f64) -> Result
     if !(fpr > 0.0 && fpr <= 1.0) {
         return Err(Error::new(ErrorKind::Argument, fpr.to_string()).tensor("FPR").expected("a rate in (0, 1]"));
     }
-    Curve::new(id, ood)?;
+    check_scores(id, ood)?;
     let mut descending = ood.to_vec();
     let rank = ((fpr * ood.len() as f64).ceil() as usize).clamp(1, ood.len());
     let (_, threshold, _) = descending.select_nth_unstable_by(rank - 1, |a, b| b.total_cmp(a));
     let hits = id.iter().zip(correct).filter(|(score, correct)| **correct && **score > *threshold).count();
     Ok(hits as f64 / id.len() as f64)
+}
+
+fn check_scores(id: &[f64], ood: &[f64]) -> Result<()> {
+    for (name, scores) in [("in-distribution scores", id), ("out-of-distribution scores", ood)] {
+        if scores.is_empty() {
+            return Err(Error::new(ErrorKind::Empty, "no scores").tensor(name).expected("at least one"));
+        }
+        if u32::try_from(scores.len()).is_err() {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{} scores", scores.len()))
+                .tensor(name)
+                .expected("at most 2^32 - 1"));
+        }
+        if let Some(row) = scores.iter().position(|score| score.is_nan()) {
+            return Err(Error::new(ErrorKind::NotFinite, format!("NaN at row {row}")).tensor(name).expected("numbers"));
+        }
+    }
+    Ok(())
 }
 
 fn totals(counts: &[(u32, u32)]) -> (u64, u64) {

@@ -40,6 +40,9 @@ impl Mask {
 }
 
 /// The contribution `V = W * mean` `[C, D]`, signed, in f64 (paper, section 3).
+///
+/// # Panics
+/// Where the mean has another length than the head has units.
 pub fn contribution(head: &LinearHead, mean_activation: ArrayView1<'_, f64>) -> Array2<f64> {
     head.weight().mapv(f64::from) * mean_activation
 }
@@ -87,9 +90,17 @@ impl Sparsity {
                 values.mapv(|value| value > threshold)
             }
             Self::Dice { p, preset: Preset::OpenOod, .. } => {
-                let mean = statistics
-                    .sequential_mean_activation()
-                    .unwrap_or_else(|| statistics.mean_activation().mapv(|mean| mean as f32));
+                let mean = match statistics.sequential_mean_activation() {
+                    Some(mean) => mean,
+                    // All that is known of a published mean, and what OpenOOD would be given.
+                    None if statistics.is_published() => statistics.mean_activation().mapv(|mean| mean as f32),
+                    None => {
+                        return Err(Error::new(ErrorKind::Missing, "only the f64 mean")
+                            .tensor("statistics")
+                            .expected("the f32 mean that preset=openood ranks by")
+                            .fix("gather with `spec.gather()` or `Gather::ALL`"));
+                    }
+                };
                 let values = &head.weight() * &mean;
                 let threshold = numpy_quantile_f32(values.as_slice().unwrap_or_default(), p);
                 values.mapv(|value| value > threshold)
@@ -200,6 +211,9 @@ pub struct Salience {
 
 impl Salience {
     /// Measures `mask` (all weights where `None`) on `head` with `statistics`.
+    ///
+    /// # Panics
+    /// Where mask or statistics are not of this head's shape.
     pub fn measure(head: &LinearHead, statistics: &Statistics, mask: Option<&Mask>) -> Self {
         let mean = statistics.mean_activation();
         let magnitudes: Vec<f64> = mean.iter().map(|mean| mean.abs()).collect();

@@ -528,12 +528,8 @@ impl<'a> Step<'a> {
         let argument = ["temperature", "T", "t"].iter().find_map(|key| self.take(Some(key)));
         let Some(argument) = argument else { return Ok(1.0) };
         let temperature = Self::number(parser, &argument)?;
-        if !(1e-3..=1e6).contains(&temperature) {
-            return Err(parser.error(
-                argument.at,
-                argument.value.len(),
-                "the temperature is between 0.001 and 1000000",
-            ));
+        if !(1e-3..=1e3).contains(&temperature) {
+            return Err(parser.error(argument.at, argument.value.len(), "the temperature is between 0.001 and 1000"));
         }
         Ok(temperature)
     }

@@ -14,6 +14,8 @@ use crate::features::{Block, FeatureSource, first_not_finite, for_each_block, no
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statistics {
     rows: u64,
+    /// Whether the rows behind the mean are unknown: `rows` is 1 then, and stands for nothing.
+    published: bool,
     sum: Array1<f64>,
     sequential: Option<Array1<f32>>,
     activations: Option<ActivationHistogram>,
@@ -44,6 +46,7 @@ impl Statistics {
     pub fn new(units: usize, gather: Gather) -> Self {
         Self {
             rows: 0,
+            published: false,
             sum: Array1::zeros(units),
             sequential: gather.sequential.then(|| Array1::zeros(units)),
             activations: gather.activations.then(ActivationHistogram::default),
@@ -63,11 +66,12 @@ impl Statistics {
                 .tensor("mean activation")
                 .expected("finite values"));
         }
-        Ok(Self { rows: 1, sum: mean, sequential: None, activations: None })
+        Ok(Self { rows: 1, published: true, sum: mean, sequential: None, activations: None })
     }
 
     pub(crate) fn from_parts(
         rows: u64,
+        published: bool,
         sum: Array1<f64>,
         sequential: Option<Array1<f32>>,
         activations: Option<ActivationHistogram>,
@@ -80,6 +84,7 @@ impl Statistics {
             return Err(Error::new(ErrorKind::Malformed, "statistics of different lengths"));
         }
         statistics.rows = rows;
+        statistics.published = published;
         statistics.sequential = sequential;
         statistics.activations = activations;
         Ok(statistics)
@@ -90,12 +95,12 @@ impl Statistics {
     /// # Errors
     /// What reading meets, [`ErrorKind::NotFinite`], or [`ErrorKind::Empty`] for no rows.
     pub fn gather(source: &mut dyn FeatureSource, gather: Gather) -> Result<Self> {
-        let mut statistics = Self::new(source.units(), gather);
-        for_each_block(source, |block| statistics.update_block(block))?;
-        if statistics.rows == 0 {
-            return Err(no_rows());
-        }
-        Ok(statistics)
+        // Made with the first row and not before: until then its width is only a claim.
+        let mut statistics = None;
+        for_each_block(source, |block| {
+            statistics.get_or_insert_with(|| Self::new(block.units, gather)).update_block(block)
+        })?;
+        statistics.ok_or_else(no_rows)
     }
 
     /// Adds the rows of `features` `[n, D]`.
@@ -155,32 +160,38 @@ impl Statistics {
         self.rows += rows as u64;
     }
 
-    /// Adds the rows that `other` has seen.
+    /// Adds the rows that `other` has seen. The f32 sum of the merged parts is that of numpy only where the rows of
+    /// `other` follow those of `self` in one part each; the f64 sum does not depend on it.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`] for another D, [`ErrorKind::Missing`] where one side has not gathered what the other has.
+    /// [`ErrorKind::Shape`] for another D, [`ErrorKind::Missing`] where one side has not gathered what the other has, or
+    /// is a published mean of unknown weight. Nothing is added then.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         if self.units() != other.units() {
             return Err(Error::new(ErrorKind::Shape, format!("{} units", other.units()))
                 .tensor("statistics")
                 .expected(format!("{} units, as in the others", self.units())));
         }
-        let different = || {
-            Error::new(ErrorKind::Missing, "statistics that were gathered differently")
-                .fix("gather all of them with the same detectors in mind")
-        };
-        match (&mut self.sequential, &other.sequential) {
-            (Some(mine), Some(theirs)) => *mine += theirs,
-            (None, None) => {}
-            _ => return Err(different()),
+        if self.published || other.published {
+            return Err(Error::new(ErrorKind::Missing, "a published mean")
+                .tensor("statistics")
+                .expected("the number of rows behind each part, to weigh it")
+                .fix("use one published mean alone, or gather statistics from features"));
         }
-        match (&mut self.activations, &other.activations) {
-            (Some(mine), Some(theirs)) => mine.merge(theirs),
-            (None, None) => {}
-            _ => return Err(different()),
+        let gathered = |statistics: &Self| (statistics.sequential.is_some(), statistics.activations.is_some());
+        if gathered(self) != gathered(other) {
+            return Err(Error::new(ErrorKind::Missing, "statistics that were gathered differently")
+                .fix("gather all of them with the same detectors in mind"));
         }
+        let rows = self.rows.checked_add(other.rows);
+        self.rows = rows.ok_or_else(|| Error::new(ErrorKind::Malformed, "more rows than can be counted"))?;
         self.sum += &other.sum;
-        self.rows += other.rows;
+        if let (Some(mine), Some(theirs)) = (&mut self.sequential, &other.sequential) {
+            *mine += theirs;
+        }
+        if let (Some(mine), Some(theirs)) = (&mut self.activations, &other.activations) {
+            mine.merge(theirs);
+        }
         Ok(())
     }
 
@@ -192,6 +203,11 @@ impl Statistics {
     /// How many rows were seen; 1 for a published mean.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Whether this is a published mean, of which nothing else is known.
+    pub fn is_published(&self) -> bool {
+        self.published
     }
 
     /// The mean activation `[D]` in f64 (paper, section 3).
@@ -457,5 +473,8 @@ mod tests {
         assert_eq!(statistics.mean_activation(), Array1::from(vec![0.5, 0.0]));
         assert_eq!(statistics.activation_quantile(0.9).unwrap_err().kind(), ErrorKind::Missing);
         assert!(Statistics::from_mean_activation(Array1::from(vec![f64::NAN])).is_err());
+        let mut merged = statistics.clone();
+        assert_eq!(merged.merge(&statistics).unwrap_err().kind(), ErrorKind::Missing);
+        assert_eq!(merged, statistics, "a refused merge adds nothing");
     }
 }

@@ -325,6 +325,11 @@ fn claims_are_not_believed() {
         let path = folder.write("huge.npy", &npy("<f4", false, &shape, &le(&values())));
         assert_eq!(read(&path).unwrap_err().kind(), ErrorKind::Malformed, "{shape}");
     }
+    // Zero rows claim no bytes, whatever their width.
+    let path = folder.write("none.npy", &npy("<f4", false, &format!("0, {huge}"), &[]));
+    let mut source = Dataset::new(&[path.to_string_lossy().into_owned()]).unwrap().open().unwrap();
+    let gathered = dice_ood::Statistics::gather(&mut *source, dice_ood::Gather::ALL);
+    assert_eq!(gathered.unwrap_err().kind(), ErrorKind::Empty);
     let mut header_claim = huge.to_le_bytes().to_vec();
     header_claim.extend(b"{}");
     assert_eq!(read(&folder.write("claim.safetensors", &header_claim)).unwrap_err().kind(), ErrorKind::Malformed);
@@ -346,6 +351,22 @@ fn data_longer_than_the_header_says_are_refused() {
     let claim = npy("<f4", true, &format!("1, {}", 1u64 << 40), &le(&values()));
     let zipped = archive(&[("features.npy", claim)], true);
     assert_eq!(read(&folder.write("claim.npz", &zipped)).unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[cfg(feature = "columns")]
+#[test]
+fn a_second_schema_is_refused() {
+    let stream = |layout: &str| {
+        let batch = columnar::batch(layout);
+        let mut writer = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        // Without the end marker, eight bytes.
+        let bytes = writer.into_inner().unwrap();
+        bytes[..bytes.len() - 8].to_vec()
+    };
+    let folder = Folder::new();
+    let path = folder.write("two.arrows", &[stream("wide"), stream("list")].concat());
+    assert!(read(&path).unwrap_err().to_string().contains("a second schema"));
 }
 
 #[test]

@@ -33,14 +33,21 @@ use crate::features::{Block, FeatureSource};
 const BATCH_ROWS: usize = 1024;
 
 pub(super) fn open(path: &Path, format: Format, name: Option<&str>, labels: bool) -> Result<Box<dyn FeatureSource>> {
+    let mut roles = None;
     let mut batches = Batches::open(path, format, |columns| {
-        let roles = Roles::assign(columns, name, labels)?;
-        Ok(roles.features.into_iter().chain(roles.label).chain(roles.id).collect())
+        let assigned = Roles::assign(columns, name, labels)?;
+        let wanted = assigned.columns();
+        roles = Some(assigned.within(&wanted));
+        Ok(wanted)
     })?;
     let Some(first) = batches.next()? else {
         return Err(Error::new(ErrorKind::Empty, "no rows").tensor("features").expected("at least one row"));
     };
-    let roles = Roles::assign(&columns_of(&first.schema()), name, labels)?;
+    // Arrow IPC hands out all columns, and its schema with the first batch.
+    let roles = match roles {
+        Some(roles) => roles,
+        None => Roles::assign(&columns_of(&first.schema()), name, labels)?,
+    };
     let units = match roles.features[..] {
         [only] => list_width(first.column(only)).unwrap_or(1),
         _ => roles.features.len(),
@@ -95,8 +102,8 @@ enum Batches {
 }
 
 impl Batches {
-    /// Opens `path`; `wanted` says which columns are needed, where the format allows to read only those.
-    fn open(path: &Path, format: Format, wanted: impl Fn(&[(String, Kind)]) -> Result<Vec<usize>>) -> Result<Self> {
+    /// Opens `path`; `wanted` says which columns are needed, ascending, where the format allows to read only those.
+    fn open(path: &Path, format: Format, wanted: impl FnOnce(&[(String, Kind)]) -> Result<Vec<usize>>) -> Result<Self> {
         let file = super::open(path)?;
         if format == Format::ArrowIpc {
             return Ok(Self::Ipc(IpcMessages::open(file)?));
@@ -151,10 +158,9 @@ const FEW_COLUMNS: usize = 3 * COLUMN_GROUP;
 const WINDOW_VALUES: usize = 1 << 23;
 
 impl ParquetWindows {
-    fn new(file: File, metadata: ArrowReaderMetadata, mut columns: Vec<usize>) -> Self {
-        columns.sort_unstable();
+    fn new(file: File, metadata: ArrowReaderMetadata, columns: Vec<usize>) -> Self {
         let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let window = (WINDOW_VALUES / columns.len().max(1)).max(BATCH_ROWS);
+        let window = (WINDOW_VALUES / columns.len().max(1)).clamp(1, 1 << 16);
         let together = if columns.len() <= FEW_COLUMNS { FEW_COLUMNS } else { COLUMN_GROUP };
         let groups = columns.chunks(together).map(<[usize]>::to_vec).collect();
         Self { file, metadata, groups, rows, next: 0, window, reader: None }
@@ -259,6 +265,9 @@ impl IpcMessages {
             let body = Buffer::from_vec(body);
             let version = message.version();
             if let Some(schema) = message.header_as_schema() {
+                if self.schema.is_some() {
+                    return Err(broken("a second schema"));
+                }
                 self.schema = Some(Arc::new(guarded("Arrow IPC", || Ok::<_, String>(fb_to_schema(schema)))?));
             } else if let (Some(batch), Some(schema)) = (message.header_as_dictionary_batch(), &self.schema) {
                 let dictionaries = &mut self.dictionaries;
@@ -385,11 +394,9 @@ impl FeatureSource for ColumnSource {
     }
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        block.features.clear();
-        block.units = self.units;
+        block.restart(self.units, self.next);
         block.labels = self.roles.label.map(|_| Vec::new());
         block.ids = self.roles.id.map(|_| Vec::new());
-        block.first_row = self.next;
         let mut rows = 0;
         while rows < max_rows {
             let Some(batch) = &self.pending else { break };
@@ -521,10 +528,15 @@ fn numbers(column: &ArrayRef, first_row: u64, width: usize, mut take: impl FnMut
 
 fn append_ids(column: &ArrayRef, first_row: u64, ids: &mut Vec<String>) -> Result<()> {
     let rows = 0..column.len();
+    if let Some(row) = rows.clone().find(|row| column.is_null(*row)) {
+        return Err(null(first_row + row as u64));
+    }
     match column.data_type() {
         DataType::Utf8 => ids.extend(rows.map(|row| column.as_string::<i32>().value(row).to_owned())),
         DataType::LargeUtf8 => ids.extend(rows.map(|row| column.as_string::<i64>().value(row).to_owned())),
         DataType::Utf8View => ids.extend(rows.map(|row| column.as_string_view().value(row).to_owned())),
+        DataType::Int64 => ids.extend(column.as_primitive::<Int64Type>().values().iter().map(ToString::to_string)),
+        DataType::UInt64 => ids.extend(column.as_primitive::<UInt64Type>().values().iter().map(ToString::to_string)),
         _ => numbers(column, first_row, 1, |value| ids.push(value.to_string()))?,
     }
     Ok(())

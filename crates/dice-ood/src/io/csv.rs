@@ -175,9 +175,7 @@ impl FeatureSource for CsvSource {
     }
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        block.features.clear();
-        block.units = self.units();
-        block.first_row = self.next;
+        block.restart(self.units(), self.next);
         let (mut labels, mut ids) = (Vec::new(), Vec::new());
         let mut rows = 0;
         while rows < max_rows && self.table.advance()? {

@@ -188,12 +188,12 @@ pub fn expand(inputs: &[String]) -> Result<Vec<Location>> {
             let paths = glob::glob(&pattern).map_err(|error| {
                 Error::new(ErrorKind::Argument, error.to_string()).file(&pattern).expected("a file or a glob pattern")
             })?;
-            files.extend(
-                paths
-                    .flatten()
-                    .filter(|path| path.is_file())
-                    .map(|path| Location { path, name: location.name.clone() }),
-            );
+            for path in paths {
+                let path = path.map_err(|error| Error::io(input, error.into()))?;
+                if path.is_file() {
+                    files.push(Location { path, name: location.name.clone() });
+                }
+            }
         } else {
             files.push(location);
             continue;
@@ -207,10 +207,13 @@ pub fn expand(inputs: &[String]) -> Result<Vec<Location>> {
     Ok(files)
 }
 
-/// Where features are read from, and what goes with them. Can be opened again and again.
+/// Where features are read from, and what goes with them. Can be opened again and again, but for standard input and
+/// pipes: see [`Dataset::rereadable`].
 #[derive(Debug, Clone)]
 pub struct Dataset {
     files: Vec<Location>,
+    /// What the files are called in messages: a copy of standard input keeps its name.
+    shown: Vec<Arc<str>>,
     labels: Option<(String, Arc<Vec<i64>>)>,
     /// Whether labels beside the features are read.
     wants_labels: bool,
@@ -231,7 +234,8 @@ impl Dataset {
         if files.iter().filter(|file| file.is_stdin()).count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
         }
-        Ok(Self { files, labels: None, wants_labels: true, spooled: Vec::new() })
+        let shown = files.iter().map(|file| file.to_string().into()).collect();
+        Ok(Self { files, shown, labels: None, wants_labels: true, spooled: Vec::new() })
     }
 
     /// Takes the labels `[N]` from a file of their own.
@@ -272,15 +276,7 @@ impl Dataset {
     /// # Errors
     /// Those of the first file: missing, malformed, without features, ambiguous.
     pub fn open(&self) -> Result<Box<dyn FeatureSource>> {
-        let mut source = Chain {
-            units: 0,
-            current: None,
-            files: self.files.clone(),
-            next: 0,
-            row: 0,
-            labels: self.labels.clone(),
-            wants_labels: self.wants_labels,
-        };
+        let mut source = Chain { data: self.clone(), units: 0, current: None, next: 0, row: 0 };
         source.advance()?;
         Ok(Box::new(source))
     }
@@ -288,37 +284,36 @@ impl Dataset {
 
 /// Files one after the other, with labels from a separate file where given.
 struct Chain {
+    data: Dataset,
     units: usize,
     current: Option<(Box<dyn FeatureSource>, Arc<str>)>,
-    files: Vec<Location>,
     next: usize,
     /// Rows read so far over all files.
     row: usize,
-    labels: Option<(String, Arc<Vec<i64>>)>,
-    wants_labels: bool,
 }
 
 impl Chain {
-    fn advance(&mut self) -> Result<bool> {
-        let Some(file) = self.files.get(self.next) else {
-            self.current = None;
-            return Ok(false);
+    /// Opens the next file, if there is one.
+    fn advance(&mut self) -> Result<()> {
+        self.current = None;
+        let Some((file, shown)) = self.data.files.get(self.next).zip(self.data.shown.get(self.next)) else {
+            return Ok(());
         };
-        let source = open_features(file, self.wants_labels).map_err(|error| error.file(file))?;
+        let source = open_features(file, self.data.wants_labels).map_err(|error| error.renamed(shown))?;
         if self.next > 0 && source.units() != self.units {
             return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", source.units()))
-                .file(file)
+                .file(shown)
                 .tensor("features")
-                .expected(format!("[N, {}], as in {}", self.units, self.files[0])));
+                .expected(format!("[N, {}], as in {}", self.units, self.data.shown[0])));
         }
         self.units = source.units();
-        self.current = Some((source, file.to_string().into()));
+        self.current = Some((source, Arc::clone(shown)));
         self.next += 1;
-        Ok(true)
+        Ok(())
     }
 
     fn label_count(&self, found: String) -> Error {
-        let (file, labels) = self.labels.as_ref().map_or(("", 0), |(file, labels)| (file, labels.len()));
+        let (file, labels) = self.data.labels.as_ref().map_or(("", 0), |(file, labels)| (file, labels.len()));
         Error::new(ErrorKind::Shape, format!("{labels} labels"))
             .file(file)
             .tensor("labels")
@@ -332,7 +327,7 @@ impl FeatureSource for Chain {
     }
 
     fn rows(&self) -> Option<u64> {
-        match (&self.current, self.files.len()) {
+        match (&self.current, self.data.files.len()) {
             (Some((source, _)), 1) => source.rows(),
             _ => None,
         }
@@ -340,14 +335,14 @@ impl FeatureSource for Chain {
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         while let Some((source, origin)) = &mut self.current {
-            source.read(block, max_rows).map_err(|error| error.file(&*origin))?;
+            source.read(block, max_rows).map_err(|error| error.renamed(&*origin))?;
             if block.rows() == 0 {
                 self.advance()?;
                 continue;
             }
             block.origin = Arc::clone(origin);
             let end = self.row + block.rows();
-            if let Some((_, labels)) = &self.labels {
+            if let Some((_, labels)) = &self.data.labels {
                 let Some(labels) = labels.get(self.row..end) else {
                     return Err(self.label_count(format!("at least {end}")));
                 };
@@ -356,11 +351,10 @@ impl FeatureSource for Chain {
             self.row = end;
             return Ok(());
         }
-        if self.labels.as_ref().is_some_and(|(_, labels)| labels.len() != self.row) {
+        if self.data.labels.as_ref().is_some_and(|(_, labels)| labels.len() != self.row) {
             return Err(self.label_count(self.row.to_string()));
         }
-        block.features.clear();
-        block.units = self.units;
+        block.restart(self.units, 0);
         Ok(())
     }
 }
@@ -537,10 +531,7 @@ impl FeatureSource for TensorSource {
     }
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        block.features.clear();
-        block.units = self.rows.units();
-        block.ids = None;
-        block.first_row = self.next as u64;
+        block.restart(self.rows.units(), self.next as u64);
         let read = self.rows.read(max_rows, &mut block.features)?;
         block.labels = self.labels.as_ref().map(|labels| labels[self.next..self.next + read].to_vec());
         self.next += read;
@@ -599,7 +590,7 @@ fn listed(tensors: &[TensorInfo]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// The tensors of a tensor file, or the columns of a table, for `dice inspect`.
+/// The tensors of a tensor file, for `dice inspect`; none for a table.
 ///
 /// # Errors
 /// Those of opening the file.
@@ -666,8 +657,7 @@ fn not_a_label(found: &str, row: usize) -> Error {
         .expected("class indices: whole numbers from 0")
 }
 
-/// Reads statistics: what [`Statistics::tensors`](crate::Statistics) wrote, a detector (which carries its own), or a
-/// published mean activation as npy, npz or safetensors.
+/// Reads statistics: those that a detector carries, or a published mean activation as npy, npz or safetensors.
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Missing`] where the file holds no statistics.

@@ -133,7 +133,11 @@ impl Header {
             let after = body.split_once(&format!("'{key}'"))?.1.trim_start();
             Some(after.strip_prefix(':')?.trim_start())
         };
-        let (descr, _) = value_of("descr")?.strip_prefix('\'')?.split_once('\'')?;
+        // Structured arrays have a list here; they are named, and not read.
+        let descr = match value_of("descr")? {
+            list if list.starts_with('[') => "",
+            text => text.strip_prefix('\'')?.split_once('\'')?.0,
+        };
         let fortran = match value_of("fortran_order")? {
             order if order.starts_with("True") => true,
             order if order.starts_with("False") => false,
@@ -146,7 +150,7 @@ impl Header {
             .filter(|extent| !extent.is_empty())
             .map(|extent| extent.parse().ok())
             .collect::<Option<Vec<usize>>>()?;
-        let dtype = match descr.get(1..)? {
+        let dtype = match descr.get(1..).unwrap_or_default() {
             "f2" => DType::F16,
             "f4" => DType::F32,
             "f8" => DType::F64,

@@ -29,26 +29,28 @@ impl Roles {
     /// taken for a feature, but is read only where `labels` are wanted.
     pub(super) fn assign(columns: &[(String, Kind)], name: Option<&str>, labels: bool) -> Result<Self> {
         let called = |names: &[&str]| {
-            columns.iter().position(|(column, kind)| {
-                names.iter().any(|name| column.eq_ignore_ascii_case(name)) && matches!(kind, Kind::Number | Kind::Text)
+            names.iter().find_map(|name| {
+                columns.iter().position(|(column, kind)| {
+                    column.eq_ignore_ascii_case(name) && matches!(kind, Kind::Number | Kind::Text)
+                })
             })
         };
+        let is_one_of =
+            |column: usize, names: &[&str]| names.iter().any(|name| columns[column].0.eq_ignore_ascii_case(name));
         let mut roles = Self { label: called(&LABEL_NAMES), id: called(&ID_NAMES), features: Vec::new() };
         let lists: Vec<usize> = (0..columns.len()).filter(|column| columns[*column].1 == Kind::List).collect();
         if let Some(name) = name {
             let found = columns.iter().position(|(column, _)| column == name);
             roles.features = vec![found.ok_or_else(|| missing(columns, name))?];
-        } else if let Some(named) = lists.iter().find(|list| FEATURE_NAMES.contains(&columns[**list].0.as_str())) {
+        } else if let Some(named) = lists.iter().find(|list| is_one_of(**list, &FEATURE_NAMES)) {
             roles.features = vec![*named];
         } else {
             match lists[..] {
                 [only] => roles.features = vec![only],
                 [] => {
                     let other = |column: &usize| {
-                        Some(*column) != roles.label
-                            && Some(*column) != roles.id
-                            && columns[*column].1 == Kind::Number
-                            && !SCORE_NAMES.contains(&columns[*column].0.as_str())
+                        let named = [&LABEL_NAMES[..], &ID_NAMES, &SCORE_NAMES];
+                        columns[*column].1 == Kind::Number && !named.iter().any(|names| is_one_of(*column, names))
                     };
                     roles.features = (0..columns.len()).filter(other).collect();
                 }
@@ -65,6 +67,28 @@ impl Roles {
         }
         roles.label = roles.label.filter(|_| labels);
         Ok(roles)
+    }
+}
+
+impl Roles {
+    /// All columns that have a role, ascending.
+    #[cfg(feature = "columns")]
+    pub(super) fn columns(&self) -> Vec<usize> {
+        let mut columns: Vec<usize> = self.features.iter().copied().chain(self.label).chain(self.id).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
+    /// The same roles in a table of only these `columns`, ascending.
+    #[cfg(feature = "columns")]
+    pub(super) fn within(&self, columns: &[usize]) -> Self {
+        let place = |column: usize| columns.binary_search(&column).unwrap_or_default();
+        Self {
+            features: self.features.iter().map(|column| place(*column)).collect(),
+            label: self.label.map(place),
+            id: self.id.map(place),
+        }
     }
 }
 
@@ -111,6 +135,8 @@ mod tests {
         assert_eq!(wide, Roles { features: vec![1, 2], label: Some(3), id: Some(0) });
         let list = assign(&[("path", Text), ("width", Number), ("embedding", List)], None).unwrap();
         assert_eq!(list, Roles { features: vec![2], label: None, id: Some(0) });
+        let twice = assign(&[("label", Number), ("Class", Number), ("f0", Number), ("ID", Number)], None).unwrap();
+        assert_eq!(twice, Roles { features: vec![2], label: Some(0), id: Some(3) });
         assert_eq!(assign(&[("a", List), ("b", List)], None).unwrap_err().kind(), ErrorKind::Ambiguous);
         assert_eq!(assign(&[("a", List), ("b", List)], Some("b")).unwrap().features, [1]);
         assert_eq!(assign(&[("a", Text)], None).unwrap_err().kind(), ErrorKind::Missing);

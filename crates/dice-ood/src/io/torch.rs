@@ -10,13 +10,15 @@ use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 
 struct TorchFile {
+    /// Bytes of the file: no tensor in it can be larger, as checkpoints are not compressed.
+    length: u64,
     tensors: Vec<TensorInfo>,
     handles: Vec<Tensor>,
 }
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     // The reader wants a file it can seek; missing files and directories get the plain message.
-    super::open(path)?;
+    let length = super::open(path)?.metadata().map_err(|error| Error::io(path, error))?.len();
     let reader = guarded(|| PytorchReader::new(path).map_err(|error| error.to_string()))?;
     let mut handles: Vec<Tensor> = reader.into_tensors().into_values().collect();
     handles.sort_by(|a, b| a.name.cmp(&b.name));
@@ -28,7 +30,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
             shape: tensor.shape().to_vec(),
         })
         .collect();
-    Ok(Box::new(TorchFile { tensors, handles }))
+    Ok(Box::new(TorchFile { length, tensors, handles }))
 }
 
 impl TensorFile for TorchFile {
@@ -37,15 +39,12 @@ impl TensorFile for TorchFile {
     }
 
     fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
-        /// Values in the largest head we believe in: a million classes of 512 units.
-        const LARGEST: usize = 1 << 29;
         let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
-        if tensor.shape.iter().try_fold(1usize, |all, extent| all.checked_mul(*extent)).is_none_or(|all| all > LARGEST)
-        {
+        if tensor.byte_len().is_none_or(|bytes| bytes as u64 > self.length) {
             return Err(Error::new(ErrorKind::Unsupported, tensor.to_string())
                 .tensor(&tensor.name)
-                .expected(format!("at most {LARGEST} values"))
-                .fix("a checkpoint is for heads: save features as npy or safetensors"));
+                .expected(format!("values that a file of {} bytes can hold", self.length))
+                .fix("an expanded or compressed tensor: save a contiguous copy of it"));
         }
         let bytes = guarded(|| self.handles[place].read().map_err(|error| error.to_string()))
             .map_err(|error| error.tensor(&tensor.name))?;
