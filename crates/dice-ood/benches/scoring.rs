@@ -2,6 +2,7 @@
 //!
 //! Each shape is scored against the f64 reference before it is timed. Times are the best of several runs, as on a
 //! shared machine the others measure the neighbours.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to report")]
 
 use std::sync::Arc;
 use std::time::Instant;

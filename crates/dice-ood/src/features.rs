@@ -48,6 +48,7 @@ impl Block {
     }
 
     /// The features as `[n, D]`.
+    #[expect(clippy::expect_used, reason = "the slice has just that many values")]
     pub fn view(&self) -> ArrayView2<'_, f32> {
         let rows = self.rows();
         ArrayView2::from_shape((rows, self.units), &self.features[..rows * self.units])
@@ -133,7 +134,7 @@ pub trait FeatureSource: Send {
 }
 
 /// Rows that make a block of about 2 MiB: large enough to amortise, small enough to stay in the cache.
-pub fn block_rows(units: usize) -> usize {
+pub(crate) fn block_rows(units: usize) -> usize {
     const VALUES: usize = 1 << 19;
     (VALUES / units.max(1)).clamp(1, 1 << 14)
 }

@@ -19,7 +19,7 @@ pub use artifact::{Artifact, Calibrated};
 pub use calibration::{Calibration, Decision, Threshold};
 pub use detector::{Detector, NO_CLASS, NonFinite, Scored};
 pub use error::{Error, ErrorKind, Result};
-pub use features::{ArraySource, Block, FeatureSource, HoldOut, block_rows, for_each_block};
+pub use features::{ArraySource, Block, FeatureSource, HoldOut, for_each_block};
 pub use head::LinearHead;
 pub use sparsify::{Mask, Salience, contribution};
 pub use spec::{Clip, Contribution, Preset, Scope, Score, Shaping, Sparsity, Spec};

@@ -108,6 +108,12 @@ impl Preset {
     /// A score of this crate (higher = more in-distribution) as the copied peer prints it.
     ///
     /// pytorch-ood prints outlier scores, the negative energy: its sign is flipped. The others agree with this crate.
+    ///
+    /// ```
+    /// use dice_ood::Preset;
+    /// assert_eq!(Preset::PytorchOod.to_peer_score(12.5), -12.5);
+    /// assert_eq!(Preset::OpenOod.to_peer_score(12.5), 12.5);
+    /// ```
     pub fn to_peer_score(self, score: f64) -> f64 {
         match self {
             Self::PytorchOod => -score,

@@ -66,6 +66,7 @@ impl Statistics {
                 .tensor("mean activation")
                 .expected("finite values"));
         }
+        let mean = mean.as_standard_layout().into_owned();
         Ok(Self { rows: 1, published: true, sum: mean, sequential: None, activations: None })
     }
 
@@ -85,7 +86,7 @@ impl Statistics {
         }
         statistics.rows = rows;
         statistics.published = published;
-        statistics.sequential = sequential;
+        statistics.sequential = sequential.map(|sums| sums.as_standard_layout().into_owned());
         statistics.activations = activations;
         Ok(statistics)
     }
@@ -132,6 +133,7 @@ impl Statistics {
         self.update(block.view()).map_err(|error| error.file(&block.origin))
     }
 
+    #[expect(clippy::expect_used, reason = "sums are made contiguous where they enter")]
     fn add_finite(&mut self, features: &[f32]) {
         let units = self.units();
         let Some(rows) = features.len().checked_div(units) else { return };

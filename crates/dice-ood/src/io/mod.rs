@@ -32,7 +32,8 @@ use crate::features::{Block, FeatureSource};
 use crate::statistics::Statistics;
 
 pub use heads::read_head;
-pub use output::{AtomicFile, ScoreRow, ScoreWriter, write_tensors};
+pub(crate) use output::write_tensors;
+pub use output::{AtomicFile, ScoreRow, ScoreWriter};
 pub(crate) use safetensors::Header as SafetensorsHeader;
 pub use tensor::{DType, TensorInfo};
 use tensor::{Rows, TensorFile};

@@ -95,7 +95,7 @@ impl Write for AtomicFile {
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
-pub fn write_tensors<V: View>(
+pub(crate) fn write_tensors<V: View>(
     destination: &Path,
     tensors: Vec<(String, V)>,
     metadata: HashMap<String, String>,
