@@ -1,4 +1,5 @@
 //! The real binary, end to end, in a temporary folder of the demo's data.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Against numpy, torch and scikit-learn: `golden/make.py` wrote what they compute.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::Path;
 use std::sync::Arc;
