@@ -49,7 +49,7 @@ standard input. FILE#NAME chooses a tensor or column; else it is the one named f
 (or embeddings, penultimate, ...), or the only one that can be. Labels are found beside
 them as labels (or label, targets, y), ids in tables as id (or path, file, ...).
 Heads: .safetensors .npz .pt .pth (pickle is never executed). FILE#LAYER names the layer
-where it is not fc, classifier, head or the like.
+where it is not fc, classifier, head or the like, FILE#WEIGHT,BIAS any two tensors.
 
 Penultimate features are the inputs of the last linear layer. In PyTorch:
   rows = []

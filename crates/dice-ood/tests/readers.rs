@@ -507,4 +507,10 @@ fn heads_from_safetensors_and_npz() {
     let head = read_head(&Location::parse(&path.to_string_lossy()), None).unwrap();
     assert_eq!(head.weight().row(1).to_vec(), [3.0, 4.0, 5.0]);
     assert_eq!(head.bias().to_vec(), [0.0, 0.0]);
+    let kernel = npy("<f4", false, "2, 3", &le(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]));
+    let entries = [("kernel.npy", kernel), ("offset.npy", npy("<f4", false, "2,", &le(&[7.0, 8.0])))];
+    let path = folder.write("odd.npz", &archive(&entries, false)).to_string_lossy().into_owned();
+    assert_eq!(read_head(&Location::parse(&path), None).unwrap_err().kind(), ErrorKind::Missing);
+    let named = read_head(&Location::parse(&format!("{path}#kernel,offset")), None).unwrap();
+    assert_eq!(named.bias().to_vec(), [7.0, 8.0]);
 }

@@ -22,7 +22,7 @@ const HEAD_NAMES: [&str; 11] = [
 
 /// Reads the linear head of a safetensors, npz or PyTorch file.
 ///
-/// Without a name (`FILE#fc`) the head is the tensor named like one (`fc.weight`, `classifier.weight`, ...), the last
+/// Without a name (`FILE#fc`, or `FILE#WEIGHT,BIAS` for names of no pattern) the head is the tensor named like one (`fc.weight`, `classifier.weight`, ...), the last
 /// of a numbered classifier (`classifier.6.weight`), or the only weight matrix. `units` (D of the features), where
 /// known, rules out candidates of another width. A head without bias has bias zero.
 ///
@@ -38,12 +38,20 @@ pub fn read_head(file: &Location, units: Option<usize>) -> Result<LinearHead> {
 
 fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) -> Result<LinearHead> {
     let tensors = file.tensors();
+    let (name, bias_name) = match name.and_then(|name| name.split_once(',')) {
+        Some((weight, bias)) => (Some(weight), Some(bias)),
+        None => (name, None),
+    };
     let weight = find(tensors, name, units)?;
     let (classes, width) = weight.matrix().ok_or_else(|| {
         Error::new(ErrorKind::Shape, weight.to_string()).tensor(&weight.name).expected("a matrix [C, D]")
     })?;
     let values = file.open(weight)?.all_f32().map_err(|error| error.tensor(&weight.name))?;
-    let bias = match bias_of(tensors, &weight.name)? {
+    let bias = match bias_name {
+        Some(name) => Some(named(tensors, name)?),
+        None => bias_of(tensors, &weight.name)?,
+    };
+    let bias = match bias {
         Some(bias) => file.open(bias)?.all_f32().map_err(|error| error.tensor(&bias.name))?,
         None => vec![0.0; classes],
     };
@@ -152,6 +160,14 @@ fn layer(name: &str) -> Option<&str> {
 /// Whether `layer` is `known` or ends in `.known`.
 fn is_called(layer: &str, known: &str) -> bool {
     layer.strip_suffix(known).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// The bias that the user named.
+fn named<'a>(tensors: &'a [TensorInfo], name: &str) -> Result<&'a TensorInfo> {
+    tensors
+        .iter()
+        .find(|tensor| tensor.name == name && tensor.is_vector())
+        .ok_or_else(|| Error::new(ErrorKind::Missing, listed(tensors)).tensor(name).expected("a bias [C] of that name"))
 }
 
 /// The bias that belongs to a weight by name; `None` where there is none.
