@@ -63,6 +63,7 @@ impl Demo {
             calibration_fraction: 0.1,
             seed: 0,
             statistics: Vec::new(),
+            save_statistics: None,
             output: folder.join("detector.safetensors"),
         };
         step(

@@ -52,6 +52,9 @@ pub(crate) struct Fit {
     /// Published statistics instead of features: a mean activation [D], or another detector; several are merged.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["features", "calibration_fraction", "seed"])]
     pub(crate) statistics: Vec<String>,
+    /// Also write the statistics alone here: those of several parts of the data merge with --statistics A B.
+    #[arg(long, value_name = "FILE", value_parser = file_to_write)]
+    pub(crate) save_statistics: Option<PathBuf>,
     /// Where to write; an existing directory gets one file for each detector.
     #[arg(long, short, value_name = "FILE", value_parser = file_to_write)]
     pub(crate) output: PathBuf,
@@ -65,7 +68,7 @@ fn share(text: &str) -> std::result::Result<f64, String> {
 }
 
 fn file_to_write(text: &str) -> std::result::Result<PathBuf, String> {
-    if text == "-" { Err("a detector is written to a file".into()) } else { Ok(text.into()) }
+    if text == "-" { Err("this is written to a file".into()) } else { Ok(text.into()) }
 }
 
 const EXAMPLES: &str = "Examples:
@@ -92,7 +95,7 @@ impl Fit {
             true => self.detectors.iter().map(|spec| self.output.join(file_name(spec))).collect(),
             false => vec![self.output.clone()],
         };
-        for output in &outputs {
+        for output in outputs.iter().chain(&self.save_statistics) {
             refuse_overwrite(output, inputs.iter().chain([&head]).map(|input| input.path.as_path()))?;
         }
         if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
@@ -101,6 +104,10 @@ impl Fit {
                 .expected("different detectors"));
         }
         let artifact = self.fit(context)?;
+        if let Some(path) = &self.save_statistics {
+            artifact.statistics.save(path)?;
+            context.note(format_args!("Wrote {}", path.display()));
+        }
         let several = outputs.len() > 1;
         let detectors = artifact.detectors.clone();
         let mut part = artifact;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use dice_ood::io::{Dataset, Location, TensorInfo, list, read_head};
+use dice_ood::io::{Dataset, Location, TensorInfo, list, read_head, read_statistics};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
 use crate::fit::describe;
@@ -30,6 +30,11 @@ impl Inspect {
             && tensors.iter().any(|tensor| tensor.name.starts_with("statistics."));
         if is_artifact && location.name.is_none() {
             return print(&artifact(&Artifact::load(&location.path)?));
+        }
+        if tensors.iter().any(|tensor| tensor.name.starts_with("statistics.")) && location.name.is_none() {
+            let statistics = read_statistics(&location)?;
+            let (rows, units) = (count(statistics.rows() as usize), count(statistics.units()));
+            return print(&format!("Statistics of {rows} rows of {units} units\n"));
         }
         let mut text = format!("{format} file, {} tensors\n", tensors.len());
         if tensors.is_empty() {

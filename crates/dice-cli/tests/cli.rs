@@ -287,6 +287,21 @@ fn several_detectors_into_a_folder_and_from_statistics() {
     ]));
     let text = succeeded(&desk.line("inspect again.safetensors"));
     assert!(text.contains("Features are clipped at"), "{text}");
+    // Statistics of parts merge to those of the whole: the same weights are kept.
+    for part in ["calibration", "test"] {
+        let parts = format!(
+            "fit --features {part}.safetensors --calibration-fraction 0 --head head.safetensors -o p.safetensors --save-statistics {part}-s.safetensors"
+        );
+        succeeded(&desk.line(&parts));
+    }
+    succeeded(&desk.line(
+        "fit --statistics calibration-s.safetensors test-s.safetensors --head head.safetensors -o m.safetensors",
+    ));
+    let whole = "fit --features calibration.safetensors test.safetensors --calibration-fraction 0 --head head.safetensors -o w.safetensors";
+    succeeded(&desk.line(whole));
+    let scores = |file: &str| succeeded(&desk.line(&format!("score {file} photos.safetensors")));
+    assert_eq!(scores("m.safetensors"), scores("w.safetensors"));
+    assert!(succeeded(&desk.line("inspect m.safetensors")).contains("697 rows"));
     // Without calibration there are scores, and no decisions.
     succeeded(&desk.line("fit --statistics again.safetensors --head head.safetensors -o bare.safetensors"));
     let csv = succeeded(&desk.line("score bare.safetensors test.safetensors"));

@@ -134,19 +134,7 @@ impl Artifact {
                 threshold: calibrated.threshold.map(|threshold| threshold.score()),
             });
         }
-        let description = Description {
-            library: env!("CARGO_PKG_VERSION").into(),
-            rows: self.statistics.rows(),
-            published: self.statistics.is_published(),
-            cut_off: self.statistics.activations().map(ActivationHistogram::cut_off),
-            detectors,
-            provenance: self.provenance.clone(),
-        };
-        let description = serde_json::to_string(&description)
-            .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(path.display()))?;
-        let metadata =
-            HashMap::from([(SCHEMA_KEY.to_owned(), SCHEMA.to_string()), (DESCRIPTION_KEY.to_owned(), description)]);
-        write_tensors(path, tensors, metadata)
+        write(path, tensors, &self.statistics, detectors, self.provenance.clone())
     }
 
     /// Reads an artifact.
@@ -250,7 +238,39 @@ impl Artifact {
     }
 }
 
-/// Reads the statistics that an artifact carries.
+impl Statistics {
+    /// Writes the statistics alone, atomically: to be merged with others, or fitted from later
+    /// ([`read_statistics`](crate::io::read_statistics)).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        write(path, statistics_tensors(self), self, Vec::new(), BTreeMap::new())
+    }
+}
+
+fn write(
+    path: &Path,
+    tensors: Vec<(String, Tensor)>,
+    statistics: &Statistics,
+    detectors: Vec<DetectorDescription>,
+    provenance: BTreeMap<String, String>,
+) -> Result<()> {
+    let description = Description {
+        library: env!("CARGO_PKG_VERSION").into(),
+        rows: statistics.rows(),
+        published: statistics.is_published(),
+        cut_off: statistics.activations().map(ActivationHistogram::cut_off),
+        detectors,
+        provenance,
+    };
+    let description = serde_json::to_string(&description)
+        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(path.display()))?;
+    let schema = (SCHEMA_KEY.to_owned(), SCHEMA.to_string());
+    write_tensors(path, tensors, HashMap::from([schema, (DESCRIPTION_KEY.to_owned(), description)]))
+}
+
+/// Reads the statistics that an artifact carries, or that were saved alone.
 pub(crate) fn read_statistics(path: &Path) -> Result<Statistics> {
     let file = SafetensorsHeader::read(path)?;
     let description = describe(&file).map_err(|error| error.file(path.display()))?;
@@ -396,6 +416,9 @@ mod tests {
         let refitted = loaded.detectors[0].detector.spec().fit(&loaded.head, &read_statistics(&path).unwrap()).unwrap();
         assert_eq!(refitted.mask(), artifact.detectors[0].detector.mask());
         assert_eq!(refitted.clip(), artifact.detectors[0].detector.clip());
+        artifact.statistics.save(&path).unwrap();
+        assert_eq!(read_statistics(&path).unwrap(), artifact.statistics);
+        assert!(Artifact::load(&path).is_err(), "statistics alone are no detector");
     }
 
     #[test]

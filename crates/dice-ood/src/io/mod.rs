@@ -658,7 +658,7 @@ fn not_a_label(found: &str, row: usize) -> Error {
         .expected("class indices: whole numbers from 0")
 }
 
-/// Reads statistics: those that a detector carries, or a published mean activation as npy, npz or safetensors.
+/// Reads statistics: those that [`Statistics::save`] wrote or a detector carries, or a published mean activation as npy, npz or safetensors.
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Missing`] where the file holds no statistics.
