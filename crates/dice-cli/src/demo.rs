@@ -14,8 +14,8 @@ use crate::{Context, print};
 
 /// Fit, evaluate and decide on a small real network whose features ship with this program.
 ///
-/// A small DenseNet trained on the UCI handwritten digits (all 349 test digits right), with letters and photo patches as what it has
-/// never seen. Nothing is downloaded.
+/// A small DenseNet trained on the UCI handwritten digits (all 349 test digits right), with letters and photo patches as
+/// what it has never seen. Nothing is downloaded.
 #[derive(clap::Args)]
 pub(crate) struct Demo {
     /// Write the data and the fitted detector to this new directory, to try the commands yourself.
@@ -100,10 +100,8 @@ impl Demo {
         let report = eval.evaluate(context)?;
         print(&eval.tables(&report).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
 
-        let salience = |index: usize| {
-            let detector = &artifact.detectors[index].detector;
-            Salience::measure(&artifact.head, &artifact.statistics, detector.mask())
-        };
+        let mask = artifact.detectors[0].detector.mask();
+        let salience = Salience::measure(&artifact.head, &artifact.statistics, mask);
         step(3, "Why does DICE help here, or not?", "dice inspect detector.safetensors")?;
         let [dice, energy] = [0, 1].map(|index| report.detectors[index].average.auroc);
         let outcome = if dice > energy { "better" } else { "worse" };
@@ -111,7 +109,7 @@ impl Demo {
             "{}\nHere DICE is {outcome} than dense energy: average AUROC {} against {}. On the paper's CIFAR-10 DenseNet, where three\n\
              quarters of the units keep no weight at p = 0.9, it is better (see the README). No method wins everywhere:\n\
              compare on your own data before you choose.\n",
-            wrapped(&verdict(&salience(0))),
+            wrapped(&verdict(&salience)),
             percent(dice),
             percent(energy),
         ))?;

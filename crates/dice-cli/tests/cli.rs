@@ -1,6 +1,9 @@
 //! The real binary, end to end, in a temporary folder of the demo's data.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../../dice-ood/tests/common/npy.rs"]
+mod npy;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -339,16 +342,8 @@ fn bad_usage_is_exit_code_two() {
 fn failures_are_one_clear_message_and_leave_nothing_behind() {
     let desk = Desk::fitted(&["energy"]);
     let npy = |name: &str, rows: usize, units: usize, value: f32| {
-        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {units}), }}");
-        while (header.len() + 11) % 64 != 0 {
-            header.push(' ');
-        }
-        header.push('\n');
-        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-        bytes.extend((header.len() as u16).to_le_bytes());
-        bytes.extend(header.bytes());
-        bytes.extend((0..rows * units).flat_map(|_| value.to_le_bytes()));
-        fs::write(desk.path(name), bytes).unwrap();
+        let data: Vec<u8> = (0..rows * units).flat_map(|_| value.to_le_bytes()).collect();
+        fs::write(desk.path(name), npy::npy("<f4", false, &format!("{rows}, {units}"), &data)).unwrap();
     };
     npy("narrow.npy", 5, 255, 1.0);
     npy("none.npy", 0, 256, 1.0);

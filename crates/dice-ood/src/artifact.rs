@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
 use crate::io::{DType, SafetensorsHeader, write_tensors};
 use crate::sparsify::Mask;
-use crate::spec::Spec;
+use crate::spec::{Clip, Shaping, Sparsity, Spec};
 use crate::statistics::{ActivationHistogram, Statistics};
 
 /// The version of the layout that this crate writes, and the newest it reads.
@@ -169,73 +169,72 @@ impl Artifact {
             return Err(Error::new(ErrorKind::Malformed, format!("{} detectors", description.detectors.len()))
                 .expected(format!("at most {MOST_DETECTORS}, all different")));
         }
-        let mut detectors = Vec::new();
-        for (index, described) in description.detectors.iter().enumerate() {
-            let spec: Spec =
-                described.spec.parse().map_err(|error: Error| Error::new(ErrorKind::Malformed, error.to_string()))?;
-            let name = format!("detector.{index}.mask");
-            let mask =
-                if file.has(&name) {
-                    let (info, mut kept) = file.expect(&name, DType::U8)?;
-                    if info.shape != [head.classes(), head.units()] {
-                        return Err(Error::new(ErrorKind::Malformed, info.to_string())
-                            .tensor(&name)
-                            .expected(format!("[{}, {}], as the head", head.classes(), head.units())));
-                    }
-                    let kept = kept.all_i64()?;
-                    let kept = kept.into_iter().map(|kept| kept != 0).collect();
-                    let kept = Array2::from_shape_vec((head.classes(), head.units()), kept).map_err(|_| {
-                        Error::new(ErrorKind::Malformed, "another shape").tensor(&name).expected(format!(
-                            "[{}, {}], as the head",
-                            head.classes(),
-                            head.units()
-                        ))
-                    })?;
-                    Some(Mask::new(kept))
-                } else {
-                    None
-                };
-            let other_clip = match spec.shaping {
-                crate::Shaping::React(crate::Clip::Value(value)) => described.clip != Some(value),
-                _ => described.clip.is_some_and(|clip| !clip.is_finite()),
-            };
-            let contradicts = other_clip
-                || mask.as_ref().is_some_and(|mask| mask.count() == 0)
-                || mask.is_none() != (spec.sparsity == crate::Sparsity::Dense)
-                || described.clip.is_none() != (spec.shaping == crate::Shaping::None);
-            if contradicts {
-                return Err(Error::new(ErrorKind::Malformed, format!("a state that does not belong to `{spec}`")));
-            }
-            let detector = Detector::from_parts(spec, Arc::clone(&head), mask, described.clip)?;
-            let name = format!("detector.{index}.calibration");
-            detectors.push(match (file.has(&name), described.tpr) {
-                (true, Some(tpr)) => {
-                    let calibrated = Calibrated::new(
-                        detector,
-                        Calibration::new(file.expect(&name, DType::F64)?.1.all_f64()?)?,
-                        tpr,
-                    )?;
-                    let recorded = described.threshold;
-                    if calibrated.threshold.map(|threshold| threshold.score()) != recorded {
-                        return Err(Error::new(ErrorKind::Malformed, format!("a recorded threshold of {recorded:?}"))
-                            .tensor(&name)
-                            .expected("the one that follows from the calibration scores"));
-                    }
-                    calibrated
-                }
-                (false, None) => Calibrated::scores_only(detector),
-                _ => {
-                    return Err(Error::new(ErrorKind::Malformed, "only one of the two")
-                        .tensor(&name)
-                        .expected("calibration scores and a TPR, or neither"));
-                }
-            });
-        }
+        let detectors = (0..description.detectors.len())
+            .map(|index| detector_of(&file, &description.detectors[index], index, &head))
+            .collect::<Result<Vec<_>>>()?;
         if detectors.is_empty() {
             return Err(Error::new(ErrorKind::Malformed, "no detectors"));
         }
         Ok(Self { head, statistics, detectors, provenance: description.provenance })
     }
+}
+
+/// Detector number `index`, whose parts must not contradict each other.
+fn detector_of(
+    file: &SafetensorsHeader,
+    described: &DetectorDescription,
+    index: usize,
+    head: &Arc<LinearHead>,
+) -> Result<Calibrated> {
+    let spec: Spec =
+        described.spec.parse().map_err(|error: Error| Error::new(ErrorKind::Malformed, error.to_string()))?;
+    let name = format!("detector.{index}.mask");
+    let mask = if file.has(&name) { Some(mask_of(file, &name, head)?) } else { None };
+    let other_clip = match spec.shaping {
+        Shaping::React(Clip::Value(value)) => described.clip != Some(value),
+        _ => described.clip.is_some_and(|clip| !clip.is_finite()),
+    };
+    let contradicts = other_clip
+        || mask.as_ref().is_some_and(|mask| mask.count() == 0)
+        || mask.is_none() != (spec.sparsity == Sparsity::Dense)
+        || described.clip.is_none() != (spec.shaping == Shaping::None);
+    if contradicts {
+        return Err(Error::new(ErrorKind::Malformed, format!("a state that does not belong to `{spec}`")));
+    }
+    let detector = Detector::from_parts(spec, Arc::clone(head), mask, described.clip)?;
+    let name = format!("detector.{index}.calibration");
+    match (file.has(&name), described.tpr) {
+        (false, None) => Ok(Calibrated::scores_only(detector)),
+        (true, Some(tpr)) => {
+            let calibration = Calibration::new(file.expect(&name, DType::F64)?.1.all_f64()?)?;
+            let calibrated = Calibrated::new(detector, calibration, tpr)?;
+            let recorded = described.threshold;
+            if calibrated.threshold.map(|threshold| threshold.score()) == recorded {
+                return Ok(calibrated);
+            }
+            Err(Error::new(ErrorKind::Malformed, format!("a recorded threshold of {recorded:?}"))
+                .tensor(&name)
+                .expected("the one that follows from the calibration scores"))
+        }
+        _ => Err(Error::new(ErrorKind::Malformed, "only one of the two")
+            .tensor(&name)
+            .expected("calibration scores and a TPR, or neither")),
+    }
+}
+
+fn mask_of(file: &SafetensorsHeader, name: &str, head: &LinearHead) -> Result<Mask> {
+    let shape = (head.classes(), head.units());
+    let (info, mut rows) = file.expect(name, DType::U8)?;
+    let other_shape = || {
+        Error::new(ErrorKind::Malformed, info.to_string())
+            .tensor(name)
+            .expected(format!("[{}, {}], as the head", shape.0, shape.1))
+    };
+    if info.shape != [shape.0, shape.1] {
+        return Err(other_shape());
+    }
+    let kept = rows.all_i64()?.into_iter().map(|kept| kept != 0).collect();
+    Ok(Mask::new(Array2::from_shape_vec(shape, kept).map_err(|_| other_shape())?))
 }
 
 impl Statistics {

@@ -6,7 +6,7 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, not_finite};
+use crate::features::{Block, any_not_finite, not_finite};
 use crate::head::LinearHead;
 use crate::kernel::{Kernel, Scratch, Summary};
 use crate::sparsify::Mask;
@@ -175,12 +175,11 @@ impl Detector {
         let units = self.head.units();
         let Workspace { scratch, summaries, cleaned } = workspace;
         summaries.resize(scores.len(), Summary::default());
-        let bad_row = |row: &[f32]| row.iter().fold(false, |bad, value| bad | !value.is_finite());
         let mut bad = Vec::new();
-        if bad_row(features) {
+        if any_not_finite(features) {
             cleaned.clear();
             cleaned.extend_from_slice(features);
-            for (index, row) in cleaned.chunks_exact_mut(units).enumerate().filter(|(_, row)| bad_row(row)) {
+            for (index, row) in cleaned.chunks_exact_mut(units).enumerate().filter(|(_, row)| any_not_finite(row)) {
                 if non_finite == NonFinite::Reject {
                     let column = row.iter().position(|value| !value.is_finite()).unwrap_or(0);
                     return Err((index, column, row[column]));

@@ -4,7 +4,7 @@ use ndarray::{Array1, ArrayView2};
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource, first_not_finite, for_each_block, not_finite};
+use crate::features::{Block, FeatureSource, any_not_finite, for_each_block, not_finite};
 
 /// Streaming statistics of penultimate features `[N, D]`: the mean activation, and where asked for the distribution
 /// of all activations pooled.
@@ -109,17 +109,8 @@ impl Statistics {
     /// # Errors
     /// [`ErrorKind::Shape`] for another D, [`ErrorKind::NotFinite`] for NaN or infinity (nothing is added then).
     pub fn update(&mut self, features: ArrayView2<'_, f32>) -> Result<()> {
-        if features.ncols() != self.units() {
-            return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", features.ncols()))
-                .tensor("features")
-                .expected(format!("[N, {}]", self.units())));
-        }
-        if let Some((row, column)) = first_not_finite(features) {
-            return Err(not_finite(self.rows + row as u64, column, features[(row, column)]));
-        }
-        let features = features.as_standard_layout();
-        self.add_finite(features.as_slice().unwrap_or_default());
-        Ok(())
+        let rows = self.rows;
+        self.update_at(features, |row, column, value| not_finite(rows + row as u64, column, value))
     }
 
     /// Adds the rows of `block`; errors name its file and row.
@@ -127,10 +118,30 @@ impl Statistics {
     /// # Errors
     /// As [`Statistics::update`].
     pub fn update_block(&mut self, block: &Block) -> Result<()> {
-        if let Some((row, column)) = first_not_finite(block.view()) {
-            return Err(block.not_finite(row, column, block.view()[(row, column)]));
+        self.update_at(block.view(), |row, column, value| block.not_finite(row, column, value))
+            .map_err(|error| error.file(&block.origin))
+    }
+
+    fn update_at(
+        &mut self,
+        features: ArrayView2<'_, f32>,
+        located: impl FnOnce(usize, usize, f32) -> Error,
+    ) -> Result<()> {
+        let units = self.units();
+        if features.ncols() != units {
+            return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", features.ncols()))
+                .tensor("features")
+                .expected(format!("[N, {units}]")));
         }
-        self.update(block.view()).map_err(|error| error.file(&block.origin))
+        let features = features.as_standard_layout();
+        let features = features.as_slice().unwrap_or_default();
+        if any_not_finite(features)
+            && let Some(place) = features.iter().position(|value| !value.is_finite())
+        {
+            return Err(located(place / units, place % units, features[place]));
+        }
+        self.add_finite(features);
+        Ok(())
     }
 
     #[expect(clippy::expect_used, reason = "sums are made contiguous where they enter")]

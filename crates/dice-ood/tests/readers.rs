@@ -1,6 +1,9 @@
 //! Every reader: what it reads, and that it survives what it should not read.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/npy.rs"]
+mod npy;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,8 @@ use std::path::{Path, PathBuf};
 use dice_ood::io::{Dataset, Location, read_head, read_labels, read_vector};
 use dice_ood::{Block, ErrorKind, Result, for_each_block};
 use half::{bf16, f16};
+
+use npy::npy;
 
 const ROWS: usize = 7;
 const UNITS: usize = 3;
@@ -47,20 +52,6 @@ fn read_location(location: &str) -> Result<Vec<f32>> {
         Ok(())
     })?;
     Ok(all)
-}
-
-fn npy(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
-    let order = if fortran { "True" } else { "False" };
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({shape}), }}");
-    while (header.len() + 11) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.bytes());
-    bytes.extend(data);
-    bytes
 }
 
 fn le(values: &[f32]) -> Vec<u8> {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -203,21 +202,15 @@ impl ParquetWindows {
     }
 }
 
-/// Runs a foreign decoder; should it panic on bytes its authors did not foresee, that is an error like any other.
 fn guarded<T, E: std::fmt::Display>(format: &str, decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    let malformed = |found: String| {
-        let found = found.lines().next().unwrap_or_default();
+    super::guarded(decode, |found| {
         if found.contains("Disabled feature at compile time") {
             return Error::new(ErrorKind::Unsupported, found).fix("write it with snappy, zstd, lz4 or gzip");
         }
         Error::new(ErrorKind::Malformed, found)
             .expected(format!("a complete {format} file"))
             .fix("the file is truncated or corrupt: write it again")
-    };
-    match catch_unwind(AssertUnwindSafe(decode)) {
-        Ok(decoded) => decoded.map_err(|error| malformed(error.to_string())),
-        Err(_) => Err(malformed("bytes that its decoder gave up on".into())),
-    }
+    })
 }
 
 /// The messages of an Arrow IPC stream; a file is the same stream behind a signature and before a footer.

@@ -383,7 +383,7 @@ fn open_stream(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> 
     match format {
         Some(Format::Npy) => {
             let input = BufReader::with_capacity(1 << 18, input);
-            Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, next: 0, _keep: None }))
+            Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, next: 0 }))
         }
         Some(Format::Csv) => csv::from_reader(input, file.name.as_deref(), labels),
         Some(_) => {
@@ -422,12 +422,9 @@ impl FeatureSource for Spooled {
 }
 
 fn spool(input: &mut dyn Read) -> Result<tempfile::NamedTempFile> {
-    let copying = |error: io::Error| match error.kind() {
-        // What the input itself says of its bytes.
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-            Error::new(ErrorKind::Malformed, format!("corrupt compressed data ({error})"))
-        }
-        _ => Error::new(ErrorKind::Io, format!("a temporary copy of it cannot be made: {error}")),
+    let copying = |error: io::Error| {
+        tensor::corrupt(&error)
+            .unwrap_or_else(|| Error::new(ErrorKind::Io, format!("a temporary copy of it cannot be made: {error}")))
     };
     let mut file = tempfile::NamedTempFile::new().map_err(copying)?;
     io::copy(input, file.as_file_mut()).map_err(copying)?;
@@ -453,9 +450,21 @@ fn format_of(path: &Path) -> Result<Format> {
     if let Some(format) = Format::of_extension(path) {
         return Ok(format);
     }
-    let mut start = Vec::new();
-    open(path)?.take(64).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    let start = peek(&mut open(path)?, 64).map_err(|error| error.file(path.display()))?;
     Format::of_magic(&start).ok_or_else(|| unknown_format().file(path.display()))
+}
+
+/// Runs a decoder of another crate; should it panic on bytes its authors did not foresee, that is an error like any
+/// other. Only the first line of its message is kept: some append a trace.
+#[cfg(any(feature = "columns", feature = "torch"))]
+fn guarded<T, E: fmt::Display>(
+    decode: impl FnOnce() -> std::result::Result<T, E>,
+    malformed: impl FnOnce(&str) -> Error,
+) -> Result<T> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)) {
+        Ok(decoded) => decoded.map_err(|error| malformed(error.to_string().lines().next().unwrap_or_default())),
+        Err(_) => Err(malformed("bytes that its decoder gave up on")),
+    }
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -492,7 +501,6 @@ struct TensorSource {
     rows: Rows,
     labels: Option<Vec<i64>>,
     next: usize,
-    _keep: Option<Box<dyn TensorFile>>,
 }
 
 impl TensorSource {
@@ -518,7 +526,7 @@ impl TensorSource {
                 Some(file.open(tensor)?.all_i64().map_err(|error| error.tensor(&tensor.name))?)
             }
         };
-        Ok(Box::new(Self { rows, labels, next: 0, _keep: Some(file) }))
+        Ok(Box::new(Self { rows, labels, next: 0 }))
     }
 }
 
@@ -658,7 +666,8 @@ fn not_a_label(found: &str, row: usize) -> Error {
         .expected("class indices: whole numbers from 0")
 }
 
-/// Reads statistics: those that [`Statistics::save`] wrote or a detector carries, or a published mean activation as npy, npz or safetensors.
+/// Reads statistics: those that [`Statistics::save`] wrote or a detector carries, or a published mean activation as npy,
+/// npz or safetensors.
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Missing`] where the file holds no statistics.

@@ -80,7 +80,7 @@ impl TensorFile for NpzFile {
     }
 
     fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
-        let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
+        let place = self.place(tensor);
         let mut input = self.entries[place].open(&self.path)?;
         let header = Header::read(&mut input)?;
         header.rows_of_stream(Box::new(input)).map_err(|error| error.tensor(&tensor.name))

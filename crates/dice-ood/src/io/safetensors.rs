@@ -106,7 +106,7 @@ impl TensorFile for Header {
     }
 
     fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
-        let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
+        let place = self.place(tensor);
         let mut file = super::open(&self.path)?;
         file.seek(SeekFrom::Start(self.starts[place])).map_err(|error| Error::io(&self.path, error))?;
         Rows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(1 << 18, file))), false)

@@ -126,6 +126,10 @@ pub(crate) trait TensorFile: Send {
     fn tensors(&self) -> &[TensorInfo];
     /// Opens one of [`TensorFile::tensors`] at its first row.
     fn open(&self, tensor: &TensorInfo) -> Result<Rows>;
+    /// The place of `tensor` among [`TensorFile::tensors`].
+    fn place(&self, tensor: &TensorInfo) -> usize {
+        self.tensors().iter().position(|other| other.name == tensor.name).unwrap_or(0)
+    }
 }
 
 /// The rows of a tensor `[N, D]` (or vector `[N]`, with D = 1), read in order.
@@ -180,7 +184,8 @@ impl Rows {
                 while left > 0 {
                     let piece = left.min(1 << 14);
                     self.buffer.resize(piece * size, 0);
-                    read_exactly(input, &mut self.buffer)
+                    input
+                        .read_exact(&mut self.buffer)
                         .map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
                     convert(self.dtype, self.big_endian, &self.buffer, |value| out.push(value))?;
                     left -= piece;
@@ -192,7 +197,7 @@ impl Rows {
                     let offset = *start + ((unit * self.rows + self.next) * size) as u64;
                     self.buffer.resize(count * size, 0);
                     file.seek(SeekFrom::Start(offset))
-                        .and_then(|_| read_exactly(file, &mut self.buffer))
+                        .and_then(|_| file.read_exact(&mut self.buffer))
                         .map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
                     if unit == 0 {
                         out.resize(base + count * self.units, T::default());
@@ -232,8 +237,10 @@ impl Rows {
     }
 }
 
-fn read_exactly(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<()> {
-    input.read_exact(buffer)
+/// What a decompressor says of its bytes; `None` for what the operating system says.
+pub(super) fn corrupt(error: &io::Error) -> Option<Error> {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+        .then(|| Error::new(ErrorKind::Malformed, format!("corrupt compressed data ({error})")))
 }
 
 fn truncated(error: io::Error, rows: usize, units: usize, dtype: DType) -> Error {
@@ -242,10 +249,7 @@ fn truncated(error: io::Error, rows: usize, units: usize, dtype: DType) -> Error
             .expected(format!("{rows} rows of {units} {dtype} values, as the header says"))
             .fix("the file is truncated: write it again");
     }
-    if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::InvalidInput {
-        return Error::new(ErrorKind::Malformed, format!("corrupt compressed data ({error})"));
-    }
-    Error::new(ErrorKind::Io, error.to_string())
+    corrupt(&error).unwrap_or_else(|| Error::new(ErrorKind::Io, error.to_string()))
 }
 
 /// What elements are read as.

@@ -1,11 +1,11 @@
 //! Heads and features in PyTorch checkpoints, read without executing pickle.
 
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
+use super::guarded;
 use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,7 +19,7 @@ struct TorchFile {
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     // The reader wants a file it can seek; missing files and directories get the plain message.
     let length = super::open(path)?.metadata().map_err(|error| Error::io(path, error))?.len();
-    let reader = guarded(|| PytorchReader::new(path).map_err(|error| error.to_string()))?;
+    let reader = guarded(|| PytorchReader::new(path), malformed)?;
     let mut handles: Vec<Tensor> = reader.into_tensors().into_values().collect();
     handles.sort_by(|a, b| a.name.cmp(&b.name));
     let tensors = handles
@@ -39,27 +39,22 @@ impl TensorFile for TorchFile {
     }
 
     fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
-        let place = self.tensors.iter().position(|other| other.name == tensor.name).unwrap_or(0);
+        let place = self.place(tensor);
         if tensor.byte_len().is_none_or(|bytes| bytes as u64 > self.length) {
             return Err(Error::new(ErrorKind::Unsupported, tensor.to_string())
                 .tensor(&tensor.name)
                 .expected(format!("values that a file of {} bytes can hold", self.length))
                 .fix("an expanded or compressed tensor: save a contiguous copy of it"));
         }
-        let bytes = guarded(|| self.handles[place].read().map_err(|error| error.to_string()))
-            .map_err(|error| error.tensor(&tensor.name))?;
+        let bytes = guarded(|| self.handles[place].read(), malformed).map_err(|error| error.tensor(&tensor.name))?;
         Rows::new(tensor, Bytes::RowMajor(Box::new(Cursor::new(bytes))), cfg!(target_endian = "big"))
     }
 }
 
-/// Runs a foreign parser; should it panic on bytes its authors did not foresee, that is an error like any other.
-fn guarded<T>(parse: impl FnOnce() -> std::result::Result<T, String>) -> Result<T> {
-    let outcome = catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err("the reader gave up on it".into()));
-    outcome.map_err(|found| {
-        Error::new(ErrorKind::Malformed, found)
-            .expected("a PyTorch checkpoint of plain tensors (a state dict)")
-            .fix("save it with torch.save(model.state_dict(), ...); code inside a pickle is never executed")
-    })
+fn malformed(found: &str) -> Error {
+    Error::new(ErrorKind::Malformed, found)
+        .expected("a PyTorch checkpoint of plain tensors (a state dict)")
+        .fix("save it with torch.save(model.state_dict(), ...); code inside a pickle is never executed")
 }
 
 fn dtype_of(dtype: TorchType) -> DType {
