@@ -242,11 +242,13 @@ impl Fit {
     fn summary(&self, artifact: &Artifact, from: &From) -> String {
         let head = &artifact.head;
         let mut text = String::new();
-        let rows = match from {
-            From::Statistics(_) => "published statistics".to_owned(),
-            From::Features { .. } => format!("{} inputs", count(artifact.statistics.rows() as usize)),
-        };
-        let _ = writeln!(text, "Fitted to {rows}; head of {} classes and {} units.", head.classes(), head.units());
+        let _ = writeln!(
+            text,
+            "Fitted to {}; head of {} classes and {} units.",
+            behind(&artifact.statistics),
+            head.classes(),
+            head.units()
+        );
         if head.bias().iter().all(|bias| *bias == 0.0) {
             text += "The head has no bias, or one of zeros: make sure that its file is not missing it.\n";
         }
@@ -273,6 +275,14 @@ enum CalibrateOn {
     HoldOut(HoldOut),
     Files(Dataset),
     Nothing,
+}
+
+/// What statistics rest on.
+pub(crate) fn behind(statistics: &Statistics) -> String {
+    match statistics.is_published() {
+        true => "a published mean activation".into(),
+        false => format!("{} inputs", count(statistics.rows() as usize)),
+    }
 }
 
 /// What a detector is, and what its threshold promises, in sentences.

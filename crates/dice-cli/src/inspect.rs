@@ -5,7 +5,7 @@ use std::fmt::Write;
 use dice_ood::io::{Dataset, Location, TensorInfo, list, read_head, read_statistics};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
-use crate::fit::describe;
+use crate::fit::{behind, describe};
 use crate::print;
 use crate::report::{count, percent};
 
@@ -33,8 +33,7 @@ impl Inspect {
         }
         if tensors.iter().any(|tensor| tensor.name.starts_with("statistics.")) && location.name.is_none() {
             let statistics = read_statistics(&location)?;
-            let (rows, units) = (count(statistics.rows() as usize), count(statistics.units()));
-            return print(&format!("Statistics of {rows} rows of {units} units\n"));
+            return print(&format!("Statistics of {}, {} units\n", behind(&statistics), count(statistics.units())));
         }
         let mut text = format!("{format} file, {} tensors\n", tensors.len());
         if tensors.is_empty() {
@@ -132,7 +131,7 @@ fn artifact(artifact: &Artifact) -> String {
     for (key, value) in &artifact.provenance {
         let _ = writeln!(text, "  {key}: {value}");
     }
-    let _ = writeln!(text, "  statistics: {} rows", count(artifact.statistics.rows() as usize));
+    let _ = writeln!(text, "  fitted to: {}", behind(&artifact.statistics));
     for calibrated in &artifact.detectors {
         let detector = &calibrated.detector;
         let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m  (kernel: {})", detector.spec(), detector.simd_level());

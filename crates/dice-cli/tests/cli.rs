@@ -304,7 +304,7 @@ fn several_detectors_into_a_folder_and_from_statistics() {
     succeeded(&desk.line(whole));
     let scores = |file: &str| succeeded(&desk.line(&format!("score {file} photos.safetensors")));
     assert_eq!(scores("m.safetensors"), scores("w.safetensors"));
-    assert!(succeeded(&desk.line("inspect m.safetensors")).contains("697 rows"));
+    assert!(succeeded(&desk.line("inspect m.safetensors")).contains("fitted to: 697 inputs"));
     // Without calibration there are scores, and no decisions.
     succeeded(&desk.line("fit --statistics again.safetensors --head head.safetensors -o bare.safetensors"));
     let csv = succeeded(&desk.line("score bare.safetensors test.safetensors"));
