@@ -134,7 +134,7 @@ fn artifact(artifact: &Artifact) -> String {
     let _ = writeln!(text, "  fitted to: {}", behind(&artifact.statistics));
     for calibrated in &artifact.detectors {
         let detector = &calibrated.detector;
-        let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m  (kernel: {})", detector.spec(), detector.simd_level());
+        let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m  (kernel: {})", detector.spec(), detector.kernel());
         text += &describe(calibrated, &artifact.statistics);
         if let Some(mask) = detector.mask() {
             let mut per_class = mask.count_per_class();

@@ -100,9 +100,10 @@ impl Detector {
         self.clip
     }
 
-    /// The instruction-set level that scoring runs at: `portable`, `avx2` or `avx512`.
-    pub fn simd_level(&self) -> String {
-        self.kernel.level().to_string()
+    /// How scoring runs on this machine, in words: the instruction-set level (`portable`, `avx2` or `avx512`) and the
+    /// layout of the weights that was chosen for the head's shape and density.
+    pub fn kernel(&self) -> String {
+        self.kernel.describe()
     }
 
     /// Scores `features` `[N, D]`; higher = more in-distribution. The result for a row depends on that row alone, not
@@ -176,7 +177,7 @@ impl Detector {
         let Workspace { scratch, summaries, cleaned } = workspace;
         summaries.resize(scores.len(), Summary::default());
         let mut bad = Vec::new();
-        if any_not_finite(features) {
+        if !self.kernel.summarise(features, scratch, summaries) {
             cleaned.clear();
             cleaned.extend_from_slice(features);
             for (index, row) in cleaned.chunks_exact_mut(units).enumerate().filter(|(_, row)| any_not_finite(row)) {
@@ -187,9 +188,7 @@ impl Detector {
                 row.fill(0.0);
                 bad.push(index);
             }
-            self.kernel.summarise(cleaned, scratch, summaries);
-        } else {
-            self.kernel.summarise(features, scratch, summaries);
+            let _ = self.kernel.summarise(cleaned, scratch, summaries);
         }
         for (row, ((score, class), summary)) in scores.iter_mut().zip(classes.iter_mut()).zip(&*summaries).enumerate() {
             *score = score_of(self.spec.score, summary);
