@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use dice_ood::io::Dataset;
-use dice_ood::{Block, Detector, FeatureSource, NonFinite, Result, for_each_block};
+use dice_ood::{Block, Detector, FeatureSource, NonFinite, Result, Together, for_each_block};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Context;
@@ -78,9 +78,9 @@ impl Scores {
             classes: vec![Vec::new(); detectors.len()],
             labels: Some(Vec::new()),
         };
+        let together = Together::new(detectors.iter().copied());
         for_each_block(source, |block| {
-            for (index, detector) in detectors.iter().enumerate() {
-                let scored = detector.score_block(block, non_finite)?;
+            for (index, scored) in together.score_block(block, non_finite)?.into_iter().enumerate() {
                 all.scores[index].extend(scored.scores);
                 all.classes[index].extend(scored.classes);
             }

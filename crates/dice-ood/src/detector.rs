@@ -1,6 +1,6 @@
 //! A fitted detector: features in, scores out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -68,6 +68,7 @@ pub struct Detector {
     mask: Option<Mask>,
     clip: Option<f64>,
     kernel: Kernel,
+    workspaces: Workspaces,
 }
 
 impl Detector {
@@ -77,7 +78,7 @@ impl Detector {
     /// [`ErrorKind::Shape`] where mask and head disagree.
     pub(crate) fn from_parts(spec: Spec, head: Arc<LinearHead>, mask: Option<Mask>, clip: Option<f64>) -> Result<Self> {
         let kernel = Kernel::new(&head, mask.as_ref(), clip.map(|clip| clip as f32), spec.score.temperature())?;
-        Ok(Self { spec, head, mask, clip, kernel })
+        Ok(Self { spec, head, mask, clip, kernel, workspaces: Workspaces::default() })
     }
 
     /// What was fitted.
@@ -116,12 +117,30 @@ impl Detector {
         Ok(self.evaluate(features, NonFinite::Reject)?.scores)
     }
 
+    /// Scores one input `[D]` on the calling thread, allocating nothing once it has been called before: for servers
+    /// and loops that have no batch. The score is that of the same row in any batch.
+    ///
+    /// # Errors
+    /// As [`Detector::score`].
+    pub fn score_one(&self, features: &[f32]) -> Result<f64> {
+        if features.len() != self.head.units() {
+            return Err(self.wrong_shape(&[features.len()], "[D]"));
+        }
+        let mut score = [0.0];
+        self.workspaces
+            .with(|workspace| {
+                self.score_task(workspace, features, NonFinite::Reject, &[self.spec.score], &mut score, &mut [0])
+            })
+            .map_err(|(row, column, value)| not_finite(row as u64, column, value))?;
+        Ok(score[0])
+    }
+
     /// Scores the rows of `block`; errors name its file and row.
     ///
     /// # Errors
     /// As [`Detector::score`].
     pub fn score_block(&self, block: &Block, non_finite: NonFinite) -> Result<Scored> {
-        self.evaluate_at(block.view(), non_finite, |row, column, value| block.not_finite(row, column, value))
+        self.single(block.view(), non_finite, |row, column, value| block.not_finite(row, column, value))
             .map_err(|error| if block.origin.is_empty() { error } else { error.file(&block.origin) })
     }
 
@@ -130,38 +149,64 @@ impl Detector {
     /// # Errors
     /// As [`Detector::score`], less [`ErrorKind::NotFinite`] where `non_finite` says to score such rows.
     pub fn evaluate(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite) -> Result<Scored> {
-        self.evaluate_at(features, non_finite, |row, column, value| not_finite(row as u64, column, value))
+        self.single(features, non_finite, |row, column, value| not_finite(row as u64, column, value))
     }
 
-    fn evaluate_at(
+    fn single(
         &self,
         features: ArrayView2<'_, f32>,
         non_finite: NonFinite,
         located: impl Fn(usize, usize, f32) -> Error + Sync,
     ) -> Result<Scored> {
+        let (scores, classes) = self.evaluate_at(features, non_finite, &[self.spec.score], located)?;
+        Ok(Scored { scores, classes })
+    }
+
+    /// Whether `other` sums the same products, so that one visit of the logits serves both.
+    fn shares_logits_with(&self, other: &Self) -> bool {
+        self.head == other.head
+            && self.mask == other.mask
+            && self.clip == other.clip
+            && self.spec.score.temperature() == other.spec.score.temperature()
+    }
+
+    fn wrong_shape(&self, found: &[usize], expected: &str) -> Error {
+        let units = self.head.units();
+        Error::new(ErrorKind::Shape, format!("{found:?}"))
+            .tensor("features")
+            .expected(format!("{}, as the head has {units} units", expected.replace('D', &units.to_string())))
+            .fix("are these the penultimate features of the network that the detector was fitted to?")
+    }
+
+    /// Scores `[N, K]`, K being the kinds of score asked for, and classes `[N]`.
+    fn evaluate_at(
+        &self,
+        features: ArrayView2<'_, f32>,
+        non_finite: NonFinite,
+        kinds: &[Score],
+        located: impl Fn(usize, usize, f32) -> Error + Sync,
+    ) -> Result<(Vec<f64>, Vec<u32>)> {
         let units = self.head.units();
         if features.ncols() != units {
-            return Err(Error::new(ErrorKind::Shape, format!("[{}, {}]", features.nrows(), features.ncols()))
-                .tensor("features")
-                .expected(format!("[N, {units}], as the head has {units} units"))
-                .fix("are these the penultimate features of the network that the detector was fitted to?"));
+            return Err(self.wrong_shape(features.shape(), "[N, D]"));
         }
         let features = features.as_standard_layout();
         let features = features.as_slice().unwrap_or_default();
         let rows = features.len() / units;
-        let mut scores = vec![0.0; rows];
+        let mut scores = vec![0.0; rows * kinds.len()];
         let mut classes = vec![0; rows];
         // A task is a few wide blocks: enough to amortise its start, few enough to balance threads.
         const TASK: usize = 256;
         features
             .par_chunks(TASK * units)
-            .zip(scores.par_chunks_mut(TASK).zip(classes.par_chunks_mut(TASK)))
+            .zip(scores.par_chunks_mut(TASK * kinds.len()).zip(classes.par_chunks_mut(TASK)))
             .enumerate()
-            .try_for_each_init(Workspace::default, |workspace, (task, (features, (scores, classes)))| {
-                self.score_task(workspace, features, non_finite, scores, classes)
+            .try_for_each(|(task, (features, (scores, classes)))| {
+                self.workspaces
+                    .with(|workspace| self.score_task(workspace, features, non_finite, kinds, scores, classes))
                     .map_err(|(row, column, value)| located(task * TASK + row, column, value))
             })?;
-        Ok(Scored { scores, classes })
+        Ok((scores, classes))
     }
 
     /// Scores a few rows on one thread; a value that is not finite is returned as (row, column, value).
@@ -170,12 +215,13 @@ impl Detector {
         workspace: &mut Workspace,
         features: &[f32],
         non_finite: NonFinite,
+        kinds: &[Score],
         scores: &mut [f64],
         classes: &mut [u32],
     ) -> std::result::Result<(), (usize, usize, f32)> {
         let units = self.head.units();
         let Workspace { scratch, summaries, cleaned } = workspace;
-        summaries.resize(scores.len(), Summary::default());
+        summaries.resize(classes.len(), Summary::default());
         let mut bad = Vec::new();
         if !self.kernel.summarise(features, scratch, summaries) {
             cleaned.clear();
@@ -190,10 +236,13 @@ impl Detector {
             }
             let _ = self.kernel.summarise(cleaned, scratch, summaries);
         }
-        for (row, ((score, class), summary)) in scores.iter_mut().zip(classes.iter_mut()).zip(&*summaries).enumerate() {
-            *score = score_of(self.spec.score, summary);
+        let places = scores.chunks_exact_mut(kinds.len()).zip(classes.iter_mut());
+        for (row, ((scores, class), summary)) in places.zip(&*summaries).enumerate() {
+            for (score, kind) in scores.iter_mut().zip(kinds) {
+                *score = score_of(*kind, summary);
+            }
             *class = summary.argmax;
-            if !score.is_finite() {
+            if !scores.iter().all(|score| score.is_finite()) {
                 if non_finite == NonFinite::Reject {
                     // Finite features whose logits overflow: name the largest.
                     let features = &features[row * units..(row + 1) * units];
@@ -201,23 +250,89 @@ impl Detector {
                         (0..units).max_by(|a, b| features[*a].abs().total_cmp(&features[*b].abs())).unwrap_or(0);
                     return Err((row, largest, features[largest]));
                 }
-                *score = f64::NEG_INFINITY;
-                *class = NO_CLASS;
+                bad.push(row);
             }
         }
         for row in bad {
-            scores[row] = f64::NEG_INFINITY;
+            scores[row * kinds.len()..(row + 1) * kinds.len()].fill(f64::NEG_INFINITY);
             classes[row] = NO_CLASS;
         }
         Ok(())
     }
 }
 
-#[derive(Default)]
+/// Several detectors that score the same inputs. Those that differ in their score function alone (MSP and energy of
+/// one head, say) share one visit of the logits.
+#[derive(Debug)]
+pub struct Together<'a> {
+    detectors: Vec<&'a Detector>,
+    /// Indices of detectors that share logits.
+    groups: Vec<Vec<usize>>,
+}
+
+impl<'a> Together<'a> {
+    /// Groups `detectors` by the logits they need.
+    pub fn new(detectors: impl IntoIterator<Item = &'a Detector>) -> Self {
+        let detectors: Vec<&Detector> = detectors.into_iter().collect();
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for (index, detector) in detectors.iter().enumerate() {
+            match groups.iter_mut().find(|group| detectors[group[0]].shares_logits_with(detector)) {
+                Some(group) => group.push(index),
+                None => groups.push(vec![index]),
+            }
+        }
+        Self { detectors, groups }
+    }
+
+    /// What each detector makes of the rows of `block`, in the order of the detectors; errors name its file and row.
+    ///
+    /// # Errors
+    /// As [`Detector::score_block`].
+    pub fn score_block(&self, block: &Block, non_finite: NonFinite) -> Result<Vec<Scored>> {
+        let mut scored: Vec<Scored> =
+            self.detectors.iter().map(|_| Scored { scores: Vec::new(), classes: Vec::new() }).collect();
+        for group in &self.groups {
+            let kinds: Vec<Score> = group.iter().map(|index| self.detectors[*index].spec.score).collect();
+            let (scores, classes) = self.detectors[group[0]]
+                .evaluate_at(block.view(), non_finite, &kinds, |row, column, value| {
+                    block.not_finite(row, column, value)
+                })
+                .map_err(|error| if block.origin.is_empty() { error } else { error.file(&block.origin) })?;
+            for (kind, index) in group.iter().enumerate() {
+                let scores = scores.iter().skip(kind).step_by(kinds.len()).copied().collect();
+                scored[*index] = Scored { scores, classes: classes.clone() };
+            }
+        }
+        Ok(scored)
+    }
+}
+
+/// Working memory of the threads that score with one detector, kept between calls.
+#[derive(Debug, Default)]
+struct Workspaces(Mutex<Vec<Workspace>>);
+
+#[derive(Debug, Default)]
 struct Workspace {
     scratch: Scratch,
     summaries: Vec<Summary>,
     cleaned: Vec<f32>,
+}
+
+impl Workspaces {
+    fn with<T>(&self, work: impl FnOnce(&mut Workspace) -> T) -> T {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workspace = free().pop().unwrap_or_default();
+        let result = work(&mut workspace);
+        free().push(workspace);
+        result
+    }
+}
+
+/// A clone starts with none: they hold nothing but memory.
+impl Clone for Workspaces {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// The class of an input that could not be scored: no label equals it.
@@ -320,6 +435,9 @@ mod tests {
             let single: Vec<f64> =
                 features.axis_iter(Axis(0)).flat_map(|row| detector.score(row.insert_axis(Axis(0))).unwrap()).collect();
             assert_eq!(single, all);
+            let one: Vec<f64> =
+                features.rows().into_iter().map(|row| detector.score_one(&row.to_vec()).unwrap()).collect();
+            assert_eq!(one, all);
             let transposed = features.t().as_standard_layout().into_owned();
             assert_eq!(detector.score(transposed.t()).unwrap(), all);
         }
@@ -348,5 +466,34 @@ mod tests {
         let overflow = detector.score(features.view()).unwrap_err();
         assert_eq!(overflow.kind(), ErrorKind::NotFinite);
         assert!(detector.score(Array2::zeros((3, 11)).view()).unwrap_err().to_string().contains("[N, 12]"));
+    }
+
+    #[test]
+    fn detectors_score_together_what_they_score_alone() {
+        let features = Array2::from_shape_fn((300, 12), |(row, unit)| ((row * 7 + unit * 5) % 23) as f32 / 7.0);
+        let weights: Vec<f32> = (0..60).map(|i| ((i * 37) % 41) as f32 / 20.0 - 1.0).collect();
+        let detectors = SPECS.map(|text| fitted(text, 5, 12, &weights, &features));
+        let together = Together::new(&detectors);
+        // energy, msp and max-logit of one head share logits; other temperatures, masks and clips do not.
+        assert_eq!(together.groups, [vec![0, 1, 2], vec![3], vec![4], vec![5], vec![6]]);
+        let mut block = Block { features: features.iter().copied().collect(), units: 12, ..Block::default() };
+        for _ in 0..2 {
+            let scored = together.score_block(&block, NonFinite::OutOfDistribution).unwrap();
+            for (detector, scored) in detectors.iter().zip(scored) {
+                assert_eq!(scored, detector.score_block(&block, NonFinite::OutOfDistribution).unwrap());
+            }
+            block.features[100] = f32::NAN;
+        }
+        assert_eq!(together.score_block(&block, NonFinite::Reject).unwrap_err().kind(), ErrorKind::NotFinite);
+    }
+
+    #[test]
+    fn one_input_of_another_width_or_with_nan_is_refused() {
+        let features = Array2::from_elem((30, 12), 1.0f32);
+        let detector = fitted("energy", 5, 12, &[0.5; 60], &features);
+        assert!(detector.score_one(&[1.0; 11]).unwrap_err().to_string().contains("[12]"));
+        let mut row = [1.0; 12];
+        row[7] = f32::NAN;
+        assert!(detector.score_one(&row).unwrap_err().to_string().contains("column 7"));
     }
 }

@@ -17,7 +17,7 @@ mod statistics;
 
 pub use artifact::{Artifact, Calibrated};
 pub use calibration::{Calibration, Decision, Threshold};
-pub use detector::{Detector, NO_CLASS, NonFinite, Scored};
+pub use detector::{Detector, NO_CLASS, NonFinite, Scored, Together};
 pub use error::{Error, ErrorKind, Result};
 pub use features::{ArraySource, Block, FeatureSource, HoldOut, for_each_block};
 pub use head::LinearHead;

@@ -219,10 +219,7 @@ fn by_rows<I: Isa, const G: usize>(
         let lines = logits.chunks_exact_mut(BLOCK).zip(sums.chunks_exact(BLOCK * I::WIDTH));
         for ((line, sums), bias) in lines.zip(&kernel.bias) {
             // SAFETY: `sums` holds BLOCK vectors.
-            let totals = unsafe { I::totals(sums) };
-            for (logit, total) in line.iter_mut().zip(totals) {
-                *logit = total + *bias;
-            }
+            line.copy_from_slice(&unsafe { I::totals(sums, *bias) });
         }
         summary::<I, BLOCK, BLOCK>(kernel, &logits[..kernel.bias.len() * BLOCK], 0, out);
     }
@@ -255,7 +252,7 @@ unsafe fn products<I: Isa, const G: usize, const R: usize>(
                 let mut values = [zero; R];
                 for (row, value) in values.iter_mut().enumerate() {
                     let from = features.as_ptr().add(row * units + at);
-                    I::prefetch(from.wrapping_add(AHEAD * units));
+                    I::prefetch_far(from.wrapping_add(AHEAD * units));
                     *value = I::load(from);
                     zeros = I::multiply_add(*value, zero, zeros);
                     *value = I::min(*value, clip);
@@ -279,7 +276,7 @@ unsafe fn products<I: Isa, const G: usize, const R: usize>(
 }
 
 /// Rows that are fetched ahead where rows are multiplied as they lie.
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 
 /// Inputs as lanes: one block of `L`. The dense product takes `S` lanes at a time, as many as registers hold.
 #[inline(always)]
@@ -370,7 +367,7 @@ unsafe fn sparse<I: Isa, const L: usize>(
             // Pairs are in no order that the hardware could foresee.
             for class in pairs[(index + 2).min(pairs.len() - 1)].classes {
                 for at in (0..L).step_by(16) {
-                    I::prefetch(logits.wrapping_add(class as usize * L + at));
+                    I::prefetch_near(logits.wrapping_add(class as usize * L + at));
                 }
             }
         }
@@ -518,8 +515,8 @@ trait Isa {
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     unsafe fn is_zero(value: Self::Vector) -> bool;
 
-    /// The totals of `BLOCK` vectors, each added up by the same tree.
-    unsafe fn totals(vectors: &[f32]) -> [f32; BLOCK];
+    /// The totals of `BLOCK` vectors, each added up by the same tree, plus `bias`.
+    unsafe fn totals(vectors: &[f32], bias: f32) -> [f32; BLOCK];
 
     /// Transposes the `chunks` of `L` rows, `stride` values apart, into lines of `L` lanes, clipped from above. What
     /// is `ahead` values further will be read next. False where a value is not finite.
@@ -532,8 +529,11 @@ trait Isa {
         ahead: usize,
     ) -> bool;
 
-    /// A hint that the line of `address`, which may be anything, will be read.
-    fn prefetch(address: *const f32);
+    /// A hint that the line of `address`, which may be anything, will be read in a moment.
+    fn prefetch_near(address: *const f32);
+
+    /// A hint that it will be read before long: into the second-level cache, as the first is full of the tile.
+    fn prefetch_far(address: *const f32);
 }
 
 struct Portable;
@@ -571,9 +571,9 @@ impl Isa for Portable {
         value == [0.0; 4]
     }
     #[inline(always)]
-    unsafe fn totals(vectors: &[f32]) -> [f32; BLOCK] {
+    unsafe fn totals(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
         let (vectors, _) = vectors.as_chunks::<4>();
-        std::array::from_fn(|row| (vectors[row][0] + vectors[row][2]) + (vectors[row][1] + vectors[row][3]))
+        std::array::from_fn(|row| (vectors[row][0] + vectors[row][2]) + (vectors[row][1] + vectors[row][3]) + bias)
     }
     #[inline(always)]
     unsafe fn transpose<const L: usize>(
@@ -587,7 +587,9 @@ impl Isa for Portable {
         transpose_few::<L>(rows, stride, chunks, clip, tile)
     }
     #[inline(always)]
-    fn prefetch(_address: *const f32) {}
+    fn prefetch_near(_address: *const f32) {}
+    #[inline(always)]
+    fn prefetch_far(_address: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -639,9 +641,9 @@ mod x86 {
             unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(value, _mm256_setzero_ps())) == 0 }
         }
         #[inline(always)]
-        unsafe fn totals(vectors: &[f32]) -> [f32; BLOCK] {
+        unsafe fn totals(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
             // SAFETY: the caller's.
-            unsafe { totals_avx2(vectors) }
+            unsafe { totals_avx2(vectors, bias) }
         }
         #[inline(always)]
         unsafe fn transpose<const L: usize>(
@@ -656,9 +658,14 @@ mod x86 {
             unsafe { transpose_avx2::<L>(rows, stride, chunks, clip, tile, ahead) }
         }
         #[inline(always)]
-        fn prefetch(address: *const f32) {
+        fn prefetch_near(address: *const f32) {
             // SAFETY: the instruction is part of the baseline, and no address makes it fault.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+        #[inline(always)]
+        fn prefetch_far(address: *const f32) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
         }
     }
 
@@ -699,9 +706,9 @@ mod x86 {
             unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(value, _mm512_setzero_ps()) == 0 }
         }
         #[inline(always)]
-        unsafe fn totals(vectors: &[f32]) -> [f32; BLOCK] {
+        unsafe fn totals(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
             // SAFETY: the caller's.
-            unsafe { totals_avx512(vectors) }
+            unsafe { totals_avx512(vectors, bias) }
         }
         #[inline(always)]
         unsafe fn transpose<const L: usize>(
@@ -716,8 +723,12 @@ mod x86 {
             unsafe { transpose_avx512::<L>(rows, stride, chunks, clip, tile, ahead) }
         }
         #[inline(always)]
-        fn prefetch(address: *const f32) {
-            Avx2::prefetch(address);
+        fn prefetch_near(address: *const f32) {
+            Avx2::prefetch_near(address);
+        }
+        #[inline(always)]
+        fn prefetch_far(address: *const f32) {
+            Avx2::prefetch_far(address);
         }
     }
 
@@ -725,7 +736,7 @@ mod x86 {
     /// different vectors, so that every addition is full.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn totals_avx2(vectors: &[f32]) -> [f32; BLOCK] {
+    fn totals_avx2(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
         let (vectors, _) = vectors.as_chunks::<8>();
         let mut totals = [0.0; BLOCK];
         for (half, totals) in totals.chunks_exact_mut(8).enumerate() {
@@ -746,14 +757,14 @@ mod x86 {
             });
             let sum = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(b[0], b[1]), _mm256_shuffle_ps::<0xdd>(b[0], b[1]));
             // SAFETY: writes the eight values of this half.
-            unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), sum) };
+            unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), _mm256_add_ps(sum, _mm256_set1_ps(bias))) };
         }
         totals
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx2,fma")]
-    fn totals_avx512(vectors: &[f32]) -> [f32; BLOCK] {
+    fn totals_avx512(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
         let (vectors, _) = vectors.as_chunks::<16>();
         // Slot s holds the row whose bits are those of s exchanged in pairs: the shuffles undo it.
         let load = |slot: usize| {
@@ -777,7 +788,7 @@ mod x86 {
         let sum = _mm512_add_ps(_mm512_shuffle_ps::<0x88>(c[0], c[1]), _mm512_shuffle_ps::<0xdd>(c[0], c[1]));
         let mut totals = [0.0; BLOCK];
         // SAFETY: writes all sixteen values.
-        unsafe { _mm512_storeu_ps(totals.as_mut_ptr(), sum) };
+        unsafe { _mm512_storeu_ps(totals.as_mut_ptr(), _mm512_add_ps(sum, _mm512_set1_ps(bias))) };
         totals
     }
 
@@ -801,7 +812,7 @@ mod x86 {
                 let mut v = [zero; W];
                 for (i, value) in v.iter_mut().enumerate() {
                     let from = rows.as_ptr().wrapping_add(i * stride + chunk.column + half);
-                    Avx2::prefetch(from.wrapping_add(ahead));
+                    Avx2::prefetch_far(from.wrapping_add(ahead));
                     // SAFETY: half a chunk of a row.
                     *value = unsafe { _mm256_loadu_ps(from) };
                     zeros[i % 2] = _mm256_fmadd_ps(*value, zero, zeros[i % 2]);
@@ -857,8 +868,7 @@ mod x86 {
             for chunk in chunks {
                 let from = |row: usize| rows.as_ptr().wrapping_add(row * stride + chunk.column);
                 for row in 0..W {
-                    // Into the second level: the first is full of the tile.
-                    _mm_prefetch::<_MM_HINT_T1>(from(row).wrapping_add(ahead).cast());
+                    Avx512::prefetch_far(from(row).wrapping_add(ahead));
                 }
                 if !chunk.kept {
                     for row in 0..W {
