@@ -33,8 +33,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
 use crate::sparsify::Mask;
 use pack::Layout;
-pub(crate) use simd::Scratch;
 use simd::{Level, NARROW};
+pub(crate) use simd::{Scratch, will_read};
 
 /// What the logits of one input come to.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -87,25 +87,27 @@ impl Curve {
     /// [`ErrorKind::Empty`] where a side has no scores, [`ErrorKind::NotFinite`] for NaN, saying where.
     pub fn new(id: &[f64], ood: &[f64]) -> Result<Self> {
         check_scores(id, ood)?;
-        let descending = |scores: &[f64]| {
-            // Adding zero makes -0.0 equal to 0.0 also for the total order.
-            let mut scores: Vec<f64> = scores.iter().map(|score| score + 0.0).collect();
-            scores.par_sort_unstable_by(|a, b| b.total_cmp(a));
-            scores
+        // Keys that sort descending as integers do ascending: faster than comparing floats.
+        let sorted = |scores: &[f64]| {
+            let mut keys: Vec<u64> = scores.iter().map(|score| descending_key(*score)).collect();
+            keys.par_sort_unstable();
+            keys
         };
-        let (id, ood) = (descending(id), descending(ood));
+        let (id, ood) = rayon::join(|| sorted(id), || sorted(ood));
         let (mut i, mut o) = (0, 0);
         let mut curve = Self { scores: Vec::new(), counts: Vec::new() };
+        curve.scores.reserve(id.len() + ood.len());
+        curve.counts.reserve(id.len() + ood.len());
         while i < id.len() || o < ood.len() {
-            let score = match (id.get(i), ood.get(o)) {
-                (Some(a), Some(b)) => a.max(*b),
+            let key = match (id.get(i), ood.get(o)) {
+                (Some(a), Some(b)) => *a.min(b),
                 (Some(only), None) | (None, Some(only)) => *only,
                 (None, None) => break,
             };
-            let run = |scores: &[f64]| scores.iter().take_while(|other| **other == score).count();
+            let run = |keys: &[u64]| keys.iter().take_while(|other| **other == key).count();
             let (ids, oods) = (run(&id[i..]), run(&ood[o..]));
             (i, o) = (i + ids, o + oods);
-            curve.scores.push(score);
+            curve.scores.push(score_of_key(key));
             curve.counts.push((ids as u32, oods as u32));
         }
         Ok(curve)
@@ -114,16 +116,28 @@ impl Curve {
     /// Every metric, at the given TPR in (0, 1] (0.95 for FPR@95TPR). AUTC is NaN where a score is infinite.
     pub fn metrics(&self, tpr: f64) -> Metrics {
         let counts = &self.counts;
+        let ((rates, areas), (trapezoids, (autc, official))) = rayon::join(
+            || {
+                let rates =
+                    || (fpr_at_tpr(counts.iter().copied(), tpr), fpr_at_tpr(mirrored(counts), tpr), auroc(counts));
+                rayon::join(rates, || (average_precision(counts.iter().copied()), average_precision(mirrored(counts))))
+            },
+            || {
+                let trapezoids =
+                    || (trapezoidal_precision(counts.iter().copied()), trapezoidal_precision(mirrored(counts)));
+                rayon::join(trapezoids, || (self.autc(), self.official()))
+            },
+        );
         Metrics {
-            fpr_at_tpr: fpr_at_tpr(counts.iter().copied(), tpr),
-            fpr_at_tpr_ood_positive: fpr_at_tpr(mirrored(counts), tpr),
-            auroc: auroc(counts),
-            aupr_in: average_precision(counts.iter().copied()),
-            aupr_out: average_precision(mirrored(counts)),
-            aupr_in_trapezoid: trapezoidal_precision(counts.iter().copied()),
-            aupr_out_trapezoid: trapezoidal_precision(mirrored(counts)),
-            autc: self.autc(),
-            official: self.official(),
+            fpr_at_tpr: rates.0,
+            fpr_at_tpr_ood_positive: rates.1,
+            auroc: rates.2,
+            aupr_in: areas.0,
+            aupr_out: areas.1,
+            aupr_in_trapezoid: trapezoids.0,
+            aupr_out_trapezoid: trapezoids.1,
+            autc,
+            official,
         }
     }
 
@@ -262,6 +276,16 @@ pub fn ccr_at_fpr(id: &[f64], correct: &[bool], ood: &[f64], fpr: f64) -> Result
     let (_, threshold, _) = descending.select_nth_unstable_by(rank - 1, |a, b| b.total_cmp(a));
     let hits = id.iter().zip(correct).filter(|(score, correct)| **correct && **score > *threshold).count();
     Ok(hits as f64 / id.len() as f64)
+}
+
+/// An integer whose ascending order is the descending order of scores. Adding zero makes -0.0 equal to 0.0.
+fn descending_key(score: f64) -> u64 {
+    let bits = (score + 0.0).to_bits();
+    if bits >> 63 == 1 { bits } else { bits ^ (u64::MAX >> 1) }
+}
+
+fn score_of_key(key: u64) -> f64 {
+    f64::from_bits(if key >> 63 == 1 { key } else { key ^ (u64::MAX >> 1) })
 }
 
 fn check_scores(id: &[f64], ood: &[f64]) -> Result<()> {

@@ -1,10 +1,13 @@
 //! What one pass over the training features gathers, and every fit rests on.
 
+use std::ops::Range;
+
 use ndarray::{Array1, ArrayView2};
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource, any_not_finite, for_each_block, not_finite};
+use crate::features::{Block, FeatureSource, for_each_block, not_finite};
+use crate::kernel;
 
 /// Streaming statistics of penultimate features `[N, D]`: the mean activation, and where asked for the distribution
 /// of all activations pooled.
@@ -135,42 +138,24 @@ impl Statistics {
         }
         let features = features.as_standard_layout();
         let features = features.as_slice().unwrap_or_default();
-        if any_not_finite(features)
+        // Sums of f32 cannot overflow f64, so a sum that is not finite has met a value that is not: the features are
+        // read once, and the sums taken back if need be.
+        let before = self.sum.clone();
+        add_rows(self.sum.as_slice_mut().unwrap_or_default(), features);
+        if self.sum.iter().any(|sum| !sum.is_finite())
             && let Some(place) = features.iter().position(|value| !value.is_finite())
         {
+            self.sum = before;
             return Err(located(place / units, place % units, features[place]));
         }
-        self.add_finite(features);
-        Ok(())
-    }
-
-    #[expect(clippy::expect_used, reason = "sums are made contiguous where they enter")]
-    fn add_finite(&mut self, features: &[f32]) {
-        let units = self.units();
-        let Some(rows) = features.len().checked_div(units) else { return };
-        // Columns are split over threads, never rows: each sum is then one chain of additions in row order.
-        let chunk = units.div_ceil(rayon::current_num_threads()).max(64);
-        let sums = self.sum.as_slice_mut().expect("one dimension, owned");
-        sums.par_chunks_mut(chunk).enumerate().for_each(|(index, sums)| {
-            let start = index * chunk;
-            for row in features.chunks_exact(units) {
-                for (sum, value) in sums.iter_mut().zip(&row[start..]) {
-                    *sum += f64::from(*value);
-                }
-            }
-        });
         if let Some(sequential) = &mut self.sequential {
-            let sums = sequential.as_slice_mut().expect("one dimension, owned");
-            for row in features.chunks_exact(units) {
-                for (sum, value) in sums.iter_mut().zip(row) {
-                    *sum += *value;
-                }
-            }
+            add_rows(sequential.as_slice_mut().unwrap_or_default(), features);
         }
         if let Some(activations) = &mut self.activations {
             activations.add(features);
         }
-        self.rows += rows as u64;
+        self.rows += features.len().checked_div(units).unwrap_or(0) as u64;
+        Ok(())
     }
 
     /// Adds the rows that `other` has seen. The f32 sum of the merged parts is that of numpy only where the rows of
@@ -262,6 +247,62 @@ impl Statistics {
     }
 }
 
+/// A sum that values are added to, in order.
+trait Sum: Copy + Send {
+    fn plus(self, value: f32) -> Self;
+}
+
+impl Sum for f64 {
+    #[inline(always)]
+    fn plus(self, value: f32) -> Self {
+        self + Self::from(value)
+    }
+}
+
+impl Sum for f32 {
+    #[inline(always)]
+    fn plus(self, value: f32) -> Self {
+        self + value
+    }
+}
+
+/// Adds the rows of `features` `[n, D]` to `sums` `[D]`, each column one chain of additions in row order: columns are
+/// split over threads, never rows.
+fn add_rows<S: Sum>(sums: &mut [S], features: &[f32]) {
+    /// Columns whose sums are in registers while some rows are added.
+    const COLUMNS: usize = 16;
+    /// Rows added at a time: sums are loaded and stored once for all of them.
+    const ROWS: usize = 8;
+    let units = sums.len();
+    if units == 0 {
+        return;
+    }
+    let share = units.div_ceil(rayon::current_num_threads()).next_multiple_of(COLUMNS).max(64);
+    sums.par_chunks_mut(share).enumerate().for_each(|(index, sums)| {
+        let start = index * share;
+        for rows in features.chunks(ROWS * units) {
+            let (whole, rest) = sums.as_chunks_mut::<COLUMNS>();
+            for (place, sums) in whole.iter_mut().enumerate() {
+                let mut running = *sums;
+                for row in rows.chunks_exact(units) {
+                    let Some(values) = row[start + place * COLUMNS..].first_chunk::<COLUMNS>() else { continue };
+                    kernel::will_read(values.as_ptr().wrapping_add(ROWS * units));
+                    for (sum, value) in running.iter_mut().zip(values) {
+                        *sum = sum.plus(*value);
+                    }
+                }
+                *sums = running;
+            }
+            let done = start + whole.len() * COLUMNS;
+            for row in rows.chunks_exact(units) {
+                for (sum, value) in rest.iter_mut().zip(&row[done..]) {
+                    *sum = sum.plus(*value);
+                }
+            }
+        }
+    });
+}
+
 fn no_rows() -> Error {
     Error::new(ErrorKind::Empty, "no rows").tensor("features").expected("at least one row to fit on")
 }
@@ -270,18 +311,28 @@ fn no_rows() -> Error {
 /// mantissa bits): a mergeable distribution of bounded size whose quantiles have a bounded relative error.
 ///
 /// f16 and bf16 values have at most 10 mantissa bits, so each has a bin of its own and their quantiles are exact.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ActivationHistogram {
-    /// One page a sign and exponent, made when first hit: activations rarely span more than twenty of the 512.
-    pages: Vec<Option<Box<[u64; PAGE]>>>,
+    /// Counts by bin, in tables that threads fill side by side; a bin's count is the sum. Zeroed memory is only there
+    /// once it is touched, and activations rarely span twenty of the 512 exponents.
+    tables: Vec<Vec<u64>>,
+    /// Only these bins can hold anything.
+    span: Range<usize>,
     /// All bits that were ever cut off, or-ed: zero says that every bin holds copies of one value.
     cut_off: u32,
 }
 
 const BIN_BITS: u32 = 12;
 const CUT: u32 = 23 - BIN_BITS;
-const PAGE: usize = 1 << BIN_BITS;
-const PAGES: usize = 512;
+const BINS: usize = 512 << BIN_BITS;
+/// More threads than this fill a table one after the other.
+const TABLES: usize = 8;
+
+impl PartialEq for ActivationHistogram {
+    fn eq(&self, other: &Self) -> bool {
+        self.cut_off == other.cut_off && self.bins().eq(other.bins())
+    }
+}
 
 /// A bit pattern whose unsigned order is the numeric order; negative zero counts as zero.
 fn ordered(value: f32) -> u32 {
@@ -295,18 +346,34 @@ fn from_ordered(key: u32) -> f64 {
 
 impl ActivationHistogram {
     fn add(&mut self, features: &[f32]) {
-        if self.pages.is_empty() {
-            self.pages.resize(PAGES, None);
+        let tables = rayon::current_num_threads().clamp(1, TABLES);
+        if self.tables.len() < tables {
+            self.tables.resize_with(tables, || vec![0; BINS]);
         }
-        for value in features {
-            let key = ordered(*value);
-            // Low bits of negative values are stored complemented: undo that before asking whether any was set.
-            let low = if key >> 31 == 1 { key } else { !key };
-            self.cut_off |= low & ((1 << CUT) - 1);
-            let bin = (key >> CUT) as usize;
-            let page = self.pages[bin / PAGE].get_or_insert_with(|| Box::new([0; PAGE]));
-            page[bin % PAGE] += 1;
+        let share = features.len().div_ceil(tables).max(1 << 12);
+        let counted = features.par_chunks(share).zip(&mut self.tables).map(|(values, counts)| {
+            let (mut lowest, mut highest, mut cut_off) = (u32::MAX, 0, 0);
+            for value in values {
+                let key = ordered(*value);
+                (lowest, highest) = (lowest.min(key), highest.max(key));
+                // Low bits of negative values are stored complemented: undo that before asking whether any was set.
+                cut_off |= if key >> 31 == 1 { key } else { !key };
+                counts[(key >> CUT) as usize] += 1;
+            }
+            (lowest, highest, cut_off)
+        });
+        let (lowest, highest, cut_off) =
+            counted.reduce(|| (u32::MAX, 0, 0), |a, b| (a.0.min(b.0), a.1.max(b.1), a.2 | b.2));
+        if lowest <= highest {
+            self.cover((lowest >> CUT) as usize);
+            self.cover((highest >> CUT) as usize);
         }
+        self.cut_off |= cut_off & ((1 << CUT) - 1);
+    }
+
+    fn cover(&mut self, bin: usize) {
+        self.span =
+            if self.span.is_empty() { bin..bin + 1 } else { self.span.start.min(bin)..self.span.end.max(bin + 1) };
     }
 
     fn merge(&mut self, other: &Self) {
@@ -317,21 +384,19 @@ impl ActivationHistogram {
     }
 
     fn add_bin(&mut self, bin: u32, count: u64) {
-        if self.pages.is_empty() {
-            self.pages.resize(PAGES, None);
+        if self.tables.is_empty() {
+            self.tables.push(vec![0; BINS]);
         }
-        let page = self.pages[bin as usize / PAGE].get_or_insert_with(|| Box::new([0; PAGE]));
-        let slot = &mut page[bin as usize % PAGE];
+        self.cover(bin as usize);
+        let slot = &mut self.tables[0][bin as usize];
         *slot = slot.saturating_add(count);
     }
 
     /// The bins that hold anything, ascending, as (bin, count).
     pub(crate) fn bins(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.pages.iter().enumerate().flat_map(|(index, page)| {
-            page.iter()
-                .flat_map(|page| page.iter().enumerate())
-                .filter(|(_, count)| **count > 0)
-                .map(move |(place, count)| ((index * PAGE + place) as u32, *count))
+        self.span.clone().filter_map(|bin| {
+            let count = self.tables.iter().fold(0u64, |count, table| count.saturating_add(table[bin]));
+            (count > 0).then_some((bin as u32, count))
         })
     }
 
@@ -340,11 +405,11 @@ impl ActivationHistogram {
     }
 
     pub(crate) fn from_bins(bins: impl Iterator<Item = (u32, u64)>, cut_off: u32) -> Result<Self> {
-        let mut histogram = Self { pages: Vec::new(), cut_off };
+        let mut histogram = Self { cut_off, ..Self::default() };
         for (bin, count) in bins {
-            if bin as usize >= PAGES * PAGE {
+            if bin as usize >= BINS {
                 return Err(Error::new(ErrorKind::Malformed, format!("bin {bin} of an activation histogram"))
-                    .expected(format!("a bin below {}", PAGES * PAGE)));
+                    .expected(format!("a bin below {}", BINS)));
             }
             histogram.add_bin(bin, count);
         }
@@ -352,19 +417,20 @@ impl ActivationHistogram {
     }
 
     fn quantile(&self, quantile: f64) -> Option<f64> {
-        let total = self.bins().fold(0u64, |total, (_, count)| total.saturating_add(count));
+        let bins: Vec<(u32, u64)> = self.bins().collect();
+        let total = bins.iter().fold(0u64, |total, (_, count)| total.saturating_add(*count));
         let last = total.checked_sub(1)?;
         let place = quantile.clamp(0.0, 1.0) * last as f64;
-        let below = self.order_statistic(place.floor() as u64)?;
-        let above = self.order_statistic((place.floor() as u64 + 1).min(last))?;
+        let below = self.order_statistic(&bins, place.floor() as u64)?;
+        let above = self.order_statistic(&bins, (place.floor() as u64 + 1).min(last))?;
         Some(below + (above - below) * place.fract())
     }
 
     /// The value at `rank` (0-based, ascending), spread evenly within its bin.
-    fn order_statistic(&self, rank: u64) -> Option<f64> {
+    fn order_statistic(&self, bins: &[(u32, u64)], rank: u64) -> Option<f64> {
         let mut before = 0u64;
-        for (bin, count) in self.bins() {
-            if rank < before.saturating_add(count) {
+        for (bin, count) in bins {
+            if rank < before.saturating_add(*count) {
                 let low = bin << CUT;
                 let high = low | ((1 << CUT) - 1);
                 if low == ordered(0.0) {
@@ -375,10 +441,10 @@ impl ActivationHistogram {
                     // A bin then holds one value: the one whose cut-off bits are zero.
                     return Some(from_ordered(if low >> 31 == 1 { low } else { high }));
                 }
-                let within = ((rank - before) as f64 + 0.5) / count as f64;
+                let within = ((rank - before) as f64 + 0.5) / *count as f64;
                 return Some(from_ordered(low) + (from_ordered(high) - from_ordered(low)) * within);
             }
-            before = before.saturating_add(count);
+            before = before.saturating_add(*count);
         }
         None
     }
@@ -400,6 +466,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn merging_parts_is_gathering_the_whole(
             values in proptest::collection::vec(-1e3f32..1e3, 60),

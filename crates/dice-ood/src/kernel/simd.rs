@@ -130,6 +130,15 @@ const ROWS: usize = 2;
 /// Classes whose exponentials are added in f32 before they go to f64: bounds that rounding by 32 ulp.
 pub(super) const EXP_GROUP: usize = 32;
 
+/// A hint that what lies at `address`, which may be anything, will be read before long.
+#[inline(always)]
+pub(crate) fn will_read(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    Avx2::prefetch_far(address);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Summarises the first `out.len()` rows of `features`, at most one block of the kernel's level. What lies behind
 /// them is only a hint of what comes next. False where a value is not finite.
 pub(super) fn run(kernel: &Kernel, features: &[f32], scratch: &mut Scratch, out: &mut [Summary]) -> bool {
