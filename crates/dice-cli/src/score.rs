@@ -1,6 +1,8 @@
 //! `dice score`: a score, a p-value and a decision for each input.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 
 use dice_ood::io::{ScoreRow, ScoreWriter};
 use dice_ood::{Artifact, Calibrated, Decision, Error, ErrorKind, NonFinite, Result, Spec, for_each_block};
@@ -124,31 +126,41 @@ impl Score {
             _ => ScoreWriter::create(destination)?,
         };
         let (mut total, mut accepted) = (0usize, 0usize);
-        let mut rows = Vec::new();
-        for_each_block(&mut source, |block| {
-            let scored = calibrated.detector.score_block(block, self.non_finite.into())?;
-            rows.clear();
-            for (row, score) in scored.scores.into_iter().enumerate() {
-                let decision = calibrated.threshold.map(|threshold| threshold.decide(score));
-                total += 1;
-                accepted += usize::from(decision == Some(Decision::InDistribution));
-                let wanted = match self.only {
-                    None => true,
-                    Some(Only::Id) => decision == Some(Decision::InDistribution),
-                    Some(Only::Ood) => decision == Some(Decision::OutOfDistribution),
-                };
-                if wanted {
-                    let id = block.id(row);
-                    rows.push(ScoreRow {
-                        id: if several && block.ids.is_none() { format!("{}:{id}", block.origin) } else { id },
-                        score: self.orientation.apply(score),
-                        p_value: calibrated.calibration.as_ref().map(|calibration| calibration.p_value(score)),
-                        decision,
-                    });
+        // Results are formatted and written on a thread of their own, while the next block is scored.
+        let (scored_rows, batches) = mpsc::sync_channel::<Vec<ScoreRow>>(2);
+        let (scored, written) = thread::scope(|scope| {
+            let writing =
+                scope.spawn(move || batches.into_iter().try_for_each(|rows| writer.write(&rows)).map(|()| writer));
+            let scored = for_each_block(&mut source, |block| {
+                let scored = calibrated.detector.score_block(block, self.non_finite.into())?;
+                let mut rows = Vec::with_capacity(scored.scores.len());
+                for (row, score) in scored.scores.into_iter().enumerate() {
+                    let decision = calibrated.threshold.map(|threshold| threshold.decide(score));
+                    total += 1;
+                    accepted += usize::from(decision == Some(Decision::InDistribution));
+                    let wanted = match self.only {
+                        None => true,
+                        Some(Only::Id) => decision == Some(Decision::InDistribution),
+                        Some(Only::Ood) => decision == Some(Decision::OutOfDistribution),
+                    };
+                    if wanted {
+                        let id = block.id(row);
+                        rows.push(ScoreRow {
+                            id: if several && block.ids.is_none() { format!("{}:{id}", block.origin) } else { id },
+                            score: self.orientation.apply(score),
+                            p_value: calibrated.calibration.as_ref().map(|calibration| calibration.p_value(score)),
+                            decision,
+                        });
+                    }
                 }
-            }
-            writer.write(&rows)
-        })?;
+                // Refused only where writing has failed, whose error is the one to report.
+                scored_rows.send(rows).map_err(|_| Error::new(ErrorKind::Io, "the output is closed"))
+            });
+            drop(scored_rows);
+            (scored, writing.join())
+        });
+        let writer = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        scored?;
         if total == 0 {
             return Err(Error::new(ErrorKind::Empty, "no rows").file(&data.files()[0]).expected("at least one input"));
         }

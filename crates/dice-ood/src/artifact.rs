@@ -233,7 +233,7 @@ fn mask_of(file: &SafetensorsHeader, name: &str, head: &LinearHead) -> Result<Ma
     if info.shape != [shape.0, shape.1] {
         return Err(other_shape());
     }
-    let kept = rows.all_i64()?.into_iter().map(|kept| kept != 0).collect();
+    let kept = rows.all_f32()?.into_iter().map(|kept| kept != 0.0).collect();
     Ok(Mask::new(Array2::from_shape_vec(shape, kept).map_err(|_| other_shape())?))
 }
 

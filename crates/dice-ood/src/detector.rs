@@ -195,16 +195,15 @@ impl Detector {
         let rows = features.len() / units;
         let mut scores = vec![0.0; rows * kinds.len()];
         let mut classes = vec![0; rows];
-        // A task is a few wide blocks: enough to amortise its start, few enough to balance threads.
-        const TASK: usize = 256;
+        let size = self.kernel.task();
         features
-            .par_chunks(TASK * units)
-            .zip(scores.par_chunks_mut(TASK * kinds.len()).zip(classes.par_chunks_mut(TASK)))
+            .par_chunks(size * units)
+            .zip(scores.par_chunks_mut(size * kinds.len()).zip(classes.par_chunks_mut(size)))
             .enumerate()
             .try_for_each(|(task, (features, (scores, classes)))| {
                 self.workspaces
                     .with(|workspace| self.score_task(workspace, features, non_finite, kinds, scores, classes))
-                    .map_err(|(row, column, value)| located(task * TASK + row, column, value))
+                    .map_err(|(row, column, value)| located(task * size + row, column, value))
             })?;
         Ok((scores, classes))
     }

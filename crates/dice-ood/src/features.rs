@@ -133,9 +133,9 @@ pub trait FeatureSource: Send {
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()>;
 }
 
-/// Rows that make a block of about 2 MiB: large enough to amortise, small enough to stay in the cache.
+/// Rows that make a block of about 4 MiB: enough to share out among threads, and a few of them still in a cache.
 pub(crate) fn block_rows(units: usize) -> usize {
-    const VALUES: usize = 1 << 19;
+    const VALUES: usize = 1 << 20;
     (VALUES / units.max(1)).clamp(1, 1 << 14)
 }
 

@@ -32,7 +32,9 @@ impl LinearHead {
                 .expected(format!("[{classes}], one value for each row of the weight [{classes}, {units}]"))
                 .fix("is the weight stored as [D, C]? Transpose it to [C, D]"));
         }
-        if let Some(((class, unit), value)) = weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        if weight.iter().fold(false, |bad, value| bad | !value.is_finite())
+            && let Some(((class, unit), value)) = weight.indexed_iter().find(|(_, value)| !value.is_finite())
+        {
             return Err(Error::new(ErrorKind::NotFinite, format!("{value} at class {class}, unit {unit}"))
                 .tensor("head weight")
                 .expected("finite values"));
@@ -43,7 +45,7 @@ impl LinearHead {
                 .expected("finite values"));
         }
         // Kernels read rows as slices.
-        let weight = weight.as_standard_layout().into_owned();
+        let weight = if weight.is_standard_layout() { weight } else { weight.as_standard_layout().into_owned() };
         Ok(Self { weight, bias })
     }
 

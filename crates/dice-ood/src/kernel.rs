@@ -76,7 +76,8 @@ impl Kernel {
                 .tensor("mask")
                 .expected(format!("{:?}, as the head's weight", head.weight().dim())));
         }
-        let kept = |class: usize, unit: usize| mask.is_none_or(|mask| mask.kept()[(class, unit)]);
+        let kept = mask.map(Mask::kept);
+        let kept = |class: usize, unit: usize| kept.is_none_or(|kept| kept[(class, unit)]);
         Ok(Self {
             level,
             units: head.units(),
@@ -90,6 +91,15 @@ impl Kernel {
     /// The instruction-set level and the layout, in words.
     pub(crate) fn describe(&self) -> String {
         format!("{}, {}", self.level, self.layout)
+    }
+
+    /// Inputs that make a task for a thread: some ten thousand products or more, in whole blocks.
+    pub(crate) fn task(&self) -> usize {
+        match &self.layout {
+            Layout::Rows(_) => 512,
+            Layout::Tiles(_) if self.bias.len() > 128 => self.batch(),
+            Layout::Tiles(_) => 256,
+        }
     }
 
     /// The most inputs that one pass over the weights serves.

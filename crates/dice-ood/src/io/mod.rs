@@ -382,7 +382,7 @@ fn open_stream(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> 
     let mut input: Box<dyn Read + Send> = Box::new(Cursor::new(start).chain(input));
     match format {
         Some(Format::Npy) => {
-            let input = BufReader::with_capacity(1 << 18, input);
+            let input = BufReader::with_capacity(tensor::BUFFER, input);
             Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, next: 0 }))
         }
         Some(Format::Csv) => csv::from_reader(input, file.name.as_deref(), labels),

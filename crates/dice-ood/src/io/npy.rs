@@ -58,7 +58,7 @@ impl Header {
         let bytes = if self.column_major() {
             Bytes::ColumnMajor(file, start)
         } else {
-            Bytes::RowMajor(Box::new(std::io::BufReader::with_capacity(1 << 18, file)))
+            Bytes::RowMajor(Box::new(std::io::BufReader::with_capacity(super::tensor::BUFFER, file)))
         };
         Rows::new(&self.tensor, bytes, self.big_endian)
     }

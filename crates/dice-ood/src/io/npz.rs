@@ -91,7 +91,7 @@ impl Entry {
     fn open(&self, path: &Path) -> Result<Checked> {
         let mut file = super::open(path)?;
         file.seek(SeekFrom::Start(self.start)).map_err(|error| Error::io(path, error))?;
-        let raw = BufReader::with_capacity(1 << 18, file.take(self.compressed));
+        let raw = BufReader::with_capacity(super::tensor::BUFFER, file.take(self.compressed));
         let inner: Box<dyn Read + Send> =
             if self.deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
         Ok(Checked { inner, left: self.size, expected: self.crc, crc: flate2::Crc::new() })

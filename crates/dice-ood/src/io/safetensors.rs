@@ -109,7 +109,7 @@ impl TensorFile for Header {
         let place = self.place(tensor);
         let mut file = super::open(&self.path)?;
         file.seek(SeekFrom::Start(self.starts[place])).map_err(|error| Error::io(&self.path, error))?;
-        Rows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(1 << 18, file))), false)
+        Rows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(super::tensor::BUFFER, file))), false)
     }
 }
 

@@ -150,6 +150,11 @@ pub(crate) enum Bytes {
     ColumnMajor(File, u64),
 }
 
+/// Values read at a time: as many bytes as buffered readers hold, so that they read straight into ours.
+const PIECE: usize = BUFFER / 4;
+/// Bytes of a reader's buffer.
+pub(super) const BUFFER: usize = 1 << 18;
+
 impl Rows {
     pub(crate) fn new(tensor: &TensorInfo, bytes: Bytes, big_endian: bool) -> Result<Self> {
         if tensor.dtype == DType::Other {
@@ -182,12 +187,15 @@ impl Rows {
                 // In pieces, so that memory grows with the bytes that are there and not with what the header claims.
                 let mut left = count * self.units;
                 while left > 0 {
-                    let piece = left.min(1 << 14);
-                    self.buffer.resize(piece * size, 0);
-                    input
-                        .read_exact(&mut self.buffer)
-                        .map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
-                    convert(self.dtype, self.big_endian, &self.buffer, |value| out.push(value))?;
+                    let piece = left.min(PIECE);
+                    let cut_short = |error| truncated(error, self.rows, self.units, self.dtype);
+                    if let Some(room) = T::room(out, piece, self.dtype, self.big_endian) {
+                        input.read_exact(room).map_err(cut_short)?;
+                    } else {
+                        self.buffer.resize(piece * size, 0);
+                        input.read_exact(&mut self.buffer).map_err(cut_short)?;
+                        T::extend(out, self.dtype, self.big_endian, &self.buffer)?;
+                    }
                     left -= piece;
                 }
             }
@@ -259,6 +267,15 @@ pub(crate) trait Element: Copy + Default {
         Self::from_f64(f64::from(value))
     }
     fn from_i64(value: i64) -> Option<Self>;
+    /// Where elements of this type are stored as they are in memory: room for `count` more at the end of `out`, to be
+    /// read into.
+    fn room(_out: &mut Vec<Self>, _count: usize, _dtype: DType, _big_endian: bool) -> Option<&mut [u8]> {
+        None
+    }
+    /// Appends the elements in `bytes`, a whole number of them.
+    fn extend(out: &mut Vec<Self>, dtype: DType, big_endian: bool, bytes: &[u8]) -> Result<()> {
+        convert(dtype, big_endian, bytes, |value| out.push(value))
+    }
 }
 
 impl Element for f32 {
@@ -270,6 +287,21 @@ impl Element for f32 {
     }
     fn from_i64(value: i64) -> Option<Self> {
         Some(value as f32)
+    }
+    fn room(out: &mut Vec<f32>, count: usize, dtype: DType, big_endian: bool) -> Option<&mut [u8]> {
+        (dtype == DType::F32 && big_endian == cfg!(target_endian = "big")).then(|| {
+            let end = out.len();
+            out.resize(end + count, 0.0);
+            bytemuck::cast_slice_mut(&mut out[end..])
+        })
+    }
+    fn extend(out: &mut Vec<f32>, dtype: DType, big_endian: bool, bytes: &[u8]) -> Result<()> {
+        if dtype == DType::F16 && !big_endian {
+            // What cached features come in: a loop that vectorises.
+            out.extend(bytes.as_chunks().0.iter().map(|half| f32_of_f16(u16::from_le_bytes(*half))));
+            return Ok(());
+        }
+        convert(dtype, big_endian, bytes, |value| out.push(value))
     }
 }
 

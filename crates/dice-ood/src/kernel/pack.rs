@@ -104,8 +104,12 @@ impl Layout {
         (width, group): (usize, usize),
     ) -> Self {
         let (classes, all) = head.weight().dim();
-        let count = |unit: usize| (0..classes).filter(|class| kept(*class, unit)).count();
-        let counts: Vec<usize> = (0..all).map(count).collect();
+        let mut counts = vec![0; all];
+        for class in 0..classes {
+            for (unit, count) in counts.iter_mut().enumerate() {
+                *count += usize::from(kept(class, unit));
+            }
+        }
         let total: usize = counts.iter().sum();
         // Cycles an input, from measurements: transposing and the products of a tile, against products with all weights
         // and the sums across vectors at their end.
