@@ -1,10 +1,11 @@
 # The targets that people and CI use alike.
-.PHONY: help check format lint test docs audit demo bench
+.PHONY: help check format lint test docs audit demo bench peers
 
 help:
 	@echo "make check   everything CI runs"
 	@echo "make format | lint | test | docs | audit | demo"
 	@echo "make bench   scoring throughput (RAYON_NUM_THREADS sets threads)"
+	@echo "make peers   the same beside torch, numpy, pytorch-ood and scikit-learn (DATA=folder of real features)"
 
 check: format lint docs audit test demo
 
@@ -34,4 +35,12 @@ demo:
 	cargo run --release --locked -p dice-cli -- demo
 
 bench:
-	cargo bench --locked -p dice-ood
+	cargo bench --locked -p dice-ood --bench scoring
+
+# A virtual environment of its own, as torch is large; the times are the last thing printed.
+PEERS ?= target/peers
+DATA ?=
+peers:
+	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install -q -r bench/peers/requirements.txt
+	$(PEERS)/bin/python bench/peers/compare.py $(if $(DATA),--data $(DATA))

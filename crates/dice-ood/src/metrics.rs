@@ -87,10 +87,11 @@ impl Curve {
     /// [`ErrorKind::Empty`] where a side has no scores, [`ErrorKind::NotFinite`] for NaN, saying where.
     pub fn new(id: &[f64], ood: &[f64]) -> Result<Self> {
         check_scores(id, ood)?;
-        // Keys that sort descending as integers do ascending: faster than comparing floats.
+        // Keys that sort descending as integers do ascending: faster than comparing floats, and with the standard
+        // library faster on one thread than with rayon on two.
         let sorted = |scores: &[f64]| {
             let mut keys: Vec<u64> = scores.iter().map(|score| descending_key(*score)).collect();
-            keys.par_sort_unstable();
+            keys.sort_unstable();
             keys
         };
         let (id, ood) = rayon::join(|| sorted(id), || sorted(ood));
@@ -116,26 +117,25 @@ impl Curve {
     /// Every metric, at the given TPR in (0, 1] (0.95 for FPR@95TPR). AUTC is NaN where a score is infinite.
     pub fn metrics(&self, tpr: f64) -> Metrics {
         let counts = &self.counts;
-        let ((rates, areas), (trapezoids, (autc, official))) = rayon::join(
+        let ((rates, official), ((of_id, of_ood), autc)) = rayon::join(
             || {
                 let rates =
                     || (fpr_at_tpr(counts.iter().copied(), tpr), fpr_at_tpr(mirrored(counts), tpr), auroc(counts));
-                rayon::join(rates, || (average_precision(counts.iter().copied()), average_precision(mirrored(counts))))
+                rayon::join(rates, || self.official())
             },
             || {
-                let trapezoids =
-                    || (trapezoidal_precision(counts.iter().copied()), trapezoidal_precision(mirrored(counts)));
-                rayon::join(trapezoids, || (self.autc(), self.official()))
+                let areas = || (precision_areas(counts.iter().copied()), precision_areas(mirrored(counts)));
+                rayon::join(areas, || self.autc())
             },
         );
         Metrics {
             fpr_at_tpr: rates.0,
             fpr_at_tpr_ood_positive: rates.1,
             auroc: rates.2,
-            aupr_in: areas.0,
-            aupr_out: areas.1,
-            aupr_in_trapezoid: trapezoids.0,
-            aupr_out_trapezoid: trapezoids.1,
+            aupr_in: of_id.average,
+            aupr_out: of_ood.average,
+            aupr_in_trapezoid: of_id.trapezoid,
+            aupr_out_trapezoid: of_ood.trapezoid,
             autc,
             official,
         }
@@ -153,8 +153,8 @@ impl Curve {
                     [
                         fpr_at_tpr(counts.iter().copied(), tpr),
                         auroc(counts),
-                        average_precision(counts.iter().copied()),
-                        average_precision(mirrored(counts)),
+                        precision_areas(counts.iter().copied()).average,
+                        precision_areas(mirrored(counts)).average,
                     ]
                 },
             )
@@ -237,13 +237,13 @@ impl Curve {
         }
         // Points (ID accepted, OOD accepted) from accepting everything down to accepting nothing, ties collapsed.
         let (mut tp, mut fp) = (n, m);
-        let (mut auin, mut auout, mut dterr) = (0.0, 0.0, m / (n + m));
+        let (mut auin, mut auout, mut errors) = (0.0, 0.0, m);
         // The authors end their curves at precision 0.5 where the rate is 1, a point of zero width, and at 0 where it is 0.
         let (mut last_in, mut last_out) = ((1.0, n / (n + m)), (0.0, 0.0));
         for (ids, oods) in self.counts.iter().rev() {
             tp -= f64::from(*ids);
             fp -= f64::from(*oods);
-            dterr = f64::min(dterr, (n - tp + fp) / (n + m));
+            errors = f64::min(errors, n - tp + fp);
             let point_in = (tp / n, if tp + fp > 0.0 { tp / (tp + fp) } else { 0.0 });
             auin += (last_in.0 - point_in.0) * (last_in.1 + point_in.1) / 2.0;
             last_in = point_in;
@@ -251,7 +251,7 @@ impl Curve {
             auout += (point_out.0 - last_out.0) * (last_out.1 + point_out.1) / 2.0;
             last_out = point_out;
         }
-        OfficialMetrics { fpr, auroc: auroc(&self.counts), dterr, auin, auout }
+        OfficialMetrics { fpr, auroc: auroc(&self.counts), dterr: errors / (n + m), auin, auout }
     }
 }
 
@@ -346,35 +346,37 @@ fn auroc(counts: &[(u32, u32)]) -> f64 {
     doubled as f64 / (2 * u128::from(id_total) * u128::from(ood_total)) as f64
 }
 
-/// `sum (recall_i - recall_{i-1}) precision_i`.
-fn average_precision(groups: impl Iterator<Item = (u32, u32)> + Clone) -> f64 {
-    let (positives, _) = sums(groups.clone());
-    let (mut tp, mut fp, mut area) = (0u64, 0u64, 0.0);
-    for (hits, misses) in groups {
-        tp += u64::from(hits);
-        fp += u64::from(misses);
-        if hits > 0 {
-            area += f64::from(hits) * (tp as f64 / (tp + fp) as f64);
-        }
-    }
-    area / positives as f64
+/// Two areas under precision over recall.
+struct PrecisionAreas {
+    /// `sum (recall_i - recall_{i-1}) precision_i`: average precision.
+    average: f64,
+    /// By trapezoids, from precision 1 at recall 0 (scikit-learn's curve and `auc`).
+    trapezoid: f64,
 }
 
-/// The trapezoidal area under precision over recall, from precision 1 at recall 0 (scikit-learn's curve and `auc`).
-fn trapezoidal_precision(groups: impl Iterator<Item = (u32, u32)> + Clone) -> f64 {
+fn precision_areas(groups: impl Iterator<Item = (u32, u32)> + Clone) -> PrecisionAreas {
     let (positives, _) = sums(groups.clone());
-    let (mut tp, mut fp, mut area, mut last) = (0u64, 0u64, 0.0, 1.0);
+    let (mut tp, mut fp) = (0u64, 0u64);
+    let (mut average, mut trapezoid) = (0.0, 0.0);
+    // Where nothing positive is added the curve falls without area: its precision is only needed once it goes on.
+    let mut last = Some(1.0);
     for (hits, misses) in groups {
+        let before = (tp, fp);
         tp += u64::from(hits);
         fp += u64::from(misses);
-        if tp + fp == 0 {
+        if hits == 0 {
+            if misses > 0 {
+                last = None;
+            }
             continue;
         }
+        let previous = last.unwrap_or_else(|| before.0 as f64 / (before.0 + before.1) as f64);
         let precision = tp as f64 / (tp + fp) as f64;
-        area += f64::from(hits) * (precision + last) / 2.0;
-        last = precision;
+        average += f64::from(hits) * precision;
+        trapezoid += f64::from(hits) * (precision + previous) / 2.0;
+        last = Some(precision);
     }
-    area / positives as f64
+    PrecisionAreas { average: average / positives as f64, trapezoid: trapezoid / positives as f64 }
 }
 
 #[cfg(test)]
