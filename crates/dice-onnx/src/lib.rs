@@ -1,0 +1,34 @@
+#![doc = include_str!("../README.md")]
+
+mod describe;
+mod graph;
+mod head;
+mod linear;
+mod model;
+mod proto;
+mod sign;
+mod tensor;
+#[cfg(test)]
+mod testing;
+
+pub use head::{Following, FoundHead, HeadOptions, Layout};
+pub use linear::Quantization;
+pub use model::Model;
+pub use sign::Nonnegative;
+
+/// A name from a file, safe to print: control characters escaped, never long.
+fn quoted(name: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut text: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if name.chars().nth(LONGEST).is_some() {
+        text += "...";
+    }
+    format!("`{text}`")
+}
+
+/// An operator as messages name it: its type and its name, or that of its output.
+fn named(node: &proto::NodeProto) -> String {
+    let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
+    let operator: String = node.op_type.chars().take(60).flat_map(char::escape_debug).collect();
+    format!("{operator} {}", quoted(name.map_or("", String::as_str)))
+}
