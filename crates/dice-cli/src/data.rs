@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal;
 
-use dice_ood::io::Dataset;
-use dice_ood::{Block, Detector, FeatureSource, NonFinite, Result, Together, for_each_block};
+use dice_onnx::{HeadOptions, Model};
+use dice_ood::io::{Dataset, Location, read_head};
+use dice_ood::{Block, Detector, FeatureSource, LinearHead, NonFinite, Result, Together, for_each_block};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Context;
@@ -105,4 +106,19 @@ pub(crate) fn dataset(inputs: &[String], labels: Option<&String>) -> Result<Data
         Some(labels) => dataset.with_labels(labels),
         None => Ok(dataset),
     }
+}
+
+/// The head of a `--head FILE`: weights of `units` units, or that of an ONNX model, where `FILE#NODE` names its operator.
+pub(crate) fn head(file: &str, units: usize) -> Result<LinearHead> {
+    let location = Location::parse(file);
+    if !is_onnx(&location) {
+        return read_head(&location, Some(units));
+    }
+    let options = HeadOptions { head: location.name, features: None };
+    Ok(Model::open(&location.path)?.find_head(&options)?.head)
+}
+
+/// Whether a file is an ONNX model by its name.
+pub(crate) fn is_onnx(location: &Location) -> bool {
+    location.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }

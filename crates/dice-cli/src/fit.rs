@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dice_ood::io::{Dataset, Location, expand, read_head, read_statistics};
+use dice_ood::io::{Dataset, Location, expand, read_statistics};
 use dice_ood::{
     Artifact, Calibrated, Calibration, Detector, Error, ErrorKind, FeatureSource, Gather, HoldOut, LinearHead,
     NonFinite, Result, Salience, Sparsity, Spec, Statistics,
 };
 
-use crate::data::{Progress, Scores, dataset};
+use crate::data::{Progress, Scores, dataset, head};
 use crate::report::{count, percent};
 use crate::{Context, refuse_overwrite};
 
@@ -29,7 +29,7 @@ pub(crate) struct Fit {
     /// Class labels [N] of the features, where they are in a file of their own.
     #[arg(long, value_name = "FILE", requires = "features")]
     pub(crate) labels: Option<String>,
-    /// The linear head: weight [C, D] and bias [C].
+    /// The linear head: weight [C, D] and bias [C]; or the ONNX model it is part of.
     #[arg(long, value_name = "FILE")]
     pub(crate) head: String,
     /// The detector to fit; give several to fit them all from the same pass.
@@ -128,12 +128,12 @@ impl Fit {
         let (head, statistics, calibration) = match &calibrated_on {
             From::Statistics(calibration) => {
                 let statistics = self.merged_statistics()?;
-                let head = read_head(&Location::parse(&self.head), Some(statistics.units()))?;
+                let head = head(&self.head, statistics.units())?;
                 (head, statistics, calibration.as_ref().map(Dataset::open).transpose()?)
             }
             From::Features { training, calibration } => {
                 let source = training.open()?;
-                let head = read_head(&Location::parse(&self.head), Some(source.units()))?;
+                let head = head(&self.head, source.units())?;
                 check_widths(&head, source.units(), &training.files()[0].to_string(), &self.head)?;
                 let rows = source.rows();
                 let fitted_on = match calibration {

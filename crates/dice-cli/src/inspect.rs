@@ -2,17 +2,19 @@
 
 use std::fmt::Write;
 
+use dice_onnx::{HeadOptions, Model};
 use dice_ood::io::{Dataset, Location, TensorInfo, list, read_head, read_statistics};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
+use crate::data::is_onnx;
 use crate::fit::{behind, describe};
 use crate::print;
 use crate::report::{count, percent};
 
-/// Show what is in a detector, head, statistics or feature file.
+/// Show what is in a detector, head, statistics or feature file, or in an ONNX model.
 ///
 /// Shapes, the detectors with their sparsity per class and threshold, where they came from; for features their range,
-/// share of zeros and of negative values.
+/// share of zeros and of negative values; for a model where its head is and what feeds it (MODEL.onnx#NODE names another).
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
     /// The file.
@@ -24,6 +26,13 @@ impl Inspect {
         let location = Location::parse(&self.file);
         if location.path.as_os_str() == "-" {
             return Err(Error::new(ErrorKind::Unsupported, "standard input").expected("a file"));
+        }
+        if is_onnx(&location) {
+            let model = Model::open(&location.path)?;
+            let options = HeadOptions { head: location.name.clone(), features: None };
+            print(&model.describe_with(&options))?;
+            // What the account says of a head that cannot be found is the reason for the exit code.
+            return model.find_head(&options).map(|_| ());
         }
         let (format, tensors) = list(&location.path)?;
         let is_artifact = tensors.iter().any(|tensor| tensor.name == "head.weight")

@@ -4,6 +4,7 @@
 mod data;
 mod demo;
 mod eval;
+mod features;
 mod fit;
 mod inspect;
 mod report;
@@ -39,6 +40,8 @@ struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   dice demo
+  dice features --model resnet.onnx --images train/ --preprocess imagenet -o train.safetensors
+  dice fit --features train.safetensors --head resnet.onnx -o detector.safetensors
   dice fit --features train.safetensors --head model.pth -o detector.safetensors
   dice score detector.safetensors new.npy -o scores.parquet
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
@@ -48,10 +51,11 @@ Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or -
 standard input. FILE#NAME chooses a tensor or column; else it is the one named features
 (or embeddings, penultimate, ...), or the only one that can be. Labels are found beside
 them as labels (or label, targets, y), ids in tables as id (or path, file, ...).
-Heads: .safetensors .npz .pt .pth (pickle is never executed). FILE#LAYER names the layer
+Heads: .safetensors .npz .pt .pth (pickle is never executed) or an .onnx model. FILE#LAYER names the layer
 where it is not fc, classifier, head or the like, FILE#WEIGHT,BIAS any two tensors.
 
-Penultimate features are the inputs of the last linear layer. In PyTorch:
+Penultimate features are the inputs of the last linear layer. `dice features` makes them
+from an ONNX model and images. In PyTorch:
   rows = []
   model.fc.register_forward_hook(lambda m, i, o: rows.append(i[0].detach().cpu()))
   ...  # run the model over the data
@@ -59,6 +63,7 @@ Penultimate features are the inputs of the last linear layer. In PyTorch:
 
 #[derive(Subcommand)]
 enum Command {
+    Features(features::Features),
     Fit(fit::Fit),
     Score(score::Score),
     Eval(eval::Eval),
@@ -132,6 +137,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command, context: &Context) -> Result<()> {
     match command {
+        Command::Features(features) => features.run(context),
         Command::Fit(fit) => fit.run(context),
         Command::Score(score) => score.run(context),
         Command::Eval(eval) => eval.run(context),
@@ -151,7 +157,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
                     Some(found) => found.clone(),
                     None => {
                         return Err(Error::new(ErrorKind::Argument, format!("`{name}`"))
-                            .expected("a command: fit, score, eval, inspect, demo, completions"));
+                            .expected("a command: features, fit, score, eval, inspect, demo, completions"));
                     }
                 },
             };

@@ -1,20 +1,28 @@
 #![doc = include_str!("../README.md")]
 
+mod backbone;
 mod describe;
 mod graph;
 mod head;
+mod images;
 mod linear;
 mod model;
+mod preprocess;
 mod proto;
 mod sign;
+mod source;
 mod tensor;
 #[cfg(test)]
 mod testing;
 
+pub use backbone::{Backbone, InputShape};
 pub use head::{Following, FoundHead, HeadOptions, Layout};
+pub use images::{ImageSet, decode};
 pub use linear::Quantization;
 pub use model::Model;
+pub use preprocess::{Channels, Filter, Layout as PixelLayout, Preprocess, Resize};
 pub use sign::Nonnegative;
+pub use source::{Broken, ImageSource};
 
 /// A name from a file, safe to print: control characters escaped, never long.
 fn quoted(name: &str) -> String {

@@ -33,7 +33,7 @@ use crate::statistics::Statistics;
 
 pub use heads::read_head;
 pub(crate) use output::write_tensors;
-pub use output::{AtomicFile, ScoreRow, ScoreWriter};
+pub use output::{AtomicFile, ScoreRow, ScoreWriter, write_features};
 pub(crate) use safetensors::Header as SafetensorsHeader;
 pub use tensor::{DType, TensorInfo};
 use tensor::{Rows, TensorFile};

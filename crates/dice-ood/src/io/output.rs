@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::View;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, View};
 
 use super::npy::header_for;
 use crate::calibration::Decision;
 use crate::error::{Error, ErrorKind, Result};
+use crate::head::LinearHead;
 
 /// A file that is written beside its destination and renamed onto it when complete; dropped before that, it vanishes.
 ///
@@ -105,6 +107,50 @@ pub(crate) fn write_tensors<V: View>(
     let mut file = AtomicFile::create(destination)?;
     file.write_all(&bytes).map_err(|error| file.located(error))?;
     file.commit()
+}
+
+/// Writes features `[N, D]`, row-major, as one safetensors file that `dice` reads back: `features`, and where they are given
+/// `labels` `[N]` and the head as `weight` `[C, D]` and `bias` `[C]`. Atomic.
+///
+/// # Errors
+/// [`ErrorKind::Shape`] where the values are no whole rows, or there is not one label a row; [`ErrorKind::Io`].
+pub fn write_features(
+    destination: &Path,
+    features: &[f32],
+    units: usize,
+    labels: Option<&[i64]>,
+    head: Option<&LinearHead>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let rows = features.len().checked_div(units).unwrap_or(0);
+    if rows * units != features.len() || labels.is_some_and(|labels| labels.len() != rows) {
+        return Err(Error::new(
+            ErrorKind::Shape,
+            format!("{} values, {:?} labels", features.len(), labels.map(<[i64]>::len)),
+        )
+        .tensor("features")
+        .expected(format!("rows of {units} values, and a label for each or none")));
+    }
+    let floats = |values: &mut dyn Iterator<Item = f32>| values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let mut tensors = vec![("features", Dtype::F32, vec![rows, units], floats(&mut features.iter().copied()))];
+    if let Some(labels) = labels {
+        tensors.push(("labels", Dtype::I64, vec![rows], labels.iter().flat_map(|label| label.to_le_bytes()).collect()));
+    }
+    if let Some(head) = head {
+        let shape = vec![head.classes(), head.units()];
+        tensors.push(("weight", Dtype::F32, shape, floats(&mut head.weight().iter().copied())));
+        tensors.push(("bias", Dtype::F32, vec![head.classes()], floats(&mut head.bias().iter().copied())));
+    }
+    let views: Vec<(String, TensorView<'_>)> = tensors
+        .iter()
+        .map(|(name, kind, shape, bytes)| {
+            let view = TensorView::new(*kind, shape.clone(), bytes);
+            let wrong =
+                |error: safetensors::SafeTensorError| Error::new(ErrorKind::Shape, error.to_string()).tensor(*name);
+            Ok((String::from(*name), view.map_err(wrong)?))
+        })
+        .collect::<Result<_>>()?;
+    write_tensors(destination, views, metadata)
 }
 
 /// What is said of one input.
