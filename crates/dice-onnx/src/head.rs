@@ -361,6 +361,11 @@ fn trace<'m>(graph: &Graph<'m>, from: &str) -> Result<Trace<'m>> {
             tail.reverse();
             return Ok(Trace { linear, tail, output });
         }
+        if node.output.first().is_some_and(|first| first != tensor) && !is_label(node) {
+            return Err(Error::new(ErrorKind::Unsupported, format!("its output {}", quoted(tensor)))
+                .tensor(named(node))
+                .expected("the first output of the operators behind a head"));
+        }
         tensor = step(graph, node)?;
         tail.push(place);
     }

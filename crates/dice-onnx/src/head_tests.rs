@@ -385,6 +385,8 @@ fn what_has_no_head_is_refused_with_the_reason() {
     says(computed, ErrorKind::Unsupported, "both factors computed");
     says(network().node("Tanh", &["h"], &["y"], &[]), ErrorKind::Missing, "no linear layer");
     says(network().node("Concat", &["h", "h"], &["y"], &[int("axis", 1)]), ErrorKind::Unsupported, "Concat");
+    let mask = network().node("MatMul", &["h", "w"], &["m"], &[]).node("Dropout", &["m"], &["d", "y"], &[]);
+    says(mask, ErrorKind::Unsupported, "first output");
     let residual = network().node("MatMul", &["h", "w"], &["m"], &[]).node("Add", &["m", "m"], &["y"], &[]);
     says(residual, ErrorKind::Unsupported, "two computed operands");
     let mut boxes = network().node("MatMul", &["h", "w"], &["y"], &[]);

@@ -11,6 +11,7 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
+pub use describe::{Images, TensorInfo};
 pub use head::{Following, FoundHead, HeadOptions, Layout};
 pub use linear::Quantization;
 pub use model::Model;

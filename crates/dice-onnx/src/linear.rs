@@ -232,7 +232,7 @@ fn convolution<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto) -> Resu
     let (features, weight) = (required(node, 0)?, required(node, 1)?);
     constants(graph, node, &[1], "weights")?;
     constants(graph, node, &[2], "a bias")?;
-    let shape = graph.fold(weight)?.shape;
+    let shape = graph.constant_shape(weight)?;
     let kernel = shape.get(2..).unwrap_or_default();
     let not_linear = |found: String| {
         Err(Error::new(ErrorKind::Unsupported, found)

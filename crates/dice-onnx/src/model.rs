@@ -10,6 +10,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::describe::{Images, TensorInfo, images};
 use crate::graph::Graph;
 use crate::head::{self, FoundHead, HeadOptions};
 use crate::proto::{ModelProto, TensorProto};
@@ -33,9 +34,15 @@ impl Model {
     /// Git-LFS pointer, a web page, truncated) or its graph is invalid, [`ErrorKind::Missing`] for a tensor that nothing makes.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if std::fs::metadata(path).map_err(|error| Error::io(path, error))?.is_dir() {
-            let is_directory = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(Error::io(path, is_directory));
+        let kind = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        if kind.is_dir() {
+            return Err(Error::io(path, io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        if !kind.is_file() {
+            return Err(Error::new(ErrorKind::Unsupported, "a pipe or device")
+                .file(path.display())
+                .expected("a file")
+                .fix("save the model first: its weights may lie in files beside it"));
         }
         let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
         Self::parse(bytes.into(), path).map_err(|error| error.file(path.display()))
@@ -86,6 +93,21 @@ impl Model {
     /// The model's own notes (`metadata_props`), such as class names or preprocessing, as pairs of key and value.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
         self.proto.metadata_props.iter().map(|entry| (&*entry.key, &*entry.value))
+    }
+
+    /// What the model takes, without the initializers that old models list as inputs.
+    pub fn inputs(&self) -> Vec<TensorInfo> {
+        self.graph().map(|graph| graph.inputs.iter().map(|info| TensorInfo::of(info)).collect()).unwrap_or_default()
+    }
+
+    /// What the model returns.
+    pub fn outputs(&self) -> Vec<TensorInfo> {
+        self.proto.graph.iter().flat_map(|graph| &graph.output).map(TensorInfo::of).collect()
+    }
+
+    /// What images the model takes, where its only input looks like images.
+    pub fn images(&self) -> Option<Images> {
+        self.graph().ok().and_then(|graph| images(&graph))
     }
 
     /// Finds the head: back from the output to the last linear operator with constant weights.
