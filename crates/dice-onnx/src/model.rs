@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::describe::{Images, TensorInfo, images};
 use crate::graph::Graph;
 use crate::head::{self, FoundHead, HeadOptions};
-use crate::proto::{ModelProto, TensorProto};
+use crate::proto::{ModelProto, TensorProto, check_growth};
 use crate::tensor::External;
 
 /// An ONNX model file, read and checked: every tensor has one source and nothing depends on itself.
@@ -50,11 +50,13 @@ impl Model {
 
     fn parse(bytes: Bytes, path: &Path) -> Result<Self> {
         refuse_other_formats(&bytes)?;
-        let damaged = |found: String| {
-            Error::new(ErrorKind::Malformed, found)
+        let explained = |error: Error| {
+            error
                 .expected("an ONNX model")
                 .fix("the file is truncated, damaged or of another format: fetch or export it again")
         };
+        let damaged = |found: String| explained(Error::new(ErrorKind::Malformed, found));
+        check_growth(&bytes).map_err(explained)?;
         let proto = ModelProto::decode(bytes.clone()).map_err(|error| damaged(error.to_string()))?;
         let model = Self { path: path.to_owned(), bytes, proto };
         let graph = model.proto.graph.as_ref().ok_or_else(|| damaged("no graph".into()))?;
@@ -287,6 +289,16 @@ mod tests {
         // A length of two gigabytes.
         says(&[0x3A, 0xFF, 0xFF, 0xFF, 0xFF, 0x07, 0x00], "expected an ONNX model");
         says(&[0xFF; 64], "expected an ONNX model");
+    }
+
+    #[test]
+    fn empty_messages_do_not_fill_the_memory() {
+        // A graph of half a million initializers of no bytes at all: a megabyte that would become hundreds.
+        let mut bytes = vec![0x3A];
+        prost::encoding::encode_varint(1 << 20, &mut bytes);
+        bytes.extend([0x2A, 0x00].repeat(1 << 19));
+        let error = Model::from_bytes(bytes, Path::new("test.onnx")).unwrap_err();
+        assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("empty messages"), "{error}");
     }
 
     #[test]
