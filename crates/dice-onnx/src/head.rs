@@ -382,7 +382,11 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
         Err(Error::new(ErrorKind::Unsupported, found.to_owned())
             .tensor(named(node))
             .expected("a linear layer, with no more than softmax, pooling and the like behind it")
-            .fix("if there is a linear layer before it, name it: --head NODE"))
+            .fix(if node.op_type.starts_with("Fused") {
+                "an optimiser merged a layer with its activation: give the model as it was before"
+            } else {
+                "if there is a linear layer before it, name it: --head NODE"
+            }))
     };
     let carried = match &*node.op_type {
         "Add" | "Sub" | "Mul" | "Div" if is_standard(node) => {
@@ -662,6 +666,15 @@ fn notes(graph: &Graph, trace: &Trace, tail: &Tail, many: bool) -> Vec<String> {
     }
     if tail.pending.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Rounding) {
         notes.push("The model rounds the logits after the head, to at most 256 values: W h + b is finer.".into());
+    }
+    // Exporters leave a ReLU out where the rounding does its work.
+    let cuts = |place: &usize| {
+        let node = &graph.nodes[*place];
+        node.op_type == "QuantizeLinear"
+            && node.input.get(2).and_then(|zero| graph.small(zero)).is_some_and(|zero| zero.is_lowest())
+    };
+    if trace.linear.cuts || trace.tail.iter().any(cuts) {
+        notes.push("The model's rounding cuts negative logits off, as a Relu would; W h + b keeps them.".into());
     }
     if many && tail.exact {
         notes.push(
