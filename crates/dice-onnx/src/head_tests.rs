@@ -162,6 +162,17 @@ fn convolutions_of_one_position() {
     let head = found(&classifier);
     assert_eq!((head.layout, head.logits.as_str()), (Layout::Channels { exact: false }, "c"));
     assert!(head.notes.iter().any(|note| note.contains("before that activation")), "{head}");
+    // An activation that hides in rounding.
+    let hidden = before.clone().floats("s", &[], &[1.0]).uint8s("z", &[], &[0]).node(
+        "QuantizeLinear",
+        &["c", "s", "z"],
+        &["q"],
+        &[],
+    );
+    let hidden =
+        hidden.node("DequantizeLinear", &["q", "s", "z"], &["d"], &[]).node("GlobalAveragePool", &["d"], &["g"], &[]);
+    let head = found(&hidden.node("Softmax", &["g"], &["p"], &[]).node("Flatten", &["p"], &["y"], &[]));
+    assert_eq!((head.layout, head.logits.as_str()), (Layout::Channels { exact: false }, "c"));
     // A class for each position.
     let map = Builder::new().floats("w", &[2, 3, 1, 1], &ROWS).output("y", &[0, 2, 4, 4]).node(
         "Conv",

@@ -7,6 +7,7 @@ mod linear;
 mod model;
 mod proto;
 mod sign;
+mod tail;
 mod tensor;
 #[cfg(test)]
 mod testing;
