@@ -1,6 +1,6 @@
 //! A model in plain language.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::graph::{Graph, dimensions_of};
 use crate::head::HeadOptions;
@@ -47,8 +47,8 @@ impl Model {
                 let _ = writeln!(text, "          and {} more", infos.len() - LISTED);
             }
         }
-        if let Some(preprocessing) = preprocessing(&graph) {
-            let _ = writeln!(text, "Images    {preprocessing}");
+        if let Some(images) = images(&graph) {
+            let _ = writeln!(text, "Images    {images}");
         }
         for (key, value) in self.metadata().take(LISTED) {
             let mut shown: String = value.chars().take(SHOWN).flat_map(char::escape_debug).collect();
@@ -65,6 +65,28 @@ impl Model {
     }
 }
 
+/// An input or output as the model declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Its element type as numpy calls it, such as `float32`; `None` for sequences and maps.
+    pub element: Option<String>,
+    /// Its extents, `None` for those that are free; `None` where the shape is not declared.
+    pub shape: Option<Vec<Option<usize>>>,
+}
+
+impl TensorInfo {
+    pub(crate) fn of(info: &ValueInfoProto) -> Self {
+        let tensor = info.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+        Self {
+            name: info.name.clone(),
+            element: tensor.map(|tensor| element::name(tensor.elem_type)),
+            shape: dimensions_of(info),
+        }
+    }
+}
+
 /// `float32 [batch, 3, 224, 224]`; what is no tensor is said to be none.
 fn type_of(info: &ValueInfoProto) -> String {
     let Some(tensor) = info.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()) else {
@@ -72,47 +94,71 @@ fn type_of(info: &ValueInfoProto) -> String {
     };
     let name = element::name(tensor.elem_type);
     let Some(shape) = &tensor.shape else { return format!("{name} of unknown shape") };
-    let extents: Vec<String> = shape
-        .dim
-        .iter()
-        .take(crate::describe::LISTED)
-        .map(|extent| match (extent.dim_value, &extent.dim_param) {
-            (Some(extent), _) if extent > 0 => extent.to_string(),
-            (_, Some(name)) if !name.is_empty() => name.chars().take(40).flat_map(char::escape_debug).collect(),
-            _ => "?".into(),
-        })
-        .collect();
-    format!("{name} [{}]", extents.join(", "))
+    let extents = shape.dim.iter().take(LISTED).map(|extent| match (extent.dim_value, &extent.dim_param) {
+        (Some(extent), _) if extent > 0 => extent.to_string(),
+        (_, Some(name)) if !name.is_empty() => name.chars().take(40).flat_map(char::escape_debug).collect(),
+        _ => "?".into(),
+    });
+    format!("{name} [{}]", extents.collect::<Vec<String>>().join(", "))
 }
 
-/// What images the model seems to want: layout, size, and whether the graph normalises them.
-fn preprocessing(graph: &Graph) -> Option<String> {
+/// What images a model takes, as far as its graph tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Images {
+    /// The input they are given to.
+    pub input: String,
+    /// Whether `[N, channels, height, width]` (NCHW) rather than `[N, height, width, channels]` (NHWC).
+    pub channels_first: bool,
+    /// 1, 3 or 4.
+    pub channels: usize,
+    /// Height, where it is fixed.
+    pub height: Option<usize>,
+    /// Width, where it is fixed.
+    pub width: Option<usize>,
+    /// Whether the model takes bytes.
+    pub bytes: bool,
+    /// The operators by which the graph itself scales its input first, such as `Sub, Div`; `None` where it does not.
+    pub scaled_by: Option<String>,
+}
+
+impl fmt::Display for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.channels_first { "NCHW (channels first)" } else { "NHWC (channels last)" })?;
+        match (self.height, self.width) {
+            (Some(height), Some(width)) => write!(f, ", {width} x {height}")?,
+            _ => f.write_str(", any size")?,
+        }
+        write!(f, ", {} channel{}; ", self.channels, if self.channels == 1 { "" } else { "s" })?;
+        match &self.scaled_by {
+            Some(operators) => {
+                write!(f, "the graph itself scales them ({operators}): give them as its first operators expect")
+            }
+            None if self.bytes => f.write_str("bytes"),
+            None => f.write_str(
+                "values as in training (the graph does not normalise: apply the training's mean and deviation)",
+            ),
+        }
+    }
+}
+
+pub(crate) fn images(graph: &Graph) -> Option<Images> {
     let [input] = graph.inputs[..] else { return None };
-    let extents = dimensions_of(input)?;
-    let [_, second, third, fourth] = extents[..] else { return None };
+    let [_, second, third, fourth] = dimensions_of(input)?[..] else { return None };
     let channels = |extent: Option<usize>| extent.filter(|extent| matches!(extent, 1 | 3 | 4));
-    let (layout, channels, height, width) = match (channels(second), channels(fourth)) {
-        (Some(count), _) => ("NCHW (channels first)", count, third, fourth),
-        (None, Some(count)) => ("NHWC (channels last)", count, second, third),
+    let (channels_first, channels, height, width) = match (channels(second), channels(fourth)) {
+        (Some(count), _) => (true, count, third, fourth),
+        (None, Some(count)) => (false, count, second, third),
         (None, None) => return None,
     };
-    let size = match (height, width) {
-        (Some(height), Some(width)) => format!("{width} x {height}"),
-        _ => "any size".into(),
-    };
     let code = input.r#type.as_ref()?.tensor_type.as_ref()?.elem_type;
-    let values = match (normalises(graph, &input.name), code) {
-        (Some(operator), _) => format!("the graph itself scales them ({operator}): give raw values"),
-        (None, element::UINT8) => "raw bytes".into(),
-        (None, _) => {
-            "values as in training (the graph does not normalise: apply the training's mean and deviation)".into()
-        }
-    };
-    Some(format!("{layout}, {size}, {channels} channel{}; {values}", if channels == 1 { "" } else { "s" }))
+    let bytes = code == element::UINT8;
+    let scaled_by = scaling(graph, &input.name);
+    Some(Images { input: input.name.clone(), channels_first, channels, height, width, bytes, scaled_by })
 }
 
 /// The operators that scale the input before anything else does, where there are any.
-fn normalises(graph: &Graph, input: &str) -> Option<String> {
+fn scaling(graph: &Graph, input: &str) -> Option<String> {
     let mut tensor = input;
     let mut found: Vec<&str> = Vec::new();
     for _ in 0..12 {

@@ -6,7 +6,7 @@ use std::path::Path;
 use dice_ood::{Error, ErrorKind, Result};
 
 use crate::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::tensor::{Constant, shape_of};
+use crate::tensor::{Constant, count_of, shape_of};
 use crate::{named, quoted};
 
 /// Operators on the way from a stored weight to its use; more are not followed.
@@ -208,21 +208,41 @@ impl<'m> Graph<'m> {
         declared.or_else(implied)
     }
 
+    /// The shape of a constant, without reading its values where they are merely converted.
+    pub(crate) fn constant_shape(&self, tensor: &str) -> Result<Vec<usize>> {
+        let mut source = tensor;
+        for _ in 0..MAX_FOLDED {
+            match self.source(source) {
+                Some(Source::Initializer(stored)) => return shape_of(stored),
+                Some(Source::Node(place)) => match (&*self.nodes[place].op_type, self.nodes[place].input.first()) {
+                    ("Identity" | "Cast" | "DequantizeLinear" | "QuantizeLinear", Some(input)) => source = input,
+                    _ => break,
+                },
+                _ => break,
+            }
+        }
+        Ok(self.fold(tensor)?.shape)
+    }
+
     /// A constant of at most a few thousand values, where it is stored as such.
     pub(crate) fn small(&self, tensor: &str) -> Option<Constant> {
-        const SMALL: i64 = 4096;
-        let stored = match self.source(tensor)? {
-            Source::Initializer(stored) => stored,
-            Source::Node(place) if self.nodes[place].op_type == "Constant" && is_standard(&self.nodes[place]) => {
-                match attribute(&self.nodes[place], "value").and_then(|attribute| attribute.t.as_deref()) {
-                    Some(stored) => stored,
-                    None => return self.fold(tensor).ok(),
+        const SMALL: usize = 4096;
+        let read = |stored: &TensorProto| {
+            let count = shape_of(stored).and_then(|shape| count_of(&shape)).ok()?;
+            if count > SMALL || stored.data_location == 1 { None } else { Constant::read(stored, self.folder).ok() }
+        };
+        match self.source(tensor)? {
+            Source::Initializer(stored) => read(stored),
+            Source::Node(place) if self.nodes[place].op_type == "Constant" && self.is_constant(tensor) => {
+                let node = &self.nodes[place];
+                match attribute(node, "value").and_then(|attribute| attribute.t.as_deref()) {
+                    Some(stored) => read(stored),
+                    None if node.attribute.iter().any(|one| one.floats.len().max(one.ints.len()) > SMALL) => None,
+                    None => constant_of(node, self.folder).ok(),
                 }
             }
-            _ => return None,
-        };
-        let count = stored.dims.iter().try_fold(1i64, |count, extent| count.checked_mul(*extent))?;
-        if count > SMALL || stored.data_location == 1 { None } else { Constant::read(stored, self.folder).ok() }
+            _ => None,
+        }
     }
 
     /// The value of a constant tensor.

@@ -5,10 +5,11 @@ use std::fmt;
 
 use dice_ood::{Error, ErrorKind, LinearHead, Result};
 
-use crate::graph::{Graph, attribute, dimensions_of, float, is_standard};
-use crate::linear::{Axis, Linear, Quantization, per_class};
+use crate::graph::{Graph, attribute, dimensions_of, is_standard};
+use crate::linear::{Axis, Linear, Quantization};
 use crate::proto::NodeProto;
 use crate::sign::{Nonnegative, nonnegative};
+use crate::tail::{Effect, Tail, effect, is_label, pools};
 use crate::{named, quoted};
 
 /// Longest way from a head to an output, and most outputs looked at.
@@ -361,6 +362,11 @@ fn trace<'m>(graph: &Graph<'m>, from: &str) -> Result<Trace<'m>> {
             tail.reverse();
             return Ok(Trace { linear, tail, output });
         }
+        if node.output.first().is_some_and(|first| first != tensor) && !is_label(node) {
+            return Err(Error::new(ErrorKind::Unsupported, format!("its output {}", quoted(tensor)))
+                .tensor(named(node))
+                .expected("the first output of the operators behind a head"));
+        }
         tensor = step(graph, node)?;
         tail.push(place);
     }
@@ -377,7 +383,11 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
         Err(Error::new(ErrorKind::Unsupported, found.to_owned())
             .tensor(named(node))
             .expected("a linear layer, with no more than softmax, pooling and the like behind it")
-            .fix("if there is a linear layer before it, name it: --head NODE"))
+            .fix(if node.op_type.starts_with("Fused") {
+                "an optimiser merged a layer with its activation: give the model as it was before"
+            } else {
+                "if there is a linear layer before it, name it: --head NODE"
+            }))
     };
     let carried = match &*node.op_type {
         "Add" | "Sub" | "Mul" | "Div" if is_standard(node) => {
@@ -403,43 +413,6 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
     }
 }
 
-/// What an operator behind the head does to logits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
-    None,
-    Shape,
-    Affine,
-    Rounding,
-    Average,
-    Probabilities,
-    Nonlinear,
-    Label,
-}
-
-fn effect(node: &NodeProto) -> Effect {
-    match &*node.op_type {
-        "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Dropout" | "Cast" => {
-            Effect::Shape
-        }
-        "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization" => Effect::Affine,
-        "QuantizeLinear" | "DequantizeLinear" => Effect::Rounding,
-        "GlobalAveragePool" | "AveragePool" | "ReduceMean" => Effect::Average,
-        "Softmax" | "LogSoftmax" | "Hardmax" => Effect::Probabilities,
-        "Sigmoid" | "HardSigmoid" | "Relu" | "Clip" | "Tanh" | "Log" | "Exp" | "GlobalMaxPool" | "MaxPool"
-        | "ReduceMax" => Effect::Nonlinear,
-        "ArgMax" | "TopK" => Effect::Label,
-        _ => Effect::None,
-    }
-}
-
-fn pools(node: &NodeProto) -> bool {
-    effect(node) == Effect::Average || matches!(&*node.op_type, "GlobalMaxPool" | "MaxPool" | "ReduceMax")
-}
-
-fn is_label(node: &NodeProto) -> bool {
-    effect(node) == Effect::Label
-}
-
 /// Reads the weights and says what surrounds them.
 fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead> {
     let linear = &trace.linear;
@@ -450,59 +423,12 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
     let is_pooled = trace.tail.iter().any(|place| pools(&graph.nodes[*place]));
     let many = positions(graph, linear, is_pooled).map_err(fail)?;
 
-    let mut tail = Tail {
-        parts: linear.parts.clone(),
-        logits: linear.output,
-        pending: Vec::new(),
-        open: true,
-        exact: true,
-        rounded: false,
-    };
-    for place in &trace.tail {
-        let follower = &graph.nodes[*place];
-        tail.pending.push(*place);
-        let Some(output) = follower.output.first() else { continue };
-        match effect(follower) {
-            Effect::Affine if tail.open => {
-                let (scale, shift) = affine(graph, follower, classes).map_err(|error| error.tensor(named(follower)))?;
-                for (class, row) in weights.weight.chunks_exact_mut(weights.units.max(1)).enumerate() {
-                    row.iter_mut().for_each(|value| *value *= scale[class]);
-                }
-                for (class, value) in weights.bias.iter_mut().enumerate() {
-                    *value = *value * scale[class] + shift[class];
-                }
-                tail.advance(graph, output);
-            }
-            Effect::Average if tail.open && many => tail.advance(graph, output),
-            Effect::Average => {}
-            Effect::Rounding if linear.integer_output && tail.logits == linear.output => tail.advance(graph, output),
-            Effect::Shape | Effect::Rounding => {}
-            _ => {
-                tail.open = false;
-                tail.exact &= !many || !tail.pending_pool_after(graph, &trace.tail, *place);
-            }
-        }
+    let tail = Tail::along(graph, linear, &trace.tail, &mut weights, many)?;
+    check_classes(graph, trace, classes).map_err(fail)?;
+    if many && !tail.exact && *options == HeadOptions::default() {
+        check_softmax(graph, trace).map_err(fail)?;
     }
-    if classes == 1 {
-        return Err(fail(
-            Error::new(ErrorKind::Unsupported, "one class, a single logit")
-                .expected("at least two classes: the score is taken over their logits")
-                .fix("a binary model with one output has no logits to compare: train or export it with one output a class"),
-        ));
-    }
-    check_output(graph, trace, classes, linear.axis).map_err(fail)?;
-    let has = |wanted: Effect| trace.tail.iter().any(|place| effect(&graph.nodes[*place]) == wanted);
-    if many && !tail.exact && options.head.is_none() && options.features.is_none() && !has(Effect::Probabilities) {
-        return Err(fail(
-            Error::new(
-                ErrorKind::Ambiguous,
-                "a 1x1 layer, an activation and pooling, as at the end of a backbone without a head",
-            )
-            .expected("a softmax after it, or a linear layer after the pooling")
-            .fix(format!("if it is the classifier, say so: --head {}", label_of(node))),
-        ));
-    }
-    let mut notes = notes(graph, trace, &tail, many);
+    let mut notes = tail.notes(graph, linear, &trace.tail, many);
     let layout = match (linear.axis, many) {
         (Axis::First, _) => Layout::Columns,
         (Axis::Channel, true) => Layout::Channels { exact: tail.exact },
@@ -529,34 +455,6 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         nonnegative: sign_of(graph, linear, features),
         notes,
     })
-}
-
-/// What is known while the nodes behind the linear operator are read in order.
-struct Tail<'m> {
-    /// Operators that are part of the head.
-    parts: Vec<usize>,
-    logits: &'m str,
-    /// Operators since the logits.
-    pending: Vec<usize>,
-    /// Whether all so far was affine, up to rounding.
-    open: bool,
-    /// Whether pooled features give the model's own logits.
-    exact: bool,
-    rounded: bool,
-}
-
-impl<'m> Tail<'m> {
-    /// All up to `output` belongs to the head.
-    fn advance(&mut self, graph: &Graph<'m>, output: &'m str) {
-        self.rounded |= self.pending.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Rounding);
-        self.parts.append(&mut self.pending);
-        self.logits = output;
-    }
-
-    /// Whether pooling comes at or after `place`: then what is there acts on each position.
-    fn pending_pool_after(&self, graph: &Graph, tail: &[usize], place: usize) -> bool {
-        tail.iter().skip_while(|other| **other != place).any(|other| pools(&graph.nodes[*other]))
-    }
 }
 
 /// Whether the head is applied at many positions of its features.
@@ -599,86 +497,40 @@ fn declared(graph: &Graph, tensor: &str) -> Option<Vec<Option<usize>>> {
     None
 }
 
-/// Scale and shift for each class of an operator with constant parameters.
-fn affine(graph: &Graph, node: &NodeProto, classes: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-    let parameter = |place: usize| per_class(graph, &node.input[place], classes);
-    if node.op_type == "BatchNormalization" {
-        let (gamma, beta, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
-        let epsilon = f64::from(float(node, "epsilon", 1e-5));
-        let scale: Vec<f64> = gamma
-            .iter()
-            .zip(&variance)
-            .map(|(gamma, variance)| f64::from(*gamma) / (f64::from(*variance) + epsilon).sqrt())
-            .collect();
-        let shift = (0..classes).map(|class| (f64::from(beta[class]) - f64::from(mean[class]) * scale[class]) as f32);
-        return Ok((scale.iter().map(|scale| *scale as f32).collect(), shift.collect()));
+/// Refuses a head of one class, and one whose classes are not what the output holds.
+fn check_classes(graph: &Graph, trace: &Trace, classes: usize) -> Result<()> {
+    if classes == 1 {
+        return Err(Error::new(ErrorKind::Unsupported, "one class, a single logit")
+            .expected("at least two classes: the score is taken over their logits")
+            .fix(
+                "a binary model with one output has no logits to compare: train or export it with one output a class",
+            ));
     }
-    let constant_first = graph.is_constant(&node.input[0]);
-    let values = parameter(usize::from(!constant_first))?;
-    let zeros = || vec![0.0; classes];
-    Ok(match &*node.op_type {
-        "Add" => (vec![1.0; classes], values),
-        "Sub" if constant_first => (vec![-1.0; classes], values),
-        "Sub" => (vec![1.0; classes], values.iter().map(|value| -value).collect()),
-        "Mul" => (values, zeros()),
-        _ => (values.iter().map(|value| 1.0 / value).collect(), zeros()),
-    })
-}
-
-/// Refuses a head whose classes are not what the output holds.
-fn check_output(graph: &Graph, trace: &Trace, classes: usize, axis: Axis) -> Result<()> {
     let output = graph.outputs.iter().find(|output| output.name == trace.output);
     let extents = output.and_then(dimensions_of);
     let labels = trace.tail.iter().any(|place| is_label(&graph.nodes[*place]));
     let Some([_, rest @ ..]) = extents.as_deref().filter(|extents| extents.len() > 1 && !labels) else { return Ok(()) };
     let size = rest.iter().try_fold(1usize, |size, extent| size.checked_mul((*extent)?));
     match size {
-        Some(size) if size != classes && axis != Axis::First => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{classes} classes for {size} values of output {}", quoted(trace.output)),
-        )
-        .expected("one logit for each class of each input")
-        .fix("models that predict boxes, maps or sequences are not supported")),
+        Some(size) if size != classes && trace.linear.axis != Axis::First => {
+            let found = format!("{classes} classes for {size} values of output {}", quoted(trace.output));
+            Err(Error::new(ErrorKind::Unsupported, found)
+                .expected("one logit for each class of each input")
+                .fix("models that predict boxes, maps or sequences are not supported"))
+        }
         _ => Ok(()),
     }
 }
 
-fn notes(graph: &Graph, trace: &Trace, tail: &Tail, many: bool) -> Vec<String> {
-    let mut notes = Vec::new();
-    let after = |wanted: &str| tail.pending.iter().any(|place| graph.nodes[*place].op_type == wanted);
-    if trace.linear.rounds {
-        notes.push(
-            "The model rounds features to 8 bits before it multiplies: its own logits differ from W h + b by that."
-                .into(),
-        );
+/// Refuses an activation between layer and pooling unless a softmax says that these are classes.
+fn check_softmax(graph: &Graph, trace: &Trace) -> Result<()> {
+    if trace.tail.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Probabilities) {
+        return Ok(());
     }
-    if tail.rounded {
-        notes.push("The model rounds logits to 8 bits within the head: its own differ from W h + b by that.".into());
-    }
-    if tail.pending.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Rounding) {
-        notes.push("The model rounds the logits after the head, to at most 256 values: W h + b is finer.".into());
-    }
-    if many && tail.exact {
-        notes.push(
-            "The head stands before pooling; both are linear, so features averaged first give the same logits.".into(),
-        );
-    }
-    if many && !tail.exact {
-        notes.push(
-            "The head stands before an activation and pooling: W h + b of averaged features are the average logits before that \
-             activation, not what the model returns."
-                .into(),
-        );
-    }
-    if after("Relu") && !many {
-        notes.push("The model cuts negative logits off (Relu) before its output; W h + b keeps them.".into());
-    }
-    if after("Sigmoid") {
-        notes.push(
-            "Sigmoid: the classes may be independent labels, for which a score over all logits means less.".into(),
-        );
-    }
-    notes
+    let found = "a 1x1 layer, an activation and pooling, as at the end of a backbone without a head";
+    Err(Error::new(ErrorKind::Ambiguous, found)
+        .expected("a softmax after it, or a linear layer after the pooling")
+        .fix(format!("if it is the classifier, say so: --head {}", label_of(&graph.nodes[trace.linear.node]))))
 }
 
 /// Reads another tensor of the way to the head, where only reshaping and pooling lie between.

@@ -162,6 +162,17 @@ fn convolutions_of_one_position() {
     let head = found(&classifier);
     assert_eq!((head.layout, head.logits.as_str()), (Layout::Channels { exact: false }, "c"));
     assert!(head.notes.iter().any(|note| note.contains("before that activation")), "{head}");
+    // An activation that hides in rounding.
+    let hidden = before.clone().floats("s", &[], &[1.0]).uint8s("z", &[], &[0]).node(
+        "QuantizeLinear",
+        &["c", "s", "z"],
+        &["q"],
+        &[],
+    );
+    let hidden =
+        hidden.node("DequantizeLinear", &["q", "s", "z"], &["d"], &[]).node("GlobalAveragePool", &["d"], &["g"], &[]);
+    let head = found(&hidden.node("Softmax", &["g"], &["p"], &[]).node("Flatten", &["p"], &["y"], &[]));
+    assert_eq!((head.layout, head.logits.as_str()), (Layout::Channels { exact: false }, "c"));
     // A class for each position.
     let map = Builder::new().floats("w", &[2, 3, 1, 1], &ROWS).output("y", &[0, 2, 4, 4]).node(
         "Conv",
@@ -247,10 +258,16 @@ fn quantised_forms() {
     let integers = rounded.clone().node("com.microsoft:QGemm", &[&gemm[..], &["os", "oz"]].concat(), &["o"], &[]);
     let head = found(&integers.node("DequantizeLinear", &["o", "os", "oz"], &["y"], &[]));
     assert_eq!((values(&head).1, head.logits.as_str()), (vec![1.0, 2.0], "y"));
-    let products = rounded.node("QLinearMatMul", &["hq", "hs", "hz", "q", "s", "z", "os", "oz"], &["o"], &[]);
+    let products = rounded.clone().node("QLinearMatMul", &["hq", "hs", "hz", "q", "s", "z", "os", "oz"], &["o"], &[]);
     let products =
         products.node("DequantizeLinear", &["o", "os", "oz"], &["d"], &[]).node("Add", &["d", "b"], &["y"], &[]);
     assert_eq!(values(&found(&products)), (ROWS.to_vec(), vec![1.0, 2.0]));
+    assert_eq!(found(&products).notes.iter().filter(|note| note.contains("cuts negative")).count(), 0);
+    // An output whose integers start at zero is a ReLU.
+    let cut = rounded.uint8s("lowest", &[], &[0]);
+    let cut = cut.node("com.microsoft:QGemm", &[&gemm[..], &["os", "lowest"]].concat(), &["o"], &[]);
+    let head = found(&cut.node("DequantizeLinear", &["o", "os", "lowest"], &["y"], &[]));
+    assert!(head.notes.iter().any(|note| note.contains("cuts negative")), "{head}");
     // Features that only exist as integers.
     let stored = fixed().node("com.microsoft:QLinearGlobalAveragePool", &["x", "hs", "hz", "hs", "hz"], &["p"], &[]);
     let head = found(&stored.node("com.microsoft:QGemm", &["p", "hs", "hz", "q", "s", "z"], &["y"], &[]));
@@ -385,6 +402,10 @@ fn what_has_no_head_is_refused_with_the_reason() {
     says(computed, ErrorKind::Unsupported, "both factors computed");
     says(network().node("Tanh", &["h"], &["y"], &[]), ErrorKind::Missing, "no linear layer");
     says(network().node("Concat", &["h", "h"], &["y"], &[int("axis", 1)]), ErrorKind::Unsupported, "Concat");
+    let fused = network().node("com.microsoft:FusedGemm", &["h", "w"], &["y"], &[]);
+    says(fused, ErrorKind::Unsupported, "optimiser merged");
+    let mask = network().node("MatMul", &["h", "w"], &["m"], &[]).node("Dropout", &["m"], &["d", "y"], &[]);
+    says(mask, ErrorKind::Unsupported, "first output");
     let residual = network().node("MatMul", &["h", "w"], &["m"], &[]).node("Add", &["m", "m"], &["y"], &[]);
     says(residual, ErrorKind::Unsupported, "two computed operands");
     let mut boxes = network().node("MatMul", &["h", "w"], &["y"], &[]);

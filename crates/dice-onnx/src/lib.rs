@@ -11,11 +11,13 @@ mod preprocess;
 mod proto;
 mod sign;
 mod source;
+mod tail;
 mod tensor;
 #[cfg(test)]
 mod testing;
 
 pub use backbone::{Backbone, InputShape};
+pub use describe::{Images, TensorInfo};
 pub use head::{Following, FoundHead, HeadOptions, Layout};
 pub use images::{ImageSet, decode};
 pub use linear::Quantization;

@@ -47,6 +47,8 @@ pub(crate) struct Linear<'m> {
     pub(crate) rounds: bool,
     /// Whether its output is one of integers, to be dequantised.
     pub(crate) integer_output: bool,
+    /// Whether those integers have none for negative logits.
+    pub(crate) cuts: bool,
     weight: &'m str,
     classes_first: bool,
     factor: f32,
@@ -100,6 +102,7 @@ impl<'m> Linear<'m> {
             unsigned: false,
             rounds: false,
             integer_output: false,
+            cuts: false,
             weight,
             classes_first: false,
             factor: 1.0,
@@ -232,7 +235,7 @@ fn convolution<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto) -> Resu
     let (features, weight) = (required(node, 0)?, required(node, 1)?);
     constants(graph, node, &[1], "weights")?;
     constants(graph, node, &[2], "a bias")?;
-    let shape = graph.fold(weight)?.shape;
+    let shape = graph.constant_shape(weight)?;
     let kernel = shape.get(2..).unwrap_or_default();
     let not_linear = |found: String| {
         Err(Error::new(ErrorKind::Unsupported, found)
@@ -293,14 +296,16 @@ fn quantized<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto, gemm: boo
         classes_first: integer(node, "transB", 0) != 0,
         factor: float(node, "alpha", 1.0),
         bias,
-        rounds: true,
+        cuts: input(node, if gemm { 8 } else { 7 })
+            .and_then(|zero| graph.small(zero))
+            .is_some_and(|zero| zero.is_lowest()),
         // QGemm gives floats where no scale of the output is named.
         integer_output: !gemm || input(node, 7).is_some(),
         ..Linear::new(graph, place, features, weight)?
     };
     Ok(match graph.producer(features) {
         Some((maker, node)) if node.op_type == "QuantizeLinear" => {
-            Linear { features: required(node, 0)?, parts: vec![maker, place], ..linear }
+            Linear { features: required(node, 0)?, parts: vec![maker, place], rounds: true, ..linear }
         }
         _ => Linear { quantization: Some(Quantization { scale, zero_point }), unsigned, ..linear },
     })

@@ -10,9 +10,10 @@ use prost::Message;
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::describe::{Images, TensorInfo, images};
 use crate::graph::Graph;
 use crate::head::{self, FoundHead, HeadOptions};
-use crate::proto::{ModelProto, TensorProto};
+use crate::proto::{ModelProto, TensorProto, check_growth};
 use crate::tensor::External;
 
 /// An ONNX model file, read and checked: every tensor has one source and nothing depends on itself.
@@ -33,9 +34,15 @@ impl Model {
     /// Git-LFS pointer, a web page, truncated) or its graph is invalid, [`ErrorKind::Missing`] for a tensor that nothing makes.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if std::fs::metadata(path).map_err(|error| Error::io(path, error))?.is_dir() {
-            let is_directory = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(Error::io(path, is_directory));
+        let kind = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        if kind.is_dir() {
+            return Err(Error::io(path, io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        if !kind.is_file() {
+            return Err(Error::new(ErrorKind::Unsupported, "a pipe or device")
+                .file(path.display())
+                .expected("a file")
+                .fix("save the model first: its weights may lie in files beside it"));
         }
         let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
         Self::parse(bytes.into(), path).map_err(|error| error.file(path.display()))
@@ -43,11 +50,13 @@ impl Model {
 
     fn parse(bytes: Bytes, path: &Path) -> Result<Self> {
         refuse_other_formats(&bytes)?;
-        let damaged = |found: String| {
-            Error::new(ErrorKind::Malformed, found)
+        let explained = |error: Error| {
+            error
                 .expected("an ONNX model")
                 .fix("the file is truncated, damaged or of another format: fetch or export it again")
         };
+        let damaged = |found: String| explained(Error::new(ErrorKind::Malformed, found));
+        check_growth(&bytes).map_err(explained)?;
         let proto = ModelProto::decode(bytes.clone()).map_err(|error| damaged(error.to_string()))?;
         let model = Self { path: path.to_owned(), bytes, proto };
         let graph = model.proto.graph.as_ref().ok_or_else(|| damaged("no graph".into()))?;
@@ -86,6 +95,21 @@ impl Model {
     /// The model's own notes (`metadata_props`), such as class names or preprocessing, as pairs of key and value.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
         self.proto.metadata_props.iter().map(|entry| (&*entry.key, &*entry.value))
+    }
+
+    /// What the model takes, without the initializers that old models list as inputs.
+    pub fn inputs(&self) -> Vec<TensorInfo> {
+        self.graph().map(|graph| graph.inputs.iter().map(|info| TensorInfo::of(info)).collect()).unwrap_or_default()
+    }
+
+    /// What the model returns.
+    pub fn outputs(&self) -> Vec<TensorInfo> {
+        self.proto.graph.iter().flat_map(|graph| &graph.output).map(TensorInfo::of).collect()
+    }
+
+    /// What images the model takes, where its only input looks like images.
+    pub fn images(&self) -> Option<Images> {
+        self.graph().ok().and_then(|graph| images(&graph))
     }
 
     /// Finds the head: back from the output to the last linear operator with constant weights.
@@ -265,6 +289,16 @@ mod tests {
         // A length of two gigabytes.
         says(&[0x3A, 0xFF, 0xFF, 0xFF, 0xFF, 0x07, 0x00], "expected an ONNX model");
         says(&[0xFF; 64], "expected an ONNX model");
+    }
+
+    #[test]
+    fn empty_messages_do_not_fill_the_memory() {
+        // A graph of half a million initializers of no bytes at all: a megabyte that would become hundreds.
+        let mut bytes = vec![0x3A];
+        prost::encoding::encode_varint(1 << 20, &mut bytes);
+        bytes.extend([0x2A, 0x00].repeat(1 << 19));
+        let error = Model::from_bytes(bytes, Path::new("test.onnx")).unwrap_err();
+        assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("empty messages"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! Tags are those of `onnx.proto`, IR version 3 to 13. Subgraphs of control flow are not read: such operators are opaque.
 
+use std::mem::size_of;
+
+use dice_ood::{Error, ErrorKind, Result};
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -156,4 +159,108 @@ pub(crate) struct DimensionProto {
     pub(crate) dim_value: Option<i64>,
     #[prost(string, optional, tag = "2")]
     pub(crate) dim_param: Option<String>,
+}
+
+/// A message that is decoded into a list, for [`check_growth`].
+#[derive(Clone, Copy)]
+enum Kind {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+    Tensor,
+    Sparse,
+    Value,
+    Type,
+    TensorType,
+    Shape,
+    Dimension,
+    Entry,
+    Text,
+}
+
+impl Kind {
+    /// The message in a field of this one.
+    fn child(self, field: u64) -> Option<Self> {
+        Some(match (self, field) {
+            (Self::Model, 7) => Self::Graph,
+            (Self::Model, 8 | 14) => Self::Entry,
+            (Self::Graph, 1) => Self::Node,
+            (Self::Graph, 5) => Self::Tensor,
+            (Self::Graph, 11..=13) => Self::Value,
+            (Self::Graph, 15) => Self::Sparse,
+            (Self::Node, 1 | 2) => Self::Text,
+            (Self::Node, 5) => Self::Attribute,
+            (Self::Attribute, 5) | (Self::Sparse, 1) => Self::Tensor,
+            (Self::Tensor, 13) => Self::Entry,
+            (Self::Value, 2) => Self::Type,
+            (Self::Type, 1) => Self::TensorType,
+            (Self::TensorType, 2) => Self::Shape,
+            (Self::Shape, 1) => Self::Dimension,
+            _ => return None,
+        })
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::Model | Self::Graph | Self::Type | Self::TensorType | Self::Shape => 0,
+            Self::Node => size_of::<NodeProto>(),
+            Self::Attribute => size_of::<AttributeProto>(),
+            Self::Tensor => size_of::<TensorProto>(),
+            Self::Sparse => size_of::<SparseTensorProto>(),
+            Self::Value => size_of::<ValueInfoProto>(),
+            Self::Dimension => size_of::<DimensionProto>(),
+            Self::Entry => size_of::<StringStringEntryProto>(),
+            Self::Text => size_of::<String>(),
+        }
+    }
+}
+
+/// Refuses a file of countless empty messages, of which two bytes become hundreds in memory: decoded, a model takes at most
+/// a small multiple of its file.
+pub(crate) fn check_growth(model: &[u8]) -> Result<()> {
+    let mut budget = model.len().saturating_mul(16).saturating_add(16 << 20);
+    walk(model, Kind::Model, &mut budget)
+}
+
+fn walk(mut bytes: &[u8], kind: Kind, budget: &mut usize) -> Result<()> {
+    let damaged = || Error::new(ErrorKind::Malformed, "bytes that are no protobuf message");
+    while !bytes.is_empty() {
+        let tag = varint(&mut bytes).ok_or_else(damaged)?;
+        let length = match tag & 7 {
+            0 => {
+                varint(&mut bytes).ok_or_else(damaged)?;
+                0
+            }
+            1 => 8,
+            2 => varint(&mut bytes).and_then(|length| usize::try_from(length).ok()).ok_or_else(damaged)?,
+            5 => 4,
+            // Groups, which ONNX never had.
+            _ => return Err(damaged()),
+        };
+        let (field, rest) = bytes.split_at_checked(length).ok_or_else(damaged)?;
+        bytes = rest;
+        if let Some(child) = kind.child(tag >> 3).filter(|_| tag & 7 == 2) {
+            *budget = budget.checked_sub(child.size()).ok_or_else(|| {
+                Error::new(ErrorKind::Malformed, "mostly empty messages").expected("a model of this size")
+            })?;
+            if !matches!(child, Kind::Text) {
+                walk(field, child, budget)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7F) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }

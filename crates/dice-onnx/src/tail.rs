@@ -1,0 +1,200 @@
+//! What stands between a head and an output: what belongs to the head, and what users should know of the rest.
+
+use dice_ood::Result;
+
+use crate::graph::{Graph, float};
+use crate::linear::{Linear, Weights, per_class};
+use crate::named;
+use crate::proto::NodeProto;
+
+/// What an operator behind the head does to logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    None,
+    Shape,
+    Affine,
+    Rounding,
+    Average,
+    Probabilities,
+    Nonlinear,
+    Label,
+}
+
+pub(crate) fn effect(node: &NodeProto) -> Effect {
+    match &*node.op_type {
+        "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Dropout" | "Cast" => {
+            Effect::Shape
+        }
+        "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization" => Effect::Affine,
+        "QuantizeLinear" | "DequantizeLinear" => Effect::Rounding,
+        "GlobalAveragePool" | "AveragePool" | "ReduceMean" => Effect::Average,
+        "Softmax" | "LogSoftmax" | "Hardmax" => Effect::Probabilities,
+        "Sigmoid" | "HardSigmoid" | "Relu" | "Clip" | "Tanh" | "Log" | "Exp" | "GlobalMaxPool" | "MaxPool"
+        | "ReduceMax" => Effect::Nonlinear,
+        "ArgMax" | "TopK" => Effect::Label,
+        _ => Effect::None,
+    }
+}
+
+pub(crate) fn pools(node: &NodeProto) -> bool {
+    effect(node) == Effect::Average || matches!(&*node.op_type, "GlobalMaxPool" | "MaxPool" | "ReduceMax")
+}
+
+pub(crate) fn is_label(node: &NodeProto) -> bool {
+    effect(node) == Effect::Label
+}
+
+/// Whether rounding cuts negative values off: exporters leave a ReLU out where it does.
+fn cuts(graph: &Graph, node: &NodeProto) -> bool {
+    let zero = || graph.small(node.input.get(2)?);
+    node.op_type == "QuantizeLinear" && zero().is_some_and(|zero| zero.is_lowest())
+}
+
+/// What is known once the nodes behind the linear operator are read in order.
+pub(crate) struct Tail<'m> {
+    /// Operators that are part of the head.
+    pub(crate) parts: Vec<usize>,
+    /// The tensor of the logits.
+    pub(crate) logits: &'m str,
+    /// Operators since the logits.
+    pub(crate) pending: Vec<usize>,
+    /// Whether pooled features give the model's own logits.
+    pub(crate) exact: bool,
+    /// Whether all so far was affine, up to rounding.
+    open: bool,
+    /// Whether the head includes rounding of logits.
+    rounded: bool,
+}
+
+impl<'m> Tail<'m> {
+    /// Reads the nodes of `tail` and folds into `weights` the scales and shifts that no other operator parts from them; `many` where
+    /// the head is applied at many positions, so that averages over them may belong to it.
+    pub(crate) fn along(
+        graph: &Graph<'m>,
+        linear: &Linear<'m>,
+        tail: &[usize],
+        weights: &mut Weights,
+        many: bool,
+    ) -> Result<Self> {
+        let mut read = Self {
+            parts: linear.parts.clone(),
+            logits: linear.output,
+            pending: Vec::new(),
+            exact: true,
+            open: !linear.cuts,
+            rounded: false,
+        };
+        for (at, place) in tail.iter().enumerate() {
+            let node = &graph.nodes[*place];
+            read.pending.push(*place);
+            let Some(output) = node.output.first() else { continue };
+            match effect(node) {
+                Effect::Affine if read.open => {
+                    fold(graph, node, weights).map_err(|error| error.tensor(named(node)))?;
+                    read.advance(graph, output);
+                }
+                Effect::Average if read.open && many => read.advance(graph, output),
+                Effect::Rounding if linear.integer_output && read.logits == linear.output => {
+                    read.advance(graph, output)
+                }
+                Effect::Rounding if !cuts(graph, node) => {}
+                Effect::Shape | Effect::Average => {}
+                _ => {
+                    // Before the pooling it acts on each position, and no longer commutes.
+                    let pooled_later = tail[at..].iter().any(|later| pools(&graph.nodes[*later]));
+                    read.open = false;
+                    read.exact &= !many || !pooled_later;
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// All up to `output` belongs to the head.
+    fn advance(&mut self, graph: &Graph<'m>, output: &'m str) {
+        self.rounded |= self.pending.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Rounding);
+        self.parts.append(&mut self.pending);
+        self.logits = output;
+    }
+
+    /// What a user should know.
+    pub(crate) fn notes(&self, graph: &Graph, linear: &Linear, tail: &[usize], many: bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        let after = |wanted: &str| self.pending.iter().any(|place| graph.nodes[*place].op_type == wanted);
+        if linear.rounds {
+            notes.push(
+                "The model rounds features to 8 bits before it multiplies: its own logits differ from W h + b by that."
+                    .into(),
+            );
+        }
+        if self.rounded {
+            notes
+                .push("The model rounds logits to 8 bits within the head: its own differ from W h + b by that.".into());
+        }
+        if self.pending.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Rounding) {
+            notes.push("The model rounds the logits after the head, to at most 256 values: W h + b is finer.".into());
+        }
+        if linear.cuts || tail.iter().any(|place| cuts(graph, &graph.nodes[*place])) {
+            notes.push("The model's rounding cuts negative logits off, as a Relu would; W h + b keeps them.".into());
+        }
+        if many && self.exact {
+            notes.push(
+                "The head stands before pooling; both are linear, so features averaged first give the same logits."
+                    .into(),
+            );
+        }
+        if many && !self.exact {
+            notes.push(
+            "The head stands before an activation and pooling: W h + b of averaged features are the average logits before that \
+             activation, not what the model returns."
+                .into(),
+        );
+        }
+        if after("Relu") && !many {
+            notes.push("The model cuts negative logits off (Relu) before its output; W h + b keeps them.".into());
+        }
+        if after("Sigmoid") {
+            notes.push(
+                "Sigmoid: the classes may be independent labels, for which a score over all logits means less.".into(),
+            );
+        }
+        notes
+    }
+}
+
+fn fold(graph: &Graph, node: &NodeProto, weights: &mut Weights) -> Result<()> {
+    let (scale, shift) = affine(graph, node, weights.bias.len())?;
+    for (row, scale) in weights.weight.chunks_exact_mut(weights.units.max(1)).zip(&scale) {
+        row.iter_mut().for_each(|value| *value *= scale);
+    }
+    for (value, (scale, shift)) in weights.bias.iter_mut().zip(scale.iter().zip(&shift)) {
+        *value = *value * scale + shift;
+    }
+    Ok(())
+}
+
+/// Scale and shift for each class of an operator with constant parameters.
+fn affine(graph: &Graph, node: &NodeProto, classes: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+    let parameter = |place: usize| per_class(graph, &node.input[place], classes);
+    if node.op_type == "BatchNormalization" {
+        let (gamma, beta, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
+        let epsilon = f64::from(float(node, "epsilon", 1e-5));
+        let scale: Vec<f64> = gamma
+            .iter()
+            .zip(&variance)
+            .map(|(gamma, variance)| f64::from(*gamma) / (f64::from(*variance) + epsilon).sqrt())
+            .collect();
+        let shift = (0..classes).map(|class| (f64::from(beta[class]) - f64::from(mean[class]) * scale[class]) as f32);
+        return Ok((scale.iter().map(|scale| *scale as f32).collect(), shift.collect()));
+    }
+    let constant_first = graph.is_constant(&node.input[0]);
+    let values = parameter(usize::from(!constant_first))?;
+    let zeros = || vec![0.0; classes];
+    Ok(match &*node.op_type {
+        "Add" => (vec![1.0; classes], values),
+        "Sub" if constant_first => (vec![-1.0; classes], values),
+        "Sub" => (vec![1.0; classes], values.iter().map(|value| -value).collect()),
+        "Mul" => (values, zeros()),
+        _ => (values.iter().map(|value| 1.0 / value).collect(), zeros()),
+    })
+}
