@@ -442,3 +442,73 @@ fn the_readme_tells_the_truth() {
         }
     }
 }
+
+/// A model and images of `../shared/data`, where they are at hand.
+fn shared(name: &str) -> Option<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return None;
+    }
+    Some(path.display().to_string())
+}
+
+#[test]
+fn images_through_an_onnx_model_make_a_detector() {
+    let (Some(model), Some(images)) = (shared("onnx/tribuo_pytorch_cnn_mnist.onnx"), shared("images/mnist")) else {
+        return;
+    };
+    let desk = Desk::new();
+    let about = succeeded(&desk.run(&["inspect", &model]));
+    assert!(about.contains("10 classes, 50 features"), "{about}");
+    succeeded(&desk.run(&[
+        "features",
+        "--model",
+        &model,
+        "--images",
+        &images,
+        "--preprocess",
+        "mnist",
+        "-o",
+        "f.safetensors",
+    ]));
+    let held = succeeded(&desk.run(&["inspect", "f.safetensors"]));
+    assert!(held.contains("500 rows of 50 units"), "{held}");
+    succeeded(&desk.run(&[
+        "fit",
+        "--features",
+        "f.safetensors",
+        "--head",
+        &model,
+        "-d",
+        "energy",
+        "-o",
+        "m.safetensors",
+    ]));
+    // The head that lies beside the features is the model's own.
+    succeeded(&desk.run(&[
+        "fit",
+        "--features",
+        "f.safetensors",
+        "--head",
+        "f.safetensors",
+        "-d",
+        "energy",
+        "-o",
+        "n.safetensors",
+    ]));
+    let scores = |detector: &str| succeeded(&desk.run(&["score", detector, "f.safetensors"]));
+    assert_eq!(scores("m.safetensors"), scores("n.safetensors"));
+}
+
+#[test]
+fn features_name_what_is_wrong() {
+    let desk = Desk::new();
+    fs::write(desk.folder.path().join("page.onnx"), "<!DOCTYPE html><html></html>").unwrap();
+    let output = desk.run(&["features", "--model", "page.onnx", "--images", ".", "-o", "f.safetensors"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("page.onnx") && message.contains("web page"), "{message}");
+    let output = desk.run(&["features", "--model", "page.onnx", "--images", ".", "-o", "f.npy"]);
+    assert_eq!(output.status.code(), Some(2), "features are written as .safetensors");
+}

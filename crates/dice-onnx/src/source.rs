@@ -119,3 +119,106 @@ impl FeatureSource for ImageSource<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::testing::{Builder, value};
+    use crate::{HeadOptions, Model};
+    use dice_ood::for_each_block;
+    use image::{Rgb, RgbImage};
+
+    /// A folder of two classes of 4 x 4 images, and a model whose features are the means of their channels, run `batch`
+    /// images at a time (any number for 0).
+    fn desk(batch: i64) -> (tempfile::TempDir, Backbone, ImageSet) {
+        let folder = tempfile::tempdir().unwrap();
+        for (class, count) in [("cat", 40), ("dog", 3)] {
+            let below = folder.path().join("images").join(class);
+            std::fs::create_dir_all(&below).unwrap();
+            for index in 0..count {
+                let image = RgbImage::from_pixel(4, 4, Rgb([index, 100, 200]));
+                image.save(below.join(format!("{index:02}.png"))).unwrap();
+            }
+        }
+        let mut network = Builder::new().features().counting("w", &[3, 2]).floats("b", &[2], &[0.0; 2]).node(
+            "Gemm",
+            &["h", "w", "b"],
+            &["y"],
+            &[],
+        );
+        network.graph().input = vec![value("x", &[batch, 3, 4, 4])];
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, network.output("y", &[0, 2]).encode()).unwrap();
+        let model = Model::open(&path).unwrap();
+        let backbone = Backbone::new(&model, &model.find_head(&HeadOptions::default()).unwrap()).unwrap();
+        let set = ImageSet::find(&[folder.path().join("images").display().to_string()]).unwrap();
+        (folder, backbone, set)
+    }
+
+    fn levels() -> Preprocess {
+        Preprocess {
+            resize: crate::Resize::Keep,
+            scale: 1.0,
+            mean: vec![0.0; 3],
+            std: vec![1.0; 3],
+            ..Preprocess::preset("cifar10").unwrap()
+        }
+    }
+
+    #[test]
+    fn features_come_in_the_order_of_the_images_with_labels_and_paths() {
+        for batch in [0, 1, 5] {
+            let (_folder, backbone, set) = desk(batch);
+            let paths: Vec<String> = set.paths.iter().map(|path| path.display().to_string()).collect();
+            let mut source = ImageSource::new(&backbone, set, levels(), Broken::Fail).unwrap();
+            let (mut features, mut labels, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+            for_each_block(&mut source, |block| {
+                features.extend_from_slice(&block.features);
+                labels.extend(block.labels.clone().unwrap());
+                ids.extend(block.ids.clone().unwrap());
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(ids, paths);
+            assert_eq!(labels, [vec![0; 40], vec![1; 3]].concat());
+            let reds: Vec<f32> = (0..40).chain(0..3).map(|index| index as f32).collect();
+            assert_eq!(features.chunks(3).map(|row| row[0]).collect::<Vec<_>>(), reds, "batches of {batch}");
+            assert!(features.chunks(3).all(|row| row[1..] == [100.0, 200.0]));
+        }
+    }
+
+    #[test]
+    fn broken_images_stop_the_run_or_are_left_out_and_named() {
+        let (_folder, backbone, set) = desk(0);
+        let broken = set.paths[7].clone();
+        std::fs::write(&broken, "no image").unwrap();
+        let mut strict = ImageSource::new(&backbone, set.clone(), levels(), Broken::Fail).unwrap();
+        let error = for_each_block(&mut strict, |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("07.png"), "{error}");
+        let mut lenient = ImageSource::new(&backbone, set, levels(), Broken::Skip).unwrap();
+        let mut rows = Vec::new();
+        for_each_block(&mut lenient, |block| {
+            rows.extend((0..block.rows()).map(|row| block.row_number(row)));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(rows, (0..43).filter(|row| *row != 7).collect::<Vec<u64>>());
+        assert_eq!(lenient.skipped().iter().map(|(path, _)| path).collect::<Vec<_>>(), [&broken]);
+    }
+
+    #[test]
+    fn images_and_preprocessing_that_do_not_fit_are_refused() {
+        let (folder, backbone, mut set) = desk(0);
+        let input = backbone.input();
+        assert!(input.adapt(Preprocess::preset("cifar10").unwrap()).unwrap_err().to_string().contains("[N, 3, 4, 4]"));
+        assert!(input.adapt(Preprocess::preset("mnist").unwrap()).is_err());
+        assert_eq!(input.suggest(), None);
+        let odd = folder.path().join("images/cat/00.png");
+        RgbImage::new(5, 4).save(&odd).unwrap();
+        set.paths.truncate(1);
+        set.labels = None;
+        let mut source = ImageSource::new(&backbone, set, levels(), Broken::Fail).unwrap();
+        assert_eq!(for_each_block(&mut source, |_| Ok(())).unwrap_err().kind(), ErrorKind::Shape);
+    }
+}
