@@ -124,6 +124,7 @@ const BLOCK: usize = 16;
 pub(super) const NARROW: usize = 8;
 /// Classes of a group where rows are multiplied as they lie, with sixteen vector registers and with thirty-two.
 const FEW: usize = 5;
+#[cfg(target_arch = "x86_64")]
 const MANY: usize = 10;
 /// Rows that share a load of weights there.
 const ROWS: usize = 2;
