@@ -20,7 +20,7 @@ use crate::head::LinearHead;
 use crate::io::{DType, SafetensorsHeader, write_tensors};
 use crate::sparsify::Mask;
 use crate::spec::{Clip, Shaping, Sparsity, Spec};
-use crate::statistics::{ActivationHistogram, Statistics};
+use crate::statistics::{ActivationHistogram, ClassSums, Statistics};
 
 /// The version of the layout that this crate writes, and the newest it reads.
 pub const SCHEMA: u32 = 1;
@@ -33,6 +33,9 @@ pub(crate) const STATISTICS_SUM: &str = "statistics.activation_sum";
 const SEQUENTIAL_SUM: &str = "statistics.activation_sum_sequential_f32";
 const HISTOGRAM_BINS: &str = "statistics.activation_histogram_bins";
 const HISTOGRAM_COUNTS: &str = "statistics.activation_histogram_counts";
+const CLASS_LABELS: &str = "statistics.class_labels";
+const CLASS_ROWS: &str = "statistics.class_rows";
+const CLASS_SUMS: &str = "statistics.class_sums";
 
 /// A fitted detector with the calibration its decisions rest on.
 #[derive(Debug, Clone)]
@@ -320,6 +323,16 @@ fn statistics_tensors(statistics: &Statistics) -> Vec<(String, Tensor)> {
             Tensor::new(Dtype::U64, &[length], counts.iter().flat_map(|v| v.to_le_bytes())),
         ));
     }
+    if let Some(ClassSums(classes)) = statistics.classes() {
+        let (labels, rows) = (classes.keys(), classes.values().map(|(rows, _)| rows));
+        let sums = classes.values().flat_map(|(_, sums)| sums);
+        let count = classes.len();
+        tensors.extend([
+            (CLASS_LABELS.into(), Tensor::new(Dtype::I64, &[count], labels.flat_map(|v| v.to_le_bytes()))),
+            (CLASS_ROWS.into(), Tensor::new(Dtype::U64, &[count], rows.flat_map(|v| v.to_le_bytes()))),
+            (CLASS_SUMS.into(), Tensor::new(Dtype::F64, &[count, units], sums.flat_map(|v| v.to_le_bytes()))),
+        ]);
+    }
     tensors
 }
 
@@ -343,7 +356,29 @@ fn statistics_of(file: &SafetensorsHeader, description: &Description) -> Result<
             Some(ActivationHistogram::from_bins(bins, cut_off)?)
         }
     };
-    Statistics::from_parts(description.rows, description.published, sum, sequential, activations)
+    let classes = if file.has(CLASS_SUMS) { Some(class_sums_of(file, sum.len())?) } else { None };
+    Statistics::from_parts(description.rows, description.published, sum, sequential, activations, classes)
+}
+
+fn class_sums_of(file: &SafetensorsHeader, units: usize) -> Result<ClassSums> {
+    let labels = file.expect(CLASS_LABELS, DType::I64)?.1.all_i64()?;
+    let rows = file.expect(CLASS_ROWS, DType::U64)?.1.all_i64()?;
+    let (info, mut sums) = file.expect(CLASS_SUMS, DType::F64)?;
+    let wrong = |found: String| {
+        Error::new(ErrorKind::Malformed, found)
+            .tensor(CLASS_SUMS)
+            .expected(format!("finite sums [{}, {units}], a row for each label", labels.len()))
+    };
+    if rows.len() != labels.len() || info.shape != [labels.len(), units] {
+        return Err(wrong(format!("{info}, {} counts", rows.len())));
+    }
+    let sums = sums.all_f64()?;
+    if let Some(value) = sums.iter().find(|value| !value.is_finite()) {
+        return Err(wrong(value.to_string()));
+    }
+    let parts = rows.into_iter().zip(sums.chunks_exact(units.max(1)));
+    let classes = labels.iter().zip(parts).map(|(label, (rows, sums))| (*label, (rows.max(0) as u64, sums.to_vec())));
+    Ok(ClassSums(classes.collect()))
 }
 
 /// A tensor to be written.
@@ -418,6 +453,12 @@ mod tests {
         artifact.statistics.save(&path).unwrap();
         assert_eq!(read_statistics(&path).unwrap(), artifact.statistics);
         assert!(Artifact::load(&path).is_err(), "statistics alone are no detector");
+
+        let mut with_classes = Statistics::new(9, Gather { class_means: true, ..Gather::default() });
+        let labels: Vec<i64> = (0..features.nrows() as i64).map(|row| row % 3 - 1).collect();
+        with_classes.update_labelled(features.view(), &labels).unwrap();
+        with_classes.save(&path).unwrap();
+        assert_eq!(read_statistics(&path).unwrap(), with_classes);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What one pass over the training features gathers, and every fit rests on.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ndarray::{Array1, ArrayView2};
@@ -22,6 +23,7 @@ pub struct Statistics {
     sum: Array1<f64>,
     sequential: Option<Array1<f32>>,
     activations: Option<ActivationHistogram>,
+    classes: Option<ClassSums>,
 }
 
 /// Which statistics to gather beyond the mean activation.
@@ -31,16 +33,23 @@ pub struct Gather {
     pub activations: bool,
     /// The f32 sum in row order that `numpy.mean(axis=0)` makes of f32 features: what `preset=openood` ranks by.
     pub sequential: bool,
+    /// The mean activation of each class; takes labelled features. No spec asks for it: it is for methods of one's own
+    /// that measure distances to classes.
+    pub class_means: bool,
 }
 
 impl Gather {
     /// Everything any spec can ask for.
-    pub const ALL: Self = Self { activations: true, sequential: true };
+    pub const ALL: Self = Self { activations: true, sequential: true, class_means: false };
 
     /// What either needs.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        Self { activations: self.activations || other.activations, sequential: self.sequential || other.sequential }
+        Self {
+            activations: self.activations || other.activations,
+            sequential: self.sequential || other.sequential,
+            class_means: self.class_means || other.class_means,
+        }
     }
 }
 
@@ -53,6 +62,7 @@ impl Statistics {
             sum: Array1::zeros(units),
             sequential: gather.sequential.then(|| Array1::zeros(units)),
             activations: gather.activations.then(ActivationHistogram::default),
+            classes: gather.class_means.then(ClassSums::default),
         }
     }
 
@@ -70,7 +80,7 @@ impl Statistics {
                 .expected("finite values"));
         }
         let mean = mean.as_standard_layout().into_owned();
-        Ok(Self { rows: 1, published: true, sum: mean, sequential: None, activations: None })
+        Ok(Self { rows: 1, published: true, sum: mean, sequential: None, activations: None, classes: None })
     }
 
     pub(crate) fn from_parts(
@@ -79,6 +89,7 @@ impl Statistics {
         sum: Array1<f64>,
         sequential: Option<Array1<f32>>,
         activations: Option<ActivationHistogram>,
+        classes: Option<ClassSums>,
     ) -> Result<Self> {
         if rows == 0 {
             return Err(no_rows());
@@ -91,6 +102,7 @@ impl Statistics {
         statistics.published = published;
         statistics.sequential = sequential.map(|sums| sums.as_standard_layout().into_owned());
         statistics.activations = activations;
+        statistics.classes = classes;
         Ok(statistics)
     }
 
@@ -110,10 +122,20 @@ impl Statistics {
     /// Adds the rows of `features` `[n, D]`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`] for another D, [`ErrorKind::NotFinite`] for NaN or infinity (nothing is added then).
+    /// [`ErrorKind::Shape`] for another D, [`ErrorKind::NotFinite`] for NaN or infinity, [`ErrorKind::Missing`] where
+    /// class means are gathered, which takes [`Statistics::update_labelled`] (nothing is added then).
     pub fn update(&mut self, features: ArrayView2<'_, f32>) -> Result<()> {
         let rows = self.rows;
-        self.update_at(features, |row, column, value| not_finite(rows + row as u64, column, value))
+        self.update_at(features, None, |row, column, value| not_finite(rows + row as u64, column, value))
+    }
+
+    /// Adds the rows of `features` `[n, D]`, whose classes are `labels` `[n]`.
+    ///
+    /// # Errors
+    /// As [`Statistics::update`], and [`ErrorKind::Shape`] where there is not one label a row.
+    pub fn update_labelled(&mut self, features: ArrayView2<'_, f32>, labels: &[i64]) -> Result<()> {
+        let rows = self.rows;
+        self.update_at(features, Some(labels), |row, column, value| not_finite(rows + row as u64, column, value))
     }
 
     /// Adds the rows of `block`; errors name its file and row.
@@ -121,13 +143,15 @@ impl Statistics {
     /// # Errors
     /// As [`Statistics::update`].
     pub fn update_block(&mut self, block: &Block) -> Result<()> {
-        self.update_at(block.view(), |row, column, value| block.not_finite(row, column, value))
+        let labels = block.labels.as_deref();
+        self.update_at(block.view(), labels, |row, column, value| block.not_finite(row, column, value))
             .map_err(|error| error.file(&block.origin))
     }
 
     fn update_at(
         &mut self,
         features: ArrayView2<'_, f32>,
+        labels: Option<&[i64]>,
         located: impl FnOnce(usize, usize, f32) -> Error,
     ) -> Result<()> {
         let units = self.units();
@@ -138,6 +162,17 @@ impl Statistics {
         }
         let features = features.as_standard_layout();
         let features = features.as_slice().unwrap_or_default();
+        let rows = features.len().checked_div(units).unwrap_or(0);
+        if let Some(labels) = labels.filter(|labels| labels.len() != rows) {
+            return Err(Error::new(ErrorKind::Shape, format!("[{}]", labels.len()))
+                .tensor("labels")
+                .expected(format!("[{rows}], one for each row of features")));
+        }
+        if self.classes.is_some() && labels.is_none() {
+            return Err(Error::new(ErrorKind::Missing, "features without labels")
+                .tensor("labels")
+                .expected("a class for each row, for the mean of each class"));
+        }
         // Sums of f32 cannot overflow f64, so a sum that is not finite has met a value that is not: the features are
         // read once, and the sums taken back if need be.
         let before = self.sum.clone();
@@ -154,7 +189,10 @@ impl Statistics {
         if let Some(activations) = &mut self.activations {
             activations.add(features);
         }
-        self.rows += features.len().checked_div(units).unwrap_or(0) as u64;
+        if let (Some(classes), Some(labels)) = (&mut self.classes, labels) {
+            classes.add(features, labels, units);
+        }
+        self.rows += rows as u64;
         Ok(())
     }
 
@@ -176,7 +214,9 @@ impl Statistics {
                 .expected("the number of rows behind each part, to weigh it")
                 .fix("use one published mean alone, or gather statistics from features"));
         }
-        let gathered = |statistics: &Self| (statistics.sequential.is_some(), statistics.activations.is_some());
+        let gathered = |statistics: &Self| {
+            (statistics.sequential.is_some(), statistics.activations.is_some(), statistics.classes.is_some())
+        };
         if gathered(self) != gathered(other) {
             return Err(Error::new(ErrorKind::Missing, "statistics that were gathered differently")
                 .fix("gather all of them with the same detectors in mind"));
@@ -188,6 +228,9 @@ impl Statistics {
             *mine += theirs;
         }
         if let (Some(mine), Some(theirs)) = (&mut self.activations, &other.activations) {
+            mine.merge(theirs);
+        }
+        if let (Some(mine), Some(theirs)) = (&mut self.classes, &other.classes) {
             mine.merge(theirs);
         }
         Ok(())
@@ -232,6 +275,19 @@ impl Statistics {
                 .expected("the distribution of training activations, for a clip at a percentile")
                 .fix("fit from features (`--features`), or give the clip itself: react(c=1.0)")
         })
+    }
+
+    /// For each class that was seen, ascending: its label, its number of rows, and its mean activation `[D]`. `None`
+    /// where class means were not gathered.
+    pub fn class_means(&self) -> Option<Vec<(i64, u64, Array1<f64>)>> {
+        let mean = |(label, (rows, sum)): (&i64, &(u64, Vec<f64>))| {
+            (*label, *rows, sum.iter().map(|sum| sum / (*rows).max(1) as f64).collect())
+        };
+        self.classes.as_ref().map(|classes| classes.0.iter().map(mean).collect())
+    }
+
+    pub(crate) fn classes(&self) -> Option<&ClassSums> {
+        self.classes.as_ref()
     }
 
     pub(crate) fn sum(&self) -> &Array1<f64> {
@@ -301,6 +357,44 @@ fn add_rows<S: Sum>(sums: &mut [S], features: &[f32]) {
             }
         }
     });
+}
+
+/// By label the number of rows and their sum `[D]`; grows with the labels that are there.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ClassSums(pub(crate) BTreeMap<i64, (u64, Vec<f64>)>);
+
+impl ClassSums {
+    /// Adds rows in order; columns are split over threads, never rows.
+    fn add(&mut self, features: &[f32], labels: &[i64], units: usize) {
+        for label in labels {
+            self.0.entry(*label).or_insert_with(|| (0, vec![0.0; units])).0 += 1;
+        }
+        let places: BTreeMap<i64, usize> = self.0.keys().enumerate().map(|(place, label)| (*label, place)).collect();
+        let share = units.div_ceil(rayon::current_num_threads()).max(64);
+        let mut shares: Vec<Vec<&mut [f64]>> = (0..units.div_ceil(share)).map(|_| Vec::new()).collect();
+        for (_, sums) in self.0.values_mut() {
+            for (share, sums) in shares.iter_mut().zip(sums.chunks_mut(share)) {
+                share.push(sums);
+            }
+        }
+        shares.into_par_iter().enumerate().for_each(|(index, mut classes)| {
+            for (row, label) in features.chunks_exact(units).zip(labels) {
+                for (sum, value) in classes[places[label]].iter_mut().zip(&row[index * share..]) {
+                    *sum += f64::from(*value);
+                }
+            }
+        });
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (label, (rows, sum)) in &other.0 {
+            let mine = self.0.entry(*label).or_insert_with(|| (0, vec![0.0; sum.len()]));
+            mine.0 = mine.0.saturating_add(*rows);
+            for (mine, theirs) in mine.1.iter_mut().zip(sum) {
+                *mine += theirs;
+            }
+        }
+    }
 }
 
 fn no_rows() -> Error {
@@ -556,5 +650,35 @@ mod tests {
         let mut merged = statistics.clone();
         assert_eq!(merged.merge(&statistics).unwrap_err().kind(), ErrorKind::Missing);
         assert_eq!(merged, statistics, "a refused merge adds nothing");
+    }
+
+    #[test]
+    fn class_means_are_those_of_each_class_and_merge() {
+        let features = Array2::from_shape_fn((500, 150), |(row, unit)| ((row * 31 + unit * 17) % 101) as f32 * 0.1);
+        let labels: Vec<i64> = (0..500).map(|row| [7, -1, 3][row * row % 3]).collect();
+        let gather = Gather { class_means: true, ..Gather::default() };
+        let mut whole = Statistics::new(150, gather);
+        whole.update_labelled(features.view(), &labels).unwrap();
+        let means = whole.class_means().unwrap();
+        assert_eq!(means.iter().map(|(label, ..)| *label).collect::<Vec<_>>(), [-1, 7]);
+        for (label, rows, mean) in &means {
+            let members: Vec<usize> = (0..500).filter(|row| labels[*row] == *label).collect();
+            assert_eq!(*rows, members.len() as u64);
+            let sum: f64 = members.iter().map(|row| f64::from(features[(*row, 70)])).sum();
+            assert_eq!(mean[70], sum / members.len() as f64);
+        }
+        let mut parts = Statistics::new(150, gather);
+        parts.update_labelled(features.slice(ndarray::s![..200, ..]), &labels[..200]).unwrap();
+        let mut other = Statistics::new(150, gather);
+        other.update_labelled(features.slice(ndarray::s![200.., ..]), &labels[200..]).unwrap();
+        parts.merge(&other).unwrap();
+        for ((_, rows, a), (_, expected, b)) in parts.class_means().unwrap().iter().zip(&means) {
+            assert_eq!(rows, expected);
+            assert!((a - b).iter().all(|difference| difference.abs() < 1e-12));
+        }
+        assert_eq!(whole.update(features.view()).unwrap_err().kind(), ErrorKind::Missing);
+        assert_eq!(whole.update_labelled(features.view(), &labels[1..]).unwrap_err().kind(), ErrorKind::Shape);
+        assert_eq!(whole.rows(), 500, "a refused update adds nothing");
+        assert!(parts.merge(&Statistics::new(150, Gather::default())).is_err());
     }
 }
