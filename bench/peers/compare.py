@@ -57,11 +57,14 @@ def timed(work):
 
 
 def alternate(ours, *theirs, rounds=ROUNDS):
-    """The best time of each, in turn."""
+    """The best time of each, in turn, with a pause before each: the threads of the side before go on spinning for a
+    fifth of a second."""
     sides = [ours, *[lambda work=work: timed(work) for work in theirs]]
     best = [float("inf")] * len(sides)
     for _ in range(rounds):
-        best = [min(so_far, side()) for so_far, side in zip(best, sides)]
+        for place, side in enumerate(sides):
+            time.sleep(0.25)
+            best[place] = min(best[place], side())
     return best
 
 
