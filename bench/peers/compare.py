@@ -166,7 +166,7 @@ def limits(peer, folder, rng):
     return flops, features.nbytes / min(peer.run() for _ in range(ROUNDS))
 
 
-def heads(peer, folder, rng, threads, flops, bandwidth, data):
+def heads(peer, folder, rng, flops, bandwidth, data):
     table("head, mask, inputs", "us an input", "vs torch `F.linear`", "vs numpy", "limit", "reached", "layout")
     shapes = [(2048, 1000, 16_384, p) for p in (0.9, 0.7, 0)] + [(342, 100, 100_000, p) for p in (0.9, 0.7, 0)]
     problems = []
@@ -307,12 +307,13 @@ def process(peer, dice, folder, rng, threads):
 
 def build():
     """The benchmark process and the command, both release builds."""
-    command = ["cargo", "bench", "-q", "-p", "dice-ood", "--bench", "peer", "--no-run", "--message-format=json"]
-    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    peer = next(m["executable"] for m in map(json.loads, lines) if m.get("executable"))
-    command = ["cargo", "build", "-q", "--release", "-p", "dice-cli", "--message-format=json"]
-    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    return peer, next(m["executable"] for m in map(json.loads, lines) if m.get("executable"))
+    def executable(*command):
+        command = ["cargo", *command, "-q", "--message-format=json"]
+        lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+        return next(message["executable"] for message in map(json.loads, lines) if message.get("executable"))
+
+    peer = executable("bench", "-p", "dice-ood", "--bench", "peer", "--no-run")
+    return peer, executable("build", "--release", "-p", "dice-cli")
 
 
 def main():
@@ -334,7 +335,7 @@ def main():
             flops, bandwidth = limits(peer, folder, rng)
             print(f"\n## {threads} thread{'s' * (threads > 1)}: {flops / 1e9:.0f} GFLOP/s, reading {bandwidth / 1e9:.1f} GB/s")
             if wanted("heads"):
-                heads(peer, folder, rng, threads, flops, bandwidth, arguments.data)
+                heads(peer, folder, rng, flops, bandwidth, arguments.data)
             if wanted("batches"):
                 batches(peer, folder, rng, threads)
             if wanted("fit"):

@@ -88,11 +88,11 @@ impl Features {
         {
             let mut progress = Progress::new(Box::new(&mut source), None, "images", context);
             for_each_block(&mut progress, |block| {
-                if let Some(column) = block.features.iter().position(|value| !value.is_finite()) {
-                    let row = column / block.units;
+                if let Some(place) = block.features.iter().position(|value| !value.is_finite()) {
+                    let row = place / block.units;
                     return Err(Error::new(
                         ErrorKind::NotFinite,
-                        format!("{} in column {}", block.features[column], column % block.units),
+                        format!("{} in column {}", block.features[place], place % block.units),
                     )
                     .file(block.id(row))
                     .tensor(&found.features)
@@ -110,7 +110,7 @@ impl Features {
         }
         let metadata = HashMap::from([
             ("model".to_owned(), location.path.display().to_string()),
-            ("model_sha256".to_owned(), model.fingerprint()?),
+            ("model_sha256".to_owned(), backbone.fingerprint().to_owned()),
             ("features_tensor".to_owned(), found.features.clone()),
             ("preprocess".to_owned(), json(&preprocess)?),
             ("classes".to_owned(), json(&classes)?),

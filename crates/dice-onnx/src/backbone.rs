@@ -15,6 +15,7 @@ use crate::{FoundHead, Layout, Model, Quantization, quoted};
 /// The part of a model that makes features of its inputs, run in pure Rust (`rten`).
 pub struct Backbone {
     path: PathBuf,
+    fingerprint: String,
     runtime: rten::Model,
     input: NodeId,
     output: NodeId,
@@ -49,7 +50,7 @@ impl Backbone {
     pub fn new(model: &Model, found: &FoundHead) -> Result<Self> {
         let path = model.path().to_path_buf();
         // Reads, and so checks, every file the model refers to: the runtime would open them unchecked.
-        model.fingerprint()?;
+        let fingerprint = model.fingerprint()?;
         let unsupported = |what: String| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(path.display())
@@ -79,17 +80,23 @@ impl Backbone {
             return Err(unsupported(format!("an input of {kind}, where f32 is expected")));
         }
         let dimensions = info.and_then(|info| info.shape()).unwrap_or_default();
-        let shape = InputShape::of(&dimensions).ok_or_else(|| {
+        let channels_last = model.images().is_some_and(|images| !images.channels_first);
+        let shape = InputShape::of(&dimensions, channels_last).ok_or_else(|| {
             unsupported(format!("an input of {} axes, where [N, C, H, W] is expected", dimensions.len()))
         })?;
         let (units, layout) = (found.units(), found.layout);
         let (name, quantization) = (found.features.clone(), found.quantization);
-        Ok(Self { path, runtime, input, output, shape, name, units, layout, quantization })
+        Ok(Self { path, fingerprint, runtime, input, output, shape, name, units, layout, quantization })
     }
 
     /// What the input looks like.
     pub fn input(&self) -> InputShape {
         self.shape
+    }
+
+    /// [`Model::fingerprint`] of the model.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// D.
@@ -218,7 +225,7 @@ fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
 }
 
 impl InputShape {
-    fn of(dimensions: &[Dimension]) -> Option<Self> {
+    fn of(dimensions: &[Dimension], channels_last: bool) -> Option<Self> {
         let fixed = |axis: usize| match dimensions.get(axis) {
             Some(Dimension::Fixed(size)) => Some(*size),
             _ => None,
@@ -227,13 +234,12 @@ impl InputShape {
         let shape = |channels, height, width, layout| {
             Some(Self { batch, channels: fixed(channels), size: [fixed(height), fixed(width)], layout, flat: None })
         };
-        let is_channels = |axis: usize| matches!(fixed(axis), Some(1 | 3));
         match dimensions.len() {
             2 => {
                 let flat = fixed(1);
                 Some(Self { batch, channels: None, size: [None; 2], layout: PixelLayout::Nchw, flat: Some(flat?) })
             }
-            4 if is_channels(3) && !is_channels(1) => shape(3, 1, 2, PixelLayout::Nhwc),
+            4 if channels_last => shape(3, 1, 2, PixelLayout::Nhwc),
             4 => shape(1, 2, 3, PixelLayout::Nchw),
             _ => None,
         }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
+use dice_ood::io::f32_of_f16;
 use dice_ood::{Error, ErrorKind, Result};
 use prost::bytes::Bytes;
 
@@ -447,7 +448,7 @@ fn decode(bytes: &[u8], code: i32) -> Result<Values> {
     Ok(match code {
         element::FLOAT => floats(bytes, f32::from_le_bytes),
         element::DOUBLE => floats(bytes, |chunk| f64::from_le_bytes(chunk) as f32),
-        element::FLOAT16 => floats(bytes, |chunk| f16_to_f32(u16::from_le_bytes(chunk))),
+        element::FLOAT16 => floats(bytes, |chunk| f32_of_f16(u16::from_le_bytes(chunk))),
         element::BFLOAT16 => floats(bytes, |chunk| bf16_to_f32(u16::from_le_bytes(chunk))),
         element::UINT8 | element::BOOL => ints(bytes, |[byte]: [u8; 1]| i64::from(byte)),
         element::INT8 => ints(bytes, |chunk| i64::from(i8::from_le_bytes(chunk))),
@@ -470,7 +471,7 @@ fn typed_values(tensor: &TensorProto) -> Result<Values> {
     Ok(match tensor.data_type {
         element::FLOAT => Values::Float(tensor.float_data.clone()),
         element::DOUBLE => Values::Float(tensor.double_data.iter().map(|value| *value as f32).collect()),
-        element::FLOAT16 => from_bits(f16_to_f32),
+        element::FLOAT16 => from_bits(f32_of_f16),
         element::BFLOAT16 => from_bits(bf16_to_f32),
         element::UINT8 => from_int32(|value| i64::from(value as u8)),
         element::INT8 => from_int32(|value| i64::from(value as i8)),
@@ -483,18 +484,6 @@ fn typed_values(tensor: &TensorProto) -> Result<Values> {
         }
         code => return Err(Error::new(ErrorKind::Unsupported, element::name(code))),
     })
-}
-
-/// Every f16 is an f32.
-fn f16_to_f32(bits: u16) -> f32 {
-    let sign = u32::from(bits & 0x8000) << 16;
-    let (exponent, fraction) = (u32::from(bits >> 10) & 0x1F, u32::from(bits & 0x3FF));
-    let magnitude = match exponent {
-        0 => return f32::from_bits(sign | (fraction as f32 * 2.0f32.powi(-24)).to_bits()),
-        31 => 0x7F80_0000 | fraction << 13,
-        _ => (exponent + 112) << 23 | fraction << 13,
-    };
-    f32::from_bits(sign | magnitude)
 }
 
 fn bf16_to_f32(bits: u16) -> f32 {
@@ -594,7 +583,7 @@ mod tests {
     fn every_half_float_is_read_exactly() {
         for bits in 0..=u16::MAX {
             let expected = half::f16::from_bits(bits).to_f32();
-            let found = f16_to_f32(bits);
+            let found = f32_of_f16(bits);
             assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{bits:#06x}");
             let expected = half::bf16::from_bits(bits).to_f32();
             let found = bf16_to_f32(bits);

@@ -4,20 +4,19 @@
 //! `statistics.activation_sum` f64 `[D]` and what else was gathered, and for detector i `detector.i.mask` u8 `[C, D]`
 //! and `detector.i.calibration` f64 `[n]`. `__metadata__` holds the schema version and a JSON description.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::{Array1, Array2};
-use safetensors::{Dtype, View};
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::{Calibration, Threshold};
 use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
-use crate::io::{DType, SafetensorsHeader, write_tensors};
+use crate::io::{DType, SafetensorsHeader, Tensor, write_tensors};
 use crate::sparsify::Mask;
 use crate::spec::{Clip, Shaping, Sparsity, Spec};
 use crate::statistics::{ActivationHistogram, ClassSums, Statistics};
@@ -379,34 +378,6 @@ fn class_sums_of(file: &SafetensorsHeader, units: usize) -> Result<ClassSums> {
     let parts = rows.into_iter().zip(sums.chunks_exact(units.max(1)));
     let classes = labels.iter().zip(parts).map(|(label, (rows, sums))| (*label, (rows.max(0) as u64, sums.to_vec())));
     Ok(ClassSums(classes.collect()))
-}
-
-/// A tensor to be written.
-struct Tensor {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Tensor {
-    fn new(dtype: Dtype, shape: &[usize], bytes: impl IntoIterator<Item = u8>) -> Self {
-        Self { dtype, shape: shape.to_vec(), bytes: bytes.into_iter().collect() }
-    }
-}
-
-impl View for Tensor {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
 }
 
 #[cfg(test)]

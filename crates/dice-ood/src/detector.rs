@@ -141,7 +141,7 @@ impl Detector {
     /// As [`Detector::score`].
     pub fn score_block(&self, block: &Block, non_finite: NonFinite) -> Result<Scored> {
         self.single(block.view(), non_finite, |row, column, value| block.not_finite(row, column, value))
-            .map_err(|error| if block.origin.is_empty() { error } else { error.file(&block.origin) })
+            .map_err(|error| block.located(error))
     }
 
     /// Scores and predicted classes (of the sparsified head) of `features` `[N, D]`.
@@ -296,7 +296,7 @@ impl<'a> Together<'a> {
                 .evaluate_at(block.view(), non_finite, &kinds, |row, column, value| {
                     block.not_finite(row, column, value)
                 })
-                .map_err(|error| if block.origin.is_empty() { error } else { error.file(&block.origin) })?;
+                .map_err(|error| block.located(error))?;
             for (kind, index) in group.iter().enumerate() {
                 let scores = scores.iter().skip(kind).step_by(kinds.len()).copied().collect();
                 scored[*index] = Scored { scores, classes: classes.clone() };

@@ -73,7 +73,11 @@ impl Block {
 
     /// The error for a value that is not finite at `row` and `column` of this block.
     pub(crate) fn not_finite(&self, row: usize, column: usize, value: f32) -> Error {
-        let error = not_finite(self.row_number(row), column, value);
+        self.located(not_finite(self.row_number(row), column, value))
+    }
+
+    /// `error`, with the file the rows came from where that is known.
+    pub(crate) fn located(&self, error: Error) -> Error {
         if self.origin.is_empty() { error } else { error.file(&self.origin) }
     }
 

@@ -145,7 +145,7 @@ impl Statistics {
     pub fn update_block(&mut self, block: &Block) -> Result<()> {
         let labels = block.labels.as_deref();
         self.update_at(block.view(), labels, |row, column, value| block.not_finite(row, column, value))
-            .map_err(|error| error.file(&block.origin))
+            .map_err(|error| block.located(error))
     }
 
     fn update_at(

@@ -32,10 +32,10 @@ use crate::features::{Block, FeatureSource};
 use crate::statistics::Statistics;
 
 pub use heads::read_head;
-pub(crate) use output::write_tensors;
 pub use output::{AtomicFile, ScoreRow, ScoreWriter, write_features};
+pub(crate) use output::{Tensor, write_tensors};
 pub(crate) use safetensors::Header as SafetensorsHeader;
-pub use tensor::{DType, TensorInfo};
+pub use tensor::{DType, TensorInfo, f32_of_f16};
 use tensor::{Rows, TensorFile};
 
 /// Names under which features are found without being told, in order of preference.

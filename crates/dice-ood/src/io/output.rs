@@ -1,11 +1,11 @@
 //! Writing: files that appear whole or not at all, and the formats of scores.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::TensorView;
 use safetensors::{Dtype, View};
 
 use super::npy::header_for;
@@ -93,13 +93,41 @@ impl Write for AtomicFile {
     }
 }
 
+/// A tensor to be written.
+pub(crate) struct Tensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Tensor {
+    pub(crate) fn new(dtype: Dtype, shape: &[usize], bytes: impl IntoIterator<Item = u8>) -> Self {
+        Self { dtype, shape: shape.to_vec(), bytes: bytes.into_iter().collect() }
+    }
+}
+
+impl View for Tensor {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Writes named tensors and metadata as one safetensors file, atomically.
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
-pub(crate) fn write_tensors<V: View>(
+pub(crate) fn write_tensors(
     destination: &Path,
-    tensors: Vec<(String, V)>,
+    tensors: Vec<(String, Tensor)>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let bytes = safetensors::serialize(tensors, Some(metadata))
@@ -132,25 +160,18 @@ pub fn write_features(
         .expected(format!("rows of {units} values, and a label for each or none")));
     }
     let floats = |values: &mut dyn Iterator<Item = f32>| values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
-    let mut tensors = vec![("features", Dtype::F32, vec![rows, units], floats(&mut features.iter().copied()))];
+    let features = floats(&mut features.iter().copied());
+    let mut tensors = vec![("features".to_owned(), Tensor::new(Dtype::F32, &[rows, units], features))];
     if let Some(labels) = labels {
-        tensors.push(("labels", Dtype::I64, vec![rows], labels.iter().flat_map(|label| label.to_le_bytes()).collect()));
+        let labels = labels.iter().flat_map(|label| label.to_le_bytes());
+        tensors.push(("labels".into(), Tensor::new(Dtype::I64, &[rows], labels)));
     }
     if let Some(head) = head {
-        let shape = vec![head.classes(), head.units()];
-        tensors.push(("weight", Dtype::F32, shape, floats(&mut head.weight().iter().copied())));
-        tensors.push(("bias", Dtype::F32, vec![head.classes()], floats(&mut head.bias().iter().copied())));
+        let (weight, bias) = (floats(&mut head.weight().iter().copied()), floats(&mut head.bias().iter().copied()));
+        tensors.push(("weight".into(), Tensor::new(Dtype::F32, &[head.classes(), head.units()], weight)));
+        tensors.push(("bias".into(), Tensor::new(Dtype::F32, &[head.classes()], bias)));
     }
-    let views: Vec<(String, TensorView<'_>)> = tensors
-        .iter()
-        .map(|(name, kind, shape, bytes)| {
-            let view = TensorView::new(*kind, shape.clone(), bytes);
-            let wrong =
-                |error: safetensors::SafeTensorError| Error::new(ErrorKind::Shape, error.to_string()).tensor(*name);
-            Ok((String::from(*name), view.map_err(wrong)?))
-        })
-        .collect::<Result<_>>()?;
-    write_tensors(destination, views, metadata)
+    write_tensors(destination, tensors, metadata)
 }
 
 /// What is said of one input.

@@ -355,7 +355,7 @@ fn convert<T: Element>(dtype: DType, big_endian: bool, bytes: &[u8], mut take: i
 }
 
 /// The value of an IEEE half. Twelve lines, where the crate for it takes four seconds to build.
-fn f32_of_f16(half: u16) -> f32 {
+pub fn f32_of_f16(half: u16) -> f32 {
     /// 2^112: the difference of the exponents' biases.
     const REBIAS: f32 = (1u128 << 112) as f32;
     let sign = u32::from(half & 0x8000) << 16;

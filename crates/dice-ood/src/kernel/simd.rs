@@ -12,6 +12,8 @@
 //! 3. Looking at aligned memory as a slice of floats ([`flat`]).
 #![allow(unsafe_code, reason = "see above")]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 use std::fmt;
 
 use super::pack::{Apart, CHUNK, Chunk, GROUP, Layout, Pair, Rows, Shared, TILE, Tile, Weights};
@@ -131,11 +133,27 @@ const ROWS: usize = 2;
 /// Classes whose exponentials are added in f32 before they go to f64: bounds that rounding by 32 ulp.
 pub(super) const EXP_GROUP: usize = 32;
 
-/// A hint that what lies at `address`, which may be anything, will be read before long.
+/// A hint that what lies at `address`, which may be anything, will be read before long: into the second-level cache, as
+/// the first is full of the tile.
 #[inline(always)]
 pub(crate) fn will_read(address: *const f32) {
+    // SAFETY: the instruction is part of the baseline, and no address makes it fault.
     #[cfg(target_arch = "x86_64")]
-    Avx2::prefetch_far(address);
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// A hint that it will be read in a moment.
+#[inline(always)]
+fn will_read_now(address: *const f32) {
+    // SAFETY: as above.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
 }
@@ -262,7 +280,7 @@ unsafe fn products<I: Isa, const G: usize, const R: usize>(
                 let mut values = [zero; R];
                 for (row, value) in values.iter_mut().enumerate() {
                     let from = features.as_ptr().add(row * units + at);
-                    I::prefetch_far(from.wrapping_add(AHEAD * units));
+                    will_read(from.wrapping_add(AHEAD * units));
                     *value = I::load(from);
                     zeros = I::multiply_add(*value, zero, zeros);
                     *value = I::min(*value, clip);
@@ -377,7 +395,7 @@ unsafe fn sparse<I: Isa, const L: usize>(
             // Pairs are in no order that the hardware could foresee.
             for class in pairs[(index + 2).min(pairs.len() - 1)].classes {
                 for at in (0..L).step_by(16) {
-                    I::prefetch_near(logits.wrapping_add(class as usize * L + at));
+                    will_read_now(logits.wrapping_add(class as usize * L + at));
                 }
             }
         }
@@ -538,12 +556,6 @@ trait Isa {
         tile: &mut [f32],
         ahead: usize,
     ) -> bool;
-
-    /// A hint that the line of `address`, which may be anything, will be read in a moment.
-    fn prefetch_near(address: *const f32);
-
-    /// A hint that it will be read before long: into the second-level cache, as the first is full of the tile.
-    fn prefetch_far(address: *const f32);
 }
 
 struct Portable;
@@ -596,10 +608,6 @@ impl Isa for Portable {
     ) -> bool {
         transpose_few::<L>(rows, stride, chunks, clip, tile)
     }
-    #[inline(always)]
-    fn prefetch_near(_address: *const f32) {}
-    #[inline(always)]
-    fn prefetch_far(_address: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -609,10 +617,64 @@ pub(super) use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Chunk, Isa};
+    use super::{BLOCK, Chunk, Isa, will_read};
 
     pub(crate) struct Avx2;
     pub(crate) struct Avx512;
+
+    /// What differs between levels in the name of an instruction alone.
+    macro_rules! vector_operations {
+        ($vector:ty, $splat:ident, $load:ident, $store:ident, $min:ident, $multiply_add:ident) => {
+            #[inline(always)]
+            unsafe fn splat(value: f32) -> $vector {
+                // SAFETY: the caller's, here and below.
+                unsafe { $splat(value) }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> $vector {
+                // SAFETY: the caller's.
+                unsafe { $load(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(to: *mut f32, value: $vector) {
+                // SAFETY: the caller's.
+                unsafe { $store(to, value) }
+            }
+            #[inline(always)]
+            unsafe fn min(a: $vector, b: $vector) -> $vector {
+                // SAFETY: the caller's.
+                unsafe { $min(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn multiply_add(a: $vector, b: $vector, c: $vector) -> $vector {
+                // SAFETY: the caller's.
+                unsafe { $multiply_add(a, b, c) }
+            }
+        };
+    }
+
+    /// Hands on to functions compiled for the level, which trait functions cannot be.
+    macro_rules! reductions {
+        ($totals:ident, $transpose:ident) => {
+            #[inline(always)]
+            unsafe fn totals(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
+                // SAFETY: the caller's.
+                unsafe { $totals(vectors, bias) }
+            }
+            #[inline(always)]
+            unsafe fn transpose<const L: usize>(
+                rows: &[f32],
+                stride: usize,
+                chunks: &[Chunk],
+                clip: f32,
+                tile: &mut [f32],
+                ahead: usize,
+            ) -> bool {
+                // SAFETY: the caller's.
+                unsafe { $transpose::<L>(rows, stride, chunks, clip, tile, ahead) }
+            }
+        };
+    }
 
     impl Isa for Avx2 {
         const FMA: bool = true;
@@ -620,62 +682,12 @@ mod x86 {
         const WIDTH: usize = 8;
         type Vector = __m256;
 
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> __m256 {
-            // SAFETY: the caller's, here and below.
-            unsafe { _mm256_set1_ps(value) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> __m256 {
-            // SAFETY: the caller's.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, value: __m256) {
-            // SAFETY: the caller's.
-            unsafe { _mm256_storeu_ps(to, value) }
-        }
-        #[inline(always)]
-        unsafe fn min(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller's.
-            unsafe { _mm256_min_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn multiply_add(a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: the caller's.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
+        vector_operations!(__m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_min_ps, _mm256_fmadd_ps);
+        reductions!(totals_avx2, transpose_avx2);
         #[inline(always)]
         unsafe fn is_zero(value: __m256) -> bool {
-            // SAFETY: the caller's. All lanes compare unequal or unordered to zero nowhere.
+            // SAFETY: the caller's. NaN is unequal to zero.
             unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(value, _mm256_setzero_ps())) == 0 }
-        }
-        #[inline(always)]
-        unsafe fn totals(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
-            // SAFETY: the caller's.
-            unsafe { totals_avx2(vectors, bias) }
-        }
-        #[inline(always)]
-        unsafe fn transpose<const L: usize>(
-            rows: &[f32],
-            stride: usize,
-            chunks: &[Chunk],
-            clip: f32,
-            tile: &mut [f32],
-            ahead: usize,
-        ) -> bool {
-            // SAFETY: the caller's.
-            unsafe { transpose_avx2::<L>(rows, stride, chunks, clip, tile, ahead) }
-        }
-        #[inline(always)]
-        fn prefetch_near(address: *const f32) {
-            // SAFETY: the instruction is part of the baseline, and no address makes it fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-        }
-        #[inline(always)]
-        fn prefetch_far(address: *const f32) {
-            // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
         }
     }
 
@@ -685,60 +697,12 @@ mod x86 {
         const WIDTH: usize = 16;
         type Vector = __m512;
 
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> __m512 {
-            // SAFETY: the caller's, here and below.
-            unsafe { _mm512_set1_ps(value) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, value: __m512) {
-            // SAFETY: the caller's.
-            unsafe { _mm512_storeu_ps(to, value) }
-        }
-        #[inline(always)]
-        unsafe fn min(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { _mm512_min_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
+        vector_operations!(__m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_min_ps, _mm512_fmadd_ps);
+        reductions!(totals_avx512, transpose_avx512);
         #[inline(always)]
         unsafe fn is_zero(value: __m512) -> bool {
-            // SAFETY: the caller's.
+            // SAFETY: the caller's. NaN is unequal to zero.
             unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(value, _mm512_setzero_ps()) == 0 }
-        }
-        #[inline(always)]
-        unsafe fn totals(vectors: &[f32], bias: f32) -> [f32; BLOCK] {
-            // SAFETY: the caller's.
-            unsafe { totals_avx512(vectors, bias) }
-        }
-        #[inline(always)]
-        unsafe fn transpose<const L: usize>(
-            rows: &[f32],
-            stride: usize,
-            chunks: &[Chunk],
-            clip: f32,
-            tile: &mut [f32],
-            ahead: usize,
-        ) -> bool {
-            // SAFETY: the caller's.
-            unsafe { transpose_avx512::<L>(rows, stride, chunks, clip, tile, ahead) }
-        }
-        #[inline(always)]
-        fn prefetch_near(address: *const f32) {
-            Avx2::prefetch_near(address);
-        }
-        #[inline(always)]
-        fn prefetch_far(address: *const f32) {
-            Avx2::prefetch_far(address);
         }
     }
 
@@ -822,7 +786,7 @@ mod x86 {
                 let mut v = [zero; W];
                 for (i, value) in v.iter_mut().enumerate() {
                     let from = rows.as_ptr().wrapping_add(i * stride + chunk.column + half);
-                    Avx2::prefetch_far(from.wrapping_add(ahead));
+                    will_read(from.wrapping_add(ahead));
                     // SAFETY: half a chunk of a row.
                     *value = unsafe { _mm256_loadu_ps(from) };
                     zeros[i % 2] = _mm256_fmadd_ps(*value, zero, zeros[i % 2]);
@@ -878,7 +842,7 @@ mod x86 {
             for chunk in chunks {
                 let from = |row: usize| rows.as_ptr().wrapping_add(row * stride + chunk.column);
                 for row in 0..W {
-                    Avx512::prefetch_far(from(row).wrapping_add(ahead));
+                    will_read(from(row).wrapping_add(ahead));
                 }
                 if !chunk.kept {
                     for row in 0..W {
