@@ -11,6 +11,7 @@ mod preprocess;
 mod proto;
 mod sign;
 mod source;
+mod splice;
 mod tail;
 mod tensor;
 #[cfg(test)]

@@ -80,6 +80,9 @@ pub(crate) struct AttributeProto {
     pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub(crate) ints: Vec<i64>,
+    /// Which of the above it is: not needed to read, required to write.
+    #[prost(int32, tag = "20")]
+    pub(crate) r#type: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -226,20 +229,7 @@ pub(crate) fn check_growth(model: &[u8]) -> Result<()> {
 fn walk(mut bytes: &[u8], kind: Kind, budget: &mut usize) -> Result<()> {
     let damaged = || Error::new(ErrorKind::Malformed, "bytes that are no protobuf message");
     while !bytes.is_empty() {
-        let tag = varint(&mut bytes).ok_or_else(damaged)?;
-        let length = match tag & 7 {
-            0 => {
-                varint(&mut bytes).ok_or_else(damaged)?;
-                0
-            }
-            1 => 8,
-            2 => varint(&mut bytes).and_then(|length| usize::try_from(length).ok()).ok_or_else(damaged)?,
-            5 => 4,
-            // Groups, which ONNX never had.
-            _ => return Err(damaged()),
-        };
-        let (field, rest) = bytes.split_at_checked(length).ok_or_else(damaged)?;
-        bytes = rest;
+        let (tag, field) = field(&mut bytes).ok_or_else(damaged)?;
         if let Some(child) = kind.child(tag >> 3).filter(|_| tag & 7 == 2) {
             *budget = budget.checked_sub(child.size()).ok_or_else(|| {
                 Error::new(ErrorKind::Malformed, "mostly empty messages").expected("a model of this size")
@@ -250,6 +240,25 @@ fn walk(mut bytes: &[u8], kind: Kind, budget: &mut usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The first field of an encoded message: its tag, and its payload without the length; none for a varint's value.
+pub(crate) fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
+    let tag = varint(bytes)?;
+    let length = match tag & 7 {
+        0 => {
+            varint(bytes)?;
+            0
+        }
+        1 => 8,
+        2 => usize::try_from(varint(bytes)?).ok()?,
+        5 => 4,
+        // Groups, which ONNX never had.
+        _ => return None,
+    };
+    let (payload, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some((tag, payload))
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
