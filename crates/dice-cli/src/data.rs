@@ -1,13 +1,96 @@
-//! Reading data sets with a progress bar.
+//! The inputs of commands, features or images, read with a progress bar.
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
-use dice_onnx::{HeadOptions, Model};
-use dice_ood::io::{Dataset, Location, read_head};
-use dice_ood::{Block, Detector, FeatureSource, LinearHead, NonFinite, Result, Together, for_each_block};
+use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
+use dice_ood::io::{Dataset, Location, read_head, read_metadata};
+use dice_ood::{
+    Artifact, Block, Detector, Error, FeatureSource, LinearHead, NonFinite, Result, Together, for_each_block,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Context;
+use crate::network::{Network, Running, origin_of};
+
+/// What a command reads: features that are there, or images whose features a network makes.
+pub(crate) enum Inputs<'a> {
+    Features(Dataset),
+    Images(&'a Network, ImageSet),
+}
+
+impl<'a> Inputs<'a> {
+    /// Files of features where there is no network, else images.
+    pub(crate) fn find(network: Option<&'a Network>, inputs: &[String]) -> Result<Self> {
+        Ok(match network {
+            None => Self::Features(Dataset::new(inputs)?),
+            Some(network) => Self::Images(network, ImageSet::find(inputs)?),
+        })
+    }
+
+    pub(crate) fn without_labels(self) -> Self {
+        match self {
+            Self::Features(data) => Self::Features(data.without_labels()),
+            images @ Self::Images(..) => images,
+        }
+    }
+
+    pub(crate) fn open(&self, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
+        match self {
+            Self::Features(data) => data.open(),
+            Self::Images(network, set) => network.features(set, context),
+        }
+    }
+
+    /// What is read, for messages: the first file.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Features(data) => data.names()[0].to_string(),
+            Self::Images(_, set) => set.paths[0].display().to_string(),
+        }
+    }
+
+    /// The files that are read.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Features(data) => data.files().iter().map(|file| file.path.clone()).collect(),
+            Self::Images(_, set) => set.paths.clone(),
+        }
+    }
+}
+
+/// The network of a `--model` given to score or evaluate with `artifact`, which was read from `path`.
+pub(crate) fn network(
+    model: Option<&String>,
+    artifact: &Artifact,
+    path: &Path,
+    running: &Running,
+) -> Result<Option<Network>> {
+    model.map(|model| Network::of_artifact(model, artifact, path, running)).transpose()
+}
+
+/// The origin that files of features record, where any does; files of different origins do not go together.
+pub(crate) fn origin_of_features(files: &[Location]) -> Result<Option<Origin>> {
+    let mut first: Option<Origin> = None;
+    for file in files {
+        let located = |error: Error| error.file(file);
+        let Some(origin) = Origin::of_notes(&read_metadata(file)?).map_err(located)? else { continue };
+        match &first {
+            None => first = Some(origin),
+            Some(first) => first.check_same(&origin).map_err(located)?,
+        }
+    }
+    Ok(first)
+}
+
+/// Refuses features that are known not to be of the network, layer or preprocessing that `artifact` was fitted to.
+pub(crate) fn check_origin(inputs: &Inputs<'_>, artifact: &Artifact, path: &Path) -> Result<()> {
+    let Inputs::Features(data) = inputs else { return Ok(()) };
+    match (origin_of(artifact, path)?, origin_of_features(data.files())?) {
+        (Some(fitted), Some(given)) => fitted.check_same(&given).map_err(|error| error.file(&*data.names()[0])),
+        _ => Ok(()),
+    }
+}
 
 /// A source that shows how far it has been read: on a terminal, and nowhere else.
 pub(crate) struct Progress<'a> {
@@ -18,10 +101,9 @@ pub(crate) struct Progress<'a> {
 impl<'a> Progress<'a> {
     pub(crate) fn new(source: Box<dyn FeatureSource + 'a>, rows: Option<u64>, what: &str, context: &Context) -> Self {
         let bar = match rows.or(source.rows()) {
-            Some(rows) => {
-                ProgressBar::new(rows).with_style(style("{msg} {wide_bar} {human_pos}/{human_len} rows, {eta} left"))
-            }
-            None => ProgressBar::new_spinner().with_style(style("{msg} {spinner} {human_pos} rows, {per_sec}")),
+            Some(rows) => ProgressBar::new(rows)
+                .with_style(style("{msg} {wide_bar} {human_pos}/{human_len}, {per_sec}, {eta} left")),
+            None => ProgressBar::new_spinner().with_style(style("{msg} {spinner} {human_pos}, {per_sec}")),
         };
         bar.set_draw_target(if context.quiet || !std::io::stderr().is_terminal() {
             ProgressDrawTarget::hidden()

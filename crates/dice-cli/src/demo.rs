@@ -8,6 +8,7 @@ use dice_ood::{Artifact, Error, NonFinite, Result, Salience, for_each_block};
 
 use crate::eval::Eval;
 use crate::fit::{Fit, verdict};
+use crate::network::{Choices, Running};
 use crate::report::{Format, percent};
 use crate::score::{OnNonFinite, Orientation};
 use crate::{Context, print};
@@ -56,7 +57,11 @@ impl Demo {
         let fit = Fit {
             features: vec![file("train")],
             labels: None,
-            head: file("head"),
+            head: Some(file("head")),
+            model: None,
+            images: Vec::new(),
+            choices: Choices::default(),
+            running: Running::default(),
             detectors: DETECTORS.iter().map(|spec| spec.parse()).collect::<Result<_>>()?,
             tpr: 0.95,
             calibration: vec![file("calibration")],
@@ -85,6 +90,8 @@ impl Demo {
             artifact: Some(fit.output.clone()),
             id: vec![file("test")],
             id_labels: None,
+            model: None,
+            running: Running::default(),
             ood: vec![("letters".into(), file("letters")), ("photos".into(), file("photos"))],
             detectors: Vec::new(),
             scores: false,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dice_ood::io::{AtomicFile, Dataset, SCORE_NAMES, expand, read_vector};
+use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::metrics::{Curve, Interval, Intervals, Metrics, ccr_at_fpr};
 use dice_ood::{
     Artifact, Calibrated, Decision, Detector, Error, ErrorKind, LinearHead, NonFinite, Result, Score, Shaping,
@@ -11,7 +11,8 @@ use dice_ood::{
 use serde::Serialize;
 use std::io::Write as _;
 
-use crate::data::{Progress, Scores, dataset};
+use crate::data::{Inputs, Progress, Scores, check_origin, dataset, network};
+use crate::network::Running;
 use crate::report::{Format, Table, count, percent};
 use crate::score::{OnNonFinite, Orientation};
 use crate::{Context, print};
@@ -26,7 +27,7 @@ pub(crate) struct Eval {
     /// The detector file, as written by `dice fit`.
     #[arg(value_name = "DETECTOR", required_unless_present = "scores")]
     pub(crate) artifact: Option<PathBuf>,
-    /// In-distribution test features [N, D] (or scores [N] with --scores).
+    /// In-distribution test features [N, D]; images with --model, scores [N] with --scores.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub(crate) id: Vec<String>,
     /// Labels of the in-distribution test set, where they are in a file of their own.
@@ -35,6 +36,12 @@ pub(crate) struct Eval {
     /// An out-of-distribution test set; repeat for several.
     #[arg(long, required = true, value_name = "NAME=FILE", value_parser = parse_set)]
     pub(crate) ood: Vec<(String, String)>,
+    /// The network that the detector was fitted to: FILEs are then images (folders, patterns, .txt lists), prepared as for
+    /// the fit; class folders, as many as the network has classes and numbered by name, are labels.
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with_all = ["scores", "id_labels"])]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) running: Running,
     /// Detectors to compare: of the file, or fitted from its head and statistics (these have no threshold). All of the
     /// file by default.
     #[arg(long = "detector", short = 'd', value_name = "SPEC")]
@@ -72,6 +79,7 @@ const EXAMPLES: &str = "Examples:
   dice eval detector.safetensors --id test.safetensors --ood svhn=svhn.npy --ood textures=dtd.npy
   dice eval detector.safetensors --id test.npy --ood svhn=svhn.npy \\
       -d energy -d msp -d 'dice(0.9) | energy' -o table.tex
+  dice eval detector.safetensors --model resnet.onnx --id val/ --ood textures=dtd/images/
   dice eval --scores --id id_scores.npy --ood svhn=svhn_scores.csv#score
 
 Conventions of the names in --all-metrics, csv and json:
@@ -216,21 +224,39 @@ impl Eval {
         let dense = dense_head(&artifact)?;
         let mut detectors: Vec<&Detector> = compared.iter().map(|calibrated| &calibrated.detector).collect();
         detectors.push(&dense);
-        let id = self.score("in-distribution", &dataset(&self.id, self.id_labels.as_ref())?, &detectors, context)?;
+        let network = network(self.model.as_ref(), &artifact, path, &self.running)?;
+        // All are found before the first is read: a wrong name is told at once.
+        let inputs = match (&network, &self.id_labels) {
+            (None, labels) => Inputs::Features(dataset(&self.id, labels.as_ref())?),
+            (Some(_), _) => Inputs::find(network.as_ref(), &self.id)?,
+        };
+        let ood = self.ood.iter().map(|(name, file)| {
+            Ok((name, Inputs::find(network.as_ref(), std::slice::from_ref(file))?.without_labels()))
+        });
+        let ood: Vec<(&String, Inputs<'_>)> = ood.collect::<Result<_>>()?;
+        for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&inputs]) {
+            check_origin(inputs, &artifact, path)?;
+        }
+        let mut id = self.score("in-distribution", &inputs, &detectors, context)?;
+        if let Inputs::Images(_, set) = &inputs
+            && id.labels.is_some()
+            && set.classes.len() != artifact.head.classes()
+        {
+            context.note(format_args!(
+                "Note: {} class folders for {} classes: they are not taken as labels, and no accuracy is given.",
+                set.classes.len(),
+                artifact.head.classes()
+            ));
+            id.labels = None;
+        }
         let labels = id.labels.as_ref();
         if let Some(labels) = labels {
             check_labels(labels, &artifact.head)?;
         }
         detectors.pop();
-        let sets = self
-            .ood
+        let sets = ood
             .iter()
-            .map(|(name, file)| {
-                Ok((
-                    name,
-                    self.score(name, &Dataset::new(std::slice::from_ref(file))?.without_labels(), &detectors, context)?,
-                ))
-            })
+            .map(|(name, inputs)| Ok((name, self.score(name, inputs, &detectors, context)?)))
             .collect::<Result<Vec<_>>>()?;
         let correct = |index: usize| -> Option<Vec<bool>> {
             let classes = &id.classes[index];
@@ -263,12 +289,12 @@ impl Eval {
             .collect()
     }
 
-    fn score(&self, what: &str, data: &Dataset, detectors: &[&Detector], context: &Context) -> Result<Scores> {
-        let source = data.open()?;
+    fn score(&self, what: &str, inputs: &Inputs<'_>, detectors: &[&Detector], context: &Context) -> Result<Scores> {
+        let source = inputs.open(context)?;
         let non_finite: NonFinite = self.non_finite.into();
         let scores = Scores::of(&mut Progress::new(source, None, what, context), detectors, non_finite)?;
         if scores.rows() == 0 {
-            return Err(Error::new(ErrorKind::Empty, "no rows").file(&data.files()[0]).expected("at least one input"));
+            return Err(Error::new(ErrorKind::Empty, "no rows").file(inputs.name()).expected("at least one input"));
         }
         Ok(scores)
     }

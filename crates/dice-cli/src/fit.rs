@@ -6,32 +6,45 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dice_onnx::{ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, expand, read_statistics};
 use dice_ood::{
     Artifact, Calibrated, Calibration, Detector, Error, ErrorKind, FeatureSource, Gather, HoldOut, LinearHead,
     NonFinite, Result, Salience, Sparsity, Spec, Statistics,
 };
 
-use crate::data::{Progress, Scores, dataset, head};
+use crate::data::{Inputs, Progress, Scores, dataset, head, is_onnx, origin_of_features};
+use crate::network::{Choices, Network, Running, check_fingerprint};
 use crate::report::{count, percent};
 use crate::{Context, refuse_overwrite};
 
-/// Fit a detector to the features and the head of a trained network.
+/// Fit a detector to a trained network: to its features and head, or to an ONNX model and images.
 ///
-/// One pass over the training features gathers statistics; detectors are fitted from these, and a threshold is set on
+/// One pass over the training data gathers statistics; detectors are fitted from these, and a threshold is set on
 /// in-distribution inputs held out of the fit, so that a fresh one is accepted with at least the promised probability.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Fit {
     /// Penultimate features [N, D] of in-distribution training inputs (labels beside them stratify the hold-out).
-    #[arg(long, short = 'f', num_args = 1.., value_name = "FILE", required_unless_present = "statistics")]
+    #[arg(long, short = 'f', num_args = 1.., value_name = "FILE", required_unless_present_any = ["statistics", "images"])]
     pub(crate) features: Vec<String>,
     /// Class labels [N] of the features, where they are in a file of their own.
     #[arg(long, value_name = "FILE", requires = "features")]
     pub(crate) labels: Option<String>,
     /// The linear head: weight [C, D] and bias [C]; or the ONNX model it is part of.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) head: String,
+    #[arg(long, value_name = "FILE", required_unless_present = "model")]
+    pub(crate) head: Option<String>,
+    /// An ONNX model, whose head is found and whose features are computed from --images; MODEL.onnx#NODE names its head.
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "head", requires = "images")]
+    pub(crate) model: Option<String>,
+    /// Training images instead of features: folders, patterns, files, or .txt lists of paths; subfolders of a single folder
+    /// are classes, which stratify the hold-out.
+    #[arg(long, num_args = 1.., value_name = "PATH", requires = "model", conflicts_with_all = ["features", "labels", "statistics"])]
+    pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) choices: Choices,
+    #[command(flatten)]
+    pub(crate) running: Running,
     /// The detector to fit; give several to fit them all from the same pass.
     #[arg(long = "detector", short = 'd', value_name = "SPEC", default_value = "dice(0.9) | energy")]
     pub(crate) detectors: Vec<Spec>,
@@ -40,10 +53,10 @@ pub(crate) struct Fit {
     /// 0.95 takes at least 19 calibration inputs, 0.99 takes 99; thousands make the realised rate certain.
     #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
     pub(crate) tpr: f64,
-    /// In-distribution features for the threshold, not seen in training; better than a part of --features.
+    /// In-distribution features (with --model: images) for the threshold, not seen in training; better than a held-out part.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "calibration_fraction")]
     pub(crate) calibration: Vec<String>,
-    /// Share of --features to hold out of the fit for the threshold, to the nearest percent; 0 for none, and no decisions.
+    /// Share of the training data to hold out of the fit for the threshold, to the nearest percent; 0 for none, and no decisions.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub(crate) calibration_fraction: f64,
     /// Seed of the hold-out.
@@ -72,6 +85,7 @@ fn file_to_write(text: &str) -> std::result::Result<PathBuf, String> {
 }
 
 const EXAMPLES: &str = "Examples:
+  dice fit --model resnet50.onnx --images train/ --preprocess imagenet --calibration val/ -o detector.safetensors
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
       -d 'react(0.9) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
@@ -88,15 +102,13 @@ Detectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.9) | dice(0
 
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let named = [&self.features, &self.calibration, &self.statistics];
-        let inputs = expand(&named.into_iter().flatten().chain(&self.labels).cloned().collect::<Vec<_>>())?;
-        let head = Location::parse(&self.head);
         let outputs = match self.output.is_dir() {
             true => self.detectors.iter().map(|spec| self.output.join(file_name(spec))).collect(),
             false => vec![self.output.clone()],
         };
+        let inputs = self.files()?;
         for output in outputs.iter().chain(&self.save_statistics) {
-            refuse_overwrite(output, inputs.iter().chain([&head]).map(|input| input.path.as_path()))?;
+            refuse_overwrite(output, inputs.iter().map(PathBuf::as_path))?;
         }
         if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
             return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.detectors[twice]))
@@ -124,17 +136,39 @@ impl Fit {
     /// Everything but the writing.
     pub(crate) fn fit(&self, context: &Context) -> Result<Artifact> {
         check_destination(&self.output)?;
-        let calibrated_on = self.calibration_source()?;
-        let (head, statistics, calibration) = match &calibrated_on {
+        let network = match &self.model {
+            Some(model) => Some(Network::open(model, &self.choices, &self.running, context)?),
+            None => None,
+        };
+        let calibration = match self.calibration.is_empty() {
+            true => None,
+            false => Some(Inputs::find(network.as_ref(), &self.calibration)?.without_labels()),
+        };
+        // The held-out rows are read in a second pass, which images do not take: their features are kept meanwhile.
+        let copy = match &network {
+            Some(network) => Some(self.features_of_images(network, context)?),
+            None => None,
+        };
+        let from = self.start(calibration, copy.as_ref().map(|(_folder, features)| features))?;
+        let origin = match &network {
+            Some(network) => Some(network.origin().clone()),
+            None => self.recorded_origin(&from)?,
+        };
+        let (head_file, head_of) = match (&network, &self.head) {
+            (None, Some(file)) => (file.as_str(), None),
+            (network, _) => (self.model.as_deref().unwrap_or_default(), network.as_ref().map(Network::head)),
+        };
+        let head = |units: usize| head_of.map_or_else(|| head(head_file, units), |head| Ok(head.clone()));
+        let (head, statistics, calibration) = match &from {
             From::Statistics(calibration) => {
                 let statistics = self.merged_statistics()?;
-                let head = head(&self.head, statistics.units())?;
-                (head, statistics, calibration.as_ref().map(Dataset::open).transpose()?)
+                let head = head(statistics.units())?;
+                (head, statistics, calibration.as_ref().map(|inputs| inputs.open(context)).transpose()?)
             }
             From::Features { training, calibration } => {
                 let source = training.open()?;
-                let head = head(&self.head, source.units())?;
-                check_widths(&head, source.units(), &training.files()[0].to_string(), &self.head)?;
+                let head = head(source.units())?;
+                check_widths(&head, source.units(), &training.names()[0], head_file)?;
                 let rows = source.rows();
                 let fitted_on = match calibration {
                     CalibrateOn::HoldOut(hold_out) => hold_out.select(source, false),
@@ -144,7 +178,7 @@ impl Fit {
                     Statistics::gather(&mut Progress::new(fitted_on, rows, "gathering", context), Gather::ALL)?;
                 let held_out = match calibration {
                     CalibrateOn::HoldOut(hold_out) => Some(hold_out.select(training.open()?, true)),
-                    CalibrateOn::Files(files) => Some(files.open()?),
+                    CalibrateOn::Inputs(inputs) => Some(inputs.open(context)?),
                     CalibrateOn::Nothing => None,
                 };
                 (head, statistics, held_out)
@@ -155,11 +189,55 @@ impl Fit {
             self.detectors.iter().map(|spec| spec.fit(&head, &statistics)).collect::<Result<_>>()?;
         let detectors = match calibration {
             None => fitted.into_iter().map(Calibrated::scores_only).collect(),
-            Some(source) => self.calibrate(fitted, source, context)?,
+            Some(source) => self.calibrate(fitted, source, &from.calibration_name(), head_file, context)?,
         };
-        let artifact = Artifact { head, statistics, detectors, provenance: self.provenance(&calibrated_on) };
-        context.note(self.summary(&artifact, &calibrated_on));
+        let provenance = self.provenance(&from, origin.as_ref(), head_file)?;
+        let artifact = Artifact { head, statistics, detectors, provenance };
+        context.note(self.summary(&artifact, &from));
         Ok(artifact)
+    }
+
+    /// Every file that is read.
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let (images, features): (Vec<&String>, Vec<&String>) = match &self.model {
+            Some(_) => (self.images.iter().chain(&self.calibration).collect(), Vec::new()),
+            None => (Vec::new(), self.features.iter().chain(&self.calibration).chain(&self.labels).collect()),
+        };
+        let named = features.into_iter().chain(&self.statistics).cloned().collect::<Vec<_>>();
+        let heads = self.head.iter().chain(&self.model).map(|file| Location::parse(file));
+        let mut files: Vec<PathBuf> = expand(&named)?.into_iter().chain(heads).map(|location| location.path).collect();
+        for input in images {
+            files.extend(ImageSet::find(std::slice::from_ref(input))?.paths);
+        }
+        Ok(files)
+    }
+
+    /// The features of `--images`, in a temporary folder that is deleted when dropped.
+    fn features_of_images(&self, network: &Network, context: &Context) -> Result<(tempfile::TempDir, Dataset)> {
+        let folder = tempfile::tempdir().map_err(|error| Error::io(std::env::temp_dir(), error))?;
+        let path = folder.path().join("features.safetensors");
+        network.save_features(&ImageSet::find(&self.images)?, &path, context)?;
+        let features = Dataset::new(&[path.to_string_lossy().into_owned()])?.called(&self.images.join(" "));
+        Ok((folder, features))
+    }
+
+    /// Where features came from, if their files say so; a head of another model is refused.
+    fn recorded_origin(&self, from: &From<'_>) -> Result<Option<Origin>> {
+        let mut files = Vec::new();
+        if let From::Features { training, .. } = from {
+            files.extend_from_slice(training.files());
+        }
+        if let From::Statistics(Some(Inputs::Features(data)))
+        | From::Features { calibration: CalibrateOn::Inputs(Inputs::Features(data)), .. } = from
+        {
+            files.extend_from_slice(data.files());
+        }
+        let origin = origin_of_features(&files)?;
+        let model = self.head.as_deref().map(Location::parse).filter(is_onnx);
+        if let (Some(origin), Some(model)) = (&origin, model) {
+            check_fingerprint(&Model::open(&model.path)?, origin, &files[0].path)?;
+        }
+        Ok(origin)
     }
 
     fn merged_statistics(&self) -> Result<Statistics> {
@@ -172,23 +250,22 @@ impl Fit {
         Ok(merged)
     }
 
-    fn calibration_source(&self) -> Result<From> {
-        let files = match self.calibration.is_empty() {
-            true => None,
-            false => Some(Dataset::new(&self.calibration)?.without_labels()),
-        };
+    /// What the fit starts from; `images` where features were computed from images.
+    fn start<'a>(&self, calibration: Option<Inputs<'a>>, images: Option<&Dataset>) -> Result<From<'a>> {
         if !self.statistics.is_empty() {
-            return Ok(From::Statistics(files));
+            return Ok(From::Statistics(calibration));
         }
         if [&self.features, &self.calibration].into_iter().flatten().filter(|file| *file == "-").count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
         }
-        let training = dataset(&self.features, self.labels.as_ref())?;
-        Ok(match files {
-            Some(files) => From::Features { training, calibration: CalibrateOn::Files(files) },
+        let training = match images {
+            Some(images) => images.clone(),
+            None => dataset(&self.features, self.labels.as_ref())?,
+        };
+        Ok(match calibration {
+            Some(inputs) => From::Features { training, calibration: CalibrateOn::Inputs(inputs) },
             None if self.calibration_fraction == 0.0 => From::Features { training, calibration: CalibrateOn::Nothing },
             None => From::Features {
-                // The held-out rows are read in a second pass.
                 training: training.rereadable()?,
                 calibration: CalibrateOn::HoldOut(HoldOut::new(self.calibration_fraction, self.seed)?),
             },
@@ -198,18 +275,19 @@ impl Fit {
     fn calibrate(
         &self,
         fitted: Vec<Detector>,
-        source: Box<dyn FeatureSource>,
+        source: Box<dyn FeatureSource + '_>,
+        name: &str,
+        head_file: &str,
         context: &Context,
     ) -> Result<Vec<Calibrated>> {
-        let files = if self.calibration.is_empty() { &self.features } else { &self.calibration };
-        check_widths(fitted[0].head(), source.units(), &files[0], &self.head)?;
+        check_widths(fitted[0].head(), source.units(), name, head_file)?;
         let mut source = Progress::new(source, None, "calibrating", context);
         let scored = Scores::of(&mut source, &fitted.iter().collect::<Vec<_>>(), NonFinite::Reject)?;
         if scored.rows() == 0 {
             return Err(Error::new(ErrorKind::Calibration, "no calibration inputs")
-                .file(&files[0])
+                .file(name)
                 .expected(format!("at least {} for a TPR of {}", Calibration::inputs_needed(self.tpr), self.tpr))
-                .fix("give --calibration FILE, or more features"));
+                .fix("give --calibration, or more training data"));
         }
         fitted
             .into_iter()
@@ -218,28 +296,36 @@ impl Fit {
             .collect()
     }
 
-    fn provenance(&self, from: &From) -> BTreeMap<String, String> {
-        let mut provenance = BTreeMap::from([("head".into(), self.head.clone()), ("fitted".into(), now())]);
-        let mut record = |key: &str, value: String| {
-            provenance.insert(key.into(), value);
+    fn provenance(
+        &self,
+        from: &From<'_>,
+        origin: Option<&Origin>,
+        head_file: &str,
+    ) -> Result<BTreeMap<String, String>> {
+        let mut provenance = match origin {
+            Some(origin) => origin.to_notes()?,
+            None => BTreeMap::new(),
         };
-        match from {
-            From::Statistics(_) => record("statistics", self.statistics.join(" ")),
-            From::Features { .. } => record("features", self.features.join(" ")),
-        }
-        match from {
-            From::Statistics(Some(_)) | From::Features { calibration: CalibrateOn::Files(_), .. } => {
-                record("calibration", self.calibration.join(" "));
+        let training = match from {
+            From::Statistics(_) => ("statistics", self.statistics.join(" ")),
+            From::Features { .. } if self.images.is_empty() => ("features", self.features.join(" ")),
+            From::Features { .. } => ("images", self.images.join(" ")),
+        };
+        let calibration = match from {
+            From::Statistics(Some(_)) | From::Features { calibration: CalibrateOn::Inputs(_), .. } => {
+                self.calibration.join(" ")
             }
             From::Features { calibration: CalibrateOn::HoldOut(_), .. } => {
-                record("calibration", format!("{:.2} of the features, seed {}", self.calibration_fraction, self.seed));
+                format!("{:.2} of the {}, seed {}", self.calibration_fraction, training.0, self.seed)
             }
-            _ => record("calibration", "none".into()),
-        }
-        provenance
+            _ => "none".into(),
+        };
+        let record = [("head", head_file.to_owned()), ("fitted", now()), training, ("calibration", calibration)];
+        provenance.extend(record.map(|(key, value)| (key.to_owned(), value)));
+        Ok(provenance)
     }
 
-    fn summary(&self, artifact: &Artifact, from: &From) -> String {
+    fn summary(&self, artifact: &Artifact, from: &From<'_>) -> String {
         let head = &artifact.head;
         let mut text = String::new();
         let _ = writeln!(
@@ -257,7 +343,7 @@ impl Fit {
             text += &describe(calibrated, &artifact.statistics);
         }
         if let From::Features { calibration: CalibrateOn::HoldOut(_), .. } = from {
-            text += "\nThe threshold rests on a part of --features. If the network was trained on these inputs it is surer of \
+            text += "\nThe threshold rests on a part of the training data. If the network was trained on these inputs it is surer of \
                      them than of new ones, and new ones are then accepted less often than promised: give --calibration a \
                      set that the network has not seen.\n";
         }
@@ -266,15 +352,28 @@ impl Fit {
 }
 
 /// What a fit starts from.
-enum From {
-    Statistics(Option<Dataset>),
-    Features { training: Dataset, calibration: CalibrateOn },
+enum From<'a> {
+    Statistics(Option<Inputs<'a>>),
+    Features { training: Dataset, calibration: CalibrateOn<'a> },
 }
 
-enum CalibrateOn {
+enum CalibrateOn<'a> {
     HoldOut(HoldOut),
-    Files(Dataset),
+    Inputs(Inputs<'a>),
     Nothing,
+}
+
+impl From<'_> {
+    /// What is calibrated on, for messages.
+    fn calibration_name(&self) -> String {
+        match self {
+            Self::Statistics(Some(inputs)) | Self::Features { calibration: CalibrateOn::Inputs(inputs), .. } => {
+                inputs.name()
+            }
+            Self::Features { training, .. } => training.names()[0].to_string(),
+            Self::Statistics(None) => String::new(),
+        }
+    }
 }
 
 /// What statistics rest on.

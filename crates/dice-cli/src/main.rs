@@ -7,6 +7,7 @@ mod eval;
 mod features;
 mod fit;
 mod inspect;
+mod network;
 mod report;
 mod score;
 
@@ -40,8 +41,8 @@ struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   dice demo
-  dice features --model resnet.onnx --images train/ --preprocess imagenet -o train.safetensors
-  dice fit --features train.safetensors --head resnet.onnx -o detector.safetensors
+  dice fit --model resnet.onnx --images train/ --preprocess imagenet --calibration val/ -o detector.safetensors
+  dice score detector.safetensors --model resnet.onnx photos/
   dice fit --features train.safetensors --head model.pth -o detector.safetensors
   dice score detector.safetensors new.npy -o scores.parquet
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy

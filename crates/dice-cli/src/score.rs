@@ -7,7 +7,8 @@ use std::thread;
 use dice_ood::io::{ScoreRow, ScoreWriter};
 use dice_ood::{Artifact, Calibrated, Decision, Error, ErrorKind, NonFinite, Result, Spec, for_each_block};
 
-use crate::data::{Progress, dataset};
+use crate::data::{Inputs, Progress, check_origin, network};
+use crate::network::Running;
 use crate::report::{count, percent};
 use crate::{Context, refuse_overwrite};
 
@@ -21,9 +22,14 @@ pub(crate) struct Score {
     /// The detector, as written by `dice fit`.
     #[arg(value_name = "DETECTOR")]
     artifact: PathBuf,
-    /// Features [N, D] of the inputs; - for standard input.
+    /// Features [N, D] of the inputs, - for standard input; with --model, images: folders, patterns, files or .txt lists.
     #[arg(required = true, value_name = "FEATURES")]
-    features: Vec<String>,
+    inputs: Vec<String>,
+    /// The network that the detector was fitted to; FEATURES are then images, prepared as for the fit.
+    #[arg(long, value_name = "MODEL.onnx")]
+    model: Option<String>,
+    #[command(flatten)]
+    running: Running,
     /// Where to write; - or nothing for standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -46,7 +52,7 @@ pub(crate) struct Score {
 
 const EXAMPLES: &str = "Examples:
   dice score detector.safetensors new.npy -o scores.parquet
-  dice score detector.safetensors 'batch-*.npy' --only ood
+  dice score detector.safetensors --model resnet.onnx photos/ --only ood
   extract-features | dice score detector.safetensors - --format jsonl";
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
@@ -112,14 +118,16 @@ impl Score {
                 .tensor("--only")
                 .expected("a format that says which inputs these are: .csv, .jsonl or .parquet"));
         }
-        let data = dataset(&self.features, None)?.without_labels();
+        let network = network(self.model.as_ref(), &artifact, &self.artifact, &self.running)?;
+        let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels();
+        check_origin(&inputs, &artifact, &self.artifact)?;
+        let files = inputs.files();
         if let Some(output) = &self.output {
-            let inputs = data.files().iter().map(|file| file.path.as_path());
-            refuse_overwrite(output, inputs.chain([self.artifact.as_path()]))?;
+            let model = self.model.as_ref().map(Path::new);
+            refuse_overwrite(output, files.iter().map(PathBuf::as_path).chain([self.artifact.as_path()]).chain(model))?;
         }
-        let several = data.files().len() > 1;
-        let source = data.open()?;
-        let mut source = Progress::new(source, None, "scoring", context);
+        let several = files.len() > 1;
+        let mut source = Progress::new(inputs.open(context)?, None, "scoring", context);
         let destination = self.output.as_deref().filter(|path| *path != Path::new("-"));
         let mut writer = match (destination, self.format) {
             (None, StreamFormat::Jsonl) => ScoreWriter::json_lines_to_stdout(),
@@ -162,7 +170,7 @@ impl Score {
         let writer = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         scored?;
         if total == 0 {
-            return Err(Error::new(ErrorKind::Empty, "no rows").file(&data.files()[0]).expected("at least one input"));
+            return Err(Error::new(ErrorKind::Empty, "no rows").file(inputs.name()).expected("at least one input"));
         }
         writer.finish()?;
         if calibrated.threshold.is_some() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dice_ood::{Error, ErrorKind, Result};
 use rten::{DataType, Dimension, ModelOptions, NodeId, ValueOrView, ValueType};
@@ -92,6 +92,11 @@ impl Backbone {
     /// What the input looks like.
     pub fn input(&self) -> InputShape {
         self.shape
+    }
+
+    /// Where the model is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// [`Model::fingerprint`] of the model.

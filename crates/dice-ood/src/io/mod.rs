@@ -19,9 +19,10 @@ mod tensor;
 #[cfg(feature = "torch")]
 mod torch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read, Seek};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use crate::features::{Block, FeatureSource};
 use crate::statistics::Statistics;
 
 pub use heads::read_head;
-pub use output::{AtomicFile, ScoreRow, ScoreWriter, write_features};
+pub use output::{AtomicFile, FeaturesWriter, ScoreRow, ScoreWriter};
 pub(crate) use output::{Tensor, write_tensors};
 pub(crate) use safetensors::Header as SafetensorsHeader;
 pub use tensor::{DType, TensorInfo, f32_of_f16};
@@ -44,6 +45,8 @@ pub const FEATURE_NAMES: [&str; 7] = ["features", "feature", "penultimate", "emb
 pub const LABEL_NAMES: [&str; 6] = ["labels", "label", "targets", "target", "y", "class"];
 /// Names under which ids of inputs are found in tables.
 pub const ID_NAMES: [&str; 6] = ["id", "path", "file", "filename", "name", "image"];
+/// Where tensor files keep the names of inputs: UTF-8, one a line.
+const IDS: &str = "ids";
 /// Names under which scores are found.
 pub const SCORE_NAMES: [&str; 4] = ["score", "scores", "ood_score", "confidence"];
 
@@ -267,6 +270,17 @@ impl Dataset {
         Ok(self)
     }
 
+    /// Calls the data `name` in messages, as for a temporary copy of it.
+    pub fn called(mut self, name: &str) -> Self {
+        self.shown = vec![name.into(); self.files.len()];
+        self
+    }
+
+    /// What the files are called in messages.
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.shown
+    }
+
     /// The files, expanded.
     pub fn files(&self) -> &[Location] {
         &self.files
@@ -383,7 +397,7 @@ fn open_stream(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> 
     match format {
         Some(Format::Npy) => {
             let input = BufReader::with_capacity(tensor::BUFFER, input);
-            Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, next: 0 }))
+            Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, ids: None, next: 0 }))
         }
         Some(Format::Csv) => csv::from_reader(input, file.name.as_deref(), labels),
         Some(_) => {
@@ -496,11 +510,37 @@ fn not_here(format: Format) -> Error {
     }
 }
 
-/// Features of a tensor file, with the labels beside them where there are any.
+/// Features of a tensor file, with the labels and the names of the inputs beside them where there are any.
 struct TensorSource {
     rows: Rows,
     labels: Option<Vec<i64>>,
+    ids: Option<Lines>,
     next: usize,
+}
+
+/// Names of inputs, one a line.
+struct Lines(BufReader<Box<dyn Read + Send>>);
+
+impl Lines {
+    /// The next `count` lines.
+    fn read(&mut self, count: usize) -> Result<Vec<String>> {
+        const LONGEST: u64 = 1 << 16;
+        let wrong = |found: &str| {
+            Error::new(ErrorKind::Malformed, found).tensor(IDS).expected("a name of each row, one a line, in UTF-8")
+        };
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            let mut line = String::new();
+            self.0.by_ref().take(LONGEST).read_line(&mut line).map_err(|error| wrong(&error.to_string()))?;
+            match line.strip_suffix('\n') {
+                Some(name) => lines.push(name.to_owned()),
+                None => {
+                    return Err(wrong(if line.is_empty() { "fewer lines than rows" } else { "a line without end" }));
+                }
+            }
+        }
+        Ok(lines)
+    }
 }
 
 impl TensorSource {
@@ -526,7 +566,12 @@ impl TensorSource {
                 Some(file.open(tensor)?.all_i64().map_err(|error| error.tensor(&tensor.name))?)
             }
         };
-        Ok(Box::new(Self { rows, labels, next: 0 }))
+        let ids = tensors.iter().find(|tensor| tensor.name == IDS && tensor.dtype == DType::U8 && tensor.is_vector());
+        let ids = match ids {
+            Some(tensor) => file.open(tensor)?.into_bytes().map(|bytes| Lines(BufReader::new(bytes))),
+            None => None,
+        };
+        Ok(Box::new(Self { rows, labels, ids, next: 0 }))
     }
 }
 
@@ -543,6 +588,7 @@ impl FeatureSource for TensorSource {
         block.restart(self.rows.units(), self.next as u64);
         let read = self.rows.read(max_rows, &mut block.features)?;
         block.labels = self.labels.as_ref().map(|labels| labels[self.next..self.next + read].to_vec());
+        block.ids = self.ids.as_mut().map(|ids| ids.read(read)).transpose()?;
         self.next += read;
         Ok(())
     }
@@ -597,6 +643,17 @@ fn listed(tensors: &[TensorInfo]) -> String {
     let more = tensors.len().saturating_sub(10);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", shown.join(", "))
+}
+
+/// The notes (`__metadata__`) of a safetensors file, such as those of [`FeaturesWriter`]; none for a file of another format.
+///
+/// # Errors
+/// Those of opening the file.
+pub fn read_metadata(file: &Location) -> Result<BTreeMap<String, String>> {
+    if file.is_stream() || format_of(&file.path)? != Format::Safetensors {
+        return Ok(BTreeMap::new());
+    }
+    Ok(SafetensorsHeader::read(&file.path)?.metadata().clone().into_iter().collect())
 }
 
 /// The tensors of a tensor file, for `dice inspect`; none for a table.

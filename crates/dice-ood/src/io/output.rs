@@ -1,16 +1,18 @@
 //! Writing: files that appear whole or not at all, and the formats of scores.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 
 use super::npy::header_for;
 use crate::calibration::Decision;
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::Block;
 use crate::head::LinearHead;
 
 /// A file that is written beside its destination and renamed onto it when complete; dropped before that, it vanishes.
@@ -137,41 +139,149 @@ pub(crate) fn write_tensors(
     file.commit()
 }
 
-/// Writes features `[N, D]`, row-major, as one safetensors file that `dice` reads back: `features`, and where they are given
-/// `labels` `[N]` and the head as `weight` `[C, D]` and `bias` `[C]`. Atomic.
+/// Writes features as they come, as one safetensors file that `dice` reads back; memory does not grow with their number.
 ///
-/// # Errors
-/// [`ErrorKind::Shape`] where the values are no whole rows, or there is not one label a row; [`ErrorKind::Io`].
-pub fn write_features(
-    destination: &Path,
-    features: &[f32],
+/// Tensors: `features` f32 `[N, D]`; `labels` i64 `[N]` and `ids` u8 (UTF-8, one name a line) where blocks have them; and
+/// the head as `weight` f32 `[C, D]` and `bias` f32 `[C]` where it is given. Atomic.
+pub struct FeaturesWriter {
+    file: AtomicFile,
     units: usize,
-    labels: Option<&[i64]>,
-    head: Option<&LinearHead>,
-    metadata: HashMap<String, String>,
-) -> Result<()> {
-    let rows = features.len().checked_div(units).unwrap_or(0);
-    if rows * units != features.len() || labels.is_some_and(|labels| labels.len() != rows) {
-        return Err(Error::new(
-            ErrorKind::Shape,
-            format!("{} values, {:?} labels", features.len(), labels.map(<[i64]>::len)),
-        )
-        .tensor("features")
-        .expected(format!("rows of {units} values, and a label for each or none")));
+    rows: usize,
+    features: Spill,
+    labels: Spill,
+    ids: Spill,
+}
+
+/// Bytes on their way into a file whose header cannot be written yet: kept in a nameless file beside it.
+struct Spill {
+    file: BufWriter<File>,
+    bytes: usize,
+    /// Rows whose values these are.
+    rows: usize,
+}
+
+impl Spill {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len();
+        self.file.write_all(bytes)
     }
-    let floats = |values: &mut dyn Iterator<Item = f32>| values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
-    let features = floats(&mut features.iter().copied());
-    let mut tensors = vec![("features".to_owned(), Tensor::new(Dtype::F32, &[rows, units], features))];
-    if let Some(labels) = labels {
-        let labels = labels.iter().flat_map(|label| label.to_le_bytes());
-        tensors.push(("labels".into(), Tensor::new(Dtype::I64, &[rows], labels)));
+
+    fn copy_to(self, output: &mut impl Write) -> io::Result<()> {
+        let mut written = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        written.rewind()?;
+        io::copy(&mut written, output).map(drop)
     }
-    if let Some(head) = head {
-        let (weight, bias) = (floats(&mut head.weight().iter().copied()), floats(&mut head.bias().iter().copied()));
-        tensors.push(("weight".into(), Tensor::new(Dtype::F32, &[head.classes(), head.units()], weight)));
-        tensors.push(("bias".into(), Tensor::new(Dtype::F32, &[head.classes()], bias)));
+}
+
+impl FeaturesWriter {
+    /// Starts the file `destination` of features of `units` values.
+    ///
+    /// # Errors
+    /// As [`AtomicFile::create`].
+    pub fn create(destination: &Path, units: usize) -> Result<Self> {
+        let file = AtomicFile::create(destination)?;
+        let directory = destination.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let spill = || -> Result<Spill> {
+            let made = tempfile::tempfile_in(directory).map_err(|error| Error::io(destination, error))?;
+            Ok(Spill { file: BufWriter::with_capacity(1 << 16, made), bytes: 0, rows: 0 })
+        };
+        Ok(Self { file, units, rows: 0, features: spill()?, labels: spill()?, ids: spill()? })
     }
-    write_tensors(destination, tensors, metadata)
+
+    /// Rows written so far.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Appends the rows of `block`. Control characters in ids are escaped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another number of units, [`ErrorKind::NotFinite`] for values that no detector could use,
+    /// [`ErrorKind::Io`].
+    pub fn write(&mut self, block: &Block) -> Result<()> {
+        if block.units != self.units {
+            return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", block.units))
+                .tensor("features")
+                .expected(format!("[N, {}]", self.units)));
+        }
+        if let Some(place) = block.features.iter().position(|value| !value.is_finite()) {
+            let (row, column) = (place / block.units, place % block.units);
+            return Err(Error::new(ErrorKind::NotFinite, format!("{} in column {column}", block.features[place]))
+                .file(block.id(row))
+                .tensor("features")
+                .expected("finite values")
+                .fix("is the preprocessing that of the network?"));
+        }
+        let mut write = || -> io::Result<()> {
+            self.features.write(bytemuck::cast_slice(&block.features))?;
+            if let Some(labels) = &block.labels {
+                self.labels.write(bytemuck::cast_slice(labels))?;
+                self.labels.rows += labels.len();
+            }
+            for id in block.ids.iter().flatten() {
+                let escape = |c: char| c.is_control().then(|| c.escape_default().to_string()).unwrap_or(c.to_string());
+                let line = id.chars().map(escape).collect::<String>() + "\n";
+                self.ids.write(line.as_bytes())?;
+                self.ids.rows += 1;
+            }
+            Ok(())
+        };
+        write().map_err(|error| self.file.located(error))?;
+        self.rows += block.rows();
+        Ok(())
+    }
+
+    /// Completes the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] where some blocks had labels or ids and others none, [`ErrorKind::Io`].
+    pub fn finish(self, head: Option<&LinearHead>, metadata: BTreeMap<String, String>) -> Result<()> {
+        let Self { mut file, units, rows, features, labels, ids } = self;
+        for (name, part) in [("labels", &labels), ("ids", &ids)] {
+            if part.rows != rows && part.rows != 0 {
+                return Err(Error::new(ErrorKind::Shape, format!("{} of {rows} rows", part.rows))
+                    .tensor(name)
+                    .expected("one for each row, or none"));
+            }
+        }
+        let mut tensors = Vec::new();
+        let mut end = 0;
+        let mut declare = |name: &str, dtype, shape: Vec<usize>, bytes: usize| {
+            tensors.push((name.to_owned(), TensorInfo { dtype, shape, data_offsets: (end, end + bytes) }));
+            end += bytes;
+        };
+        // Types of the widest values first, so that each tensor is aligned.
+        if labels.rows > 0 {
+            declare("labels", Dtype::I64, vec![rows], labels.bytes);
+        }
+        declare("features", Dtype::F32, vec![rows, units], features.bytes);
+        if let Some(head) = head {
+            let (classes, units) = (head.classes(), head.units());
+            declare("weight", Dtype::F32, vec![classes, units], classes * units * 4);
+            declare("bias", Dtype::F32, vec![classes], classes * 4);
+        }
+        if ids.rows > 0 {
+            declare("ids", Dtype::U8, vec![ids.bytes], ids.bytes);
+        }
+        let malformed = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Malformed, error.to_string());
+        let header = Metadata::new(Some(metadata.into_iter().collect()), tensors).map_err(|error| malformed(&error))?;
+        let mut header = serde_json::to_vec(&header).map_err(|error| malformed(&error))?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let write = || -> io::Result<()> {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            labels.copy_to(&mut file)?;
+            features.copy_to(&mut file)?;
+            if let Some(head) = head {
+                for value in head.weight().iter().chain(head.bias()) {
+                    file.write_all(&value.to_le_bytes())?;
+                }
+            }
+            ids.copy_to(&mut file)
+        };
+        write().map_err(|error| file.located(error))?;
+        file.commit()
+    }
 }
 
 /// What is said of one input.

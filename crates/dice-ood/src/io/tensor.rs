@@ -175,6 +175,15 @@ impl Rows {
         self.units
     }
 
+    /// The bytes of a tensor of bytes from here on; `None` for one in the order of columns.
+    pub(crate) fn into_bytes(self) -> Option<Box<dyn Read + Send>> {
+        let left = ((self.rows - self.next) * self.units * self.dtype.size()) as u64;
+        match self.bytes {
+            Bytes::RowMajor(input) => Some(Box::new(input.take(left))),
+            Bytes::ColumnMajor(..) => None,
+        }
+    }
+
     /// Appends up to `max_rows` rows to `out` and says how many; 0 at the end.
     pub(crate) fn read<T: Element>(&mut self, max_rows: usize, out: &mut Vec<T>) -> Result<usize> {
         let count = max_rows.min(self.rows - self.next);

@@ -1,0 +1,152 @@
+//! Where features came from: which network, which of its tensors, and how images became its inputs.
+
+use std::collections::BTreeMap;
+
+use dice_ood::{Error, ErrorKind, Result};
+
+use crate::{Backbone, FoundHead, HeadOptions, Preprocess};
+
+const MODEL: &str = "model";
+const FINGERPRINT: &str = "model_sha256";
+const HEAD: &str = "head_node";
+const FEATURES: &str = "features_tensor";
+const PREPROCESS: &str = "preprocess";
+
+/// The origin of features, as it is recorded beside them, in detectors and in exported models, so that scoring cannot use
+/// another network, another layer or other inputs than fitting did.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Origin {
+    /// The model's path when the features were computed; for people only.
+    pub model: String,
+    /// [`Model::fingerprint`](crate::Model::fingerprint).
+    pub fingerprint: String,
+    /// [`FoundHead::node`].
+    pub head: String,
+    /// [`FoundHead::features`].
+    pub features: String,
+    /// How images became inputs.
+    pub preprocess: Preprocess,
+}
+
+impl Origin {
+    /// The origin of what `backbone` makes of images that go through `preprocess`.
+    pub fn new(backbone: &Backbone, found: &FoundHead, preprocess: Preprocess) -> Self {
+        Self {
+            model: backbone.path().display().to_string(),
+            fingerprint: backbone.fingerprint().to_owned(),
+            head: found.node.clone(),
+            features: found.features.clone(),
+            preprocess,
+        }
+    }
+
+    /// As the notes of a file: `model`, `model_sha256`, `head_node`, `features_tensor`, and `preprocess` in JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] where the preprocessing holds a number that JSON does not know.
+    pub fn to_notes(&self) -> Result<BTreeMap<String, String>> {
+        let preprocess = serde_json::to_string(&self.preprocess)
+            .map_err(|error| Error::new(ErrorKind::Argument, error.to_string()).tensor(PREPROCESS))?;
+        let notes = [
+            (MODEL, self.model.clone()),
+            (FINGERPRINT, self.fingerprint.clone()),
+            (HEAD, self.head.clone()),
+            (FEATURES, self.features.clone()),
+            (PREPROCESS, preprocess),
+        ];
+        Ok(notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// Reads what [`Origin::to_notes`] wrote; `None` where there is nothing of the kind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for an origin with a part missing or damaged.
+    pub fn of_notes(notes: &BTreeMap<String, String>) -> Result<Option<Self>> {
+        if !notes.contains_key(FINGERPRINT) {
+            return Ok(None);
+        }
+        let note = |key: &str| {
+            notes.get(key).cloned().ok_or_else(|| {
+                Error::new(ErrorKind::Malformed, "no such note")
+                    .tensor(key)
+                    .expected("what `dice features` and `dice fit --model` record")
+            })
+        };
+        let preprocess: Preprocess = serde_json::from_str(&note(PREPROCESS)?)
+            .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor(PREPROCESS))?;
+        preprocess.check().map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor(PREPROCESS))?;
+        Ok(Some(Self {
+            model: note(MODEL)?,
+            fingerprint: note(FINGERPRINT)?,
+            head: note(HEAD)?,
+            features: note(FEATURES)?,
+            preprocess,
+        }))
+    }
+
+    /// What finds the same head and features again.
+    pub fn head_options(&self) -> HeadOptions {
+        HeadOptions { head: Some(self.head.clone()), features: Some(self.features.clone()) }
+    }
+
+    /// Refuses features of another origin than this one; the paths of the models do not matter.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] that names what differs.
+    pub fn check_same(&self, other: &Self) -> Result<()> {
+        let differ = |what: &str, found: String, expected: String| {
+            Err(Error::new(ErrorKind::Argument, found).tensor(what).expected(expected))
+        };
+        if self.fingerprint != other.fingerprint {
+            return differ(
+                "model",
+                format!("{} (sha256 {:.12})", other.model, other.fingerprint),
+                format!("the model of the detector, {} (sha256 {:.12})", self.model, self.fingerprint),
+            );
+        }
+        if self.features != other.features {
+            return differ(FEATURES, other.features.clone(), self.features.clone());
+        }
+        if self.preprocess != other.preprocess {
+            return differ("preprocessing", other.preprocess.to_string(), self.preprocess.to_string());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn notes_come_back_and_differences_are_named() {
+        let origin = Origin {
+            model: "m.onnx".into(),
+            fingerprint: "0123456789abcdef".into(),
+            head: "fc".into(),
+            features: "h".into(),
+            preprocess: Preprocess::preset("imagenet").unwrap(),
+        };
+        let notes = origin.to_notes().unwrap();
+        assert_eq!(Origin::of_notes(&notes).unwrap(), Some(origin.clone()));
+        assert_eq!(Origin::of_notes(&BTreeMap::new()).unwrap(), None);
+        for key in notes.keys().filter(|key| *key != FINGERPRINT) {
+            let mut damaged = notes.clone();
+            damaged.remove(key);
+            assert!(Origin::of_notes(&damaged).unwrap_err().to_string().contains(key.as_str()));
+        }
+        let moved = Origin { model: "elsewhere.onnx".into(), ..origin.clone() };
+        assert!(origin.check_same(&moved).is_ok());
+        let others = [
+            (Origin { fingerprint: "f".into(), ..origin.clone() }, "sha256"),
+            (Origin { features: "g".into(), ..origin.clone() }, "features_tensor"),
+            (Origin { preprocess: Preprocess::preset("cifar10").unwrap(), ..origin.clone() }, "preprocessing"),
+        ];
+        for (other, named) in others {
+            let error = origin.check_same(&other).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}
