@@ -4,6 +4,7 @@
 mod data;
 mod demo;
 mod eval;
+mod export;
 mod features;
 mod fit;
 mod inspect;
@@ -43,6 +44,7 @@ const EXAMPLES: &str = "Examples:
   dice demo
   dice fit --model resnet.onnx --images train/ --preprocess imagenet --calibration val/ -o detector.safetensors
   dice score detector.safetensors --model resnet.onnx photos/
+  dice export detector.safetensors --model resnet.onnx -o resnet-ood.onnx
   dice fit --features train.safetensors --head model.pth -o detector.safetensors
   dice score detector.safetensors new.npy -o scores.parquet
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
@@ -68,6 +70,7 @@ enum Command {
     Fit(fit::Fit),
     Score(score::Score),
     Eval(eval::Eval),
+    Export(export::Export),
     Inspect(inspect::Inspect),
     Demo(demo::Demo),
     /// Print a completion script for a shell.
@@ -142,6 +145,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Fit(fit) => fit.run(context),
         Command::Score(score) => score.run(context),
         Command::Eval(eval) => eval.run(context),
+        Command::Export(export) => export.run(context),
         Command::Inspect(inspect) => inspect.run(),
         Command::Demo(demo) => demo.run(context),
         Command::Completions { shell } => {
@@ -158,7 +162,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
                     Some(found) => found.clone(),
                     None => {
                         return Err(Error::new(ErrorKind::Argument, format!("`{name}`"))
-                            .expected("a command: features, fit, score, eval, inspect, demo, completions"));
+                            .expected("a command: features, fit, score, eval, export, inspect, demo, completions"));
                     }
                 },
             };

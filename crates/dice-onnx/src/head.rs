@@ -5,6 +5,7 @@ use std::fmt;
 
 use dice_ood::{Error, ErrorKind, LinearHead, Result};
 
+use crate::export;
 use crate::graph::{Graph, attribute, dimensions_of, is_standard};
 use crate::linear::{Axis, Linear, Quantization};
 use crate::proto::NodeProto;
@@ -171,8 +172,10 @@ fn from_outputs<'m>(graph: &Graph<'m>) -> Result<Trace<'m>> {
         .expected("a neural network that ends in a linear layer")
         .fix("such a model offers no features to watch: export a network, or give features and a head as arrays"));
     }
-    let traces: Vec<(&str, Result<Trace>)> =
-        graph.outputs.iter().take(MAX_OUTPUTS).map(|output| (&*output.name, trace(graph, &output.name))).collect();
+    // A detector that was put inside reads the model's features; its own head is not the model's.
+    let of_detector = |name: &str| graph.producer(name).is_some_and(|(_, node)| node.name.starts_with(export::PREFIX));
+    let outputs = graph.outputs.iter().map(|output| &*output.name).filter(|name| !of_detector(name));
+    let traces: Vec<(&str, Result<Trace>)> = outputs.take(MAX_OUTPUTS).map(|name| (name, trace(graph, name))).collect();
     let mut heads: BTreeMap<usize, Trace> = BTreeMap::new();
     for found in traces.iter().filter_map(|(_, trace)| trace.as_ref().ok()) {
         let labels = |trace: &Trace| trace.tail.iter().filter(|place| is_label(&graph.nodes[**place])).count();

@@ -2,6 +2,7 @@
 
 mod backbone;
 mod describe;
+mod export;
 mod graph;
 mod head;
 mod images;
@@ -20,6 +21,7 @@ mod testing;
 
 pub use backbone::{Backbone, InputShape};
 pub use describe::{Images, TensorInfo};
+pub use export::{DECISION, Export, SCORE};
 pub use head::{Following, FoundHead, HeadOptions, Layout};
 pub use images::{ImageSet, decode};
 pub use linear::Quantization;

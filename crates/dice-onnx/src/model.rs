@@ -79,13 +79,18 @@ impl Model {
         Graph::new(graph, self.folder())
     }
 
-    fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
     /// Where the model was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub(crate) fn proto(&self) -> &ModelProto {

@@ -85,6 +85,21 @@ pub(crate) struct AttributeProto {
     pub(crate) r#type: i32,
 }
 
+/// Attributes to be written. A value of zero would not be encoded, as this crate does not tell it from none.
+impl AttributeProto {
+    pub(crate) fn float(name: &str, f: f32) -> Self {
+        Self { name: name.into(), f, r#type: 1, ..Self::default() }
+    }
+
+    pub(crate) fn int(name: &str, i: i64) -> Self {
+        Self { name: name.into(), i, r#type: 2, ..Self::default() }
+    }
+
+    pub(crate) fn ints(name: &str, ints: &[i64]) -> Self {
+        Self { name: name.into(), ints: ints.to_vec(), r#type: 7, ..Self::default() }
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
@@ -133,6 +148,14 @@ pub(crate) struct ValueInfoProto {
     pub(crate) name: String,
     #[prost(message, optional, tag = "2")]
     pub(crate) r#type: Option<TypeProto>,
+}
+
+impl ValueInfoProto {
+    /// A tensor's name, element type and dimensions.
+    pub(crate) fn tensor(name: &str, elem_type: i32, dim: Vec<DimensionProto>) -> Self {
+        let tensor = TensorTypeProto { elem_type, shape: Some(TensorShapeProto { dim }) };
+        Self { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+    }
 }
 
 /// Sequences, maps and optionals have no `tensor_type`.

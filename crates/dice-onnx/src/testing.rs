@@ -8,7 +8,7 @@ use prost::Message;
 
 use crate::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
-    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    TensorProto, ValueInfoProto,
 };
 use crate::tensor::element;
 use crate::{FoundHead, HeadOptions, Model};
@@ -149,22 +149,21 @@ pub(crate) fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
             extent => DimensionProto { dim_value: Some(*extent), dim_param: None },
         })
         .collect();
-    let tensor = TensorTypeProto { elem_type: element::FLOAT, shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+    ValueInfoProto::tensor(name, element::FLOAT, dim)
 }
 
 pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), i, ..AttributeProto::default() }
+    AttributeProto::int(name, i)
 }
 
 pub(crate) fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), f, ..AttributeProto::default() }
+    AttributeProto::float(name, f)
 }
 
 pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.into(), ints: ints.to_vec(), ..AttributeProto::default() }
+    AttributeProto::ints(name, ints)
 }
 
 pub(crate) fn tensor(name: &str, tensor: TensorProto) -> AttributeProto {
-    AttributeProto { name: name.into(), t: Some(Box::new(tensor)), ..AttributeProto::default() }
+    AttributeProto { name: name.into(), t: Some(Box::new(tensor)), r#type: 4, ..AttributeProto::default() }
 }

@@ -1,0 +1,443 @@
+//! The model again, with the detector inside: outputs `ood_score`, `is_ood` and, if wanted, `features`.
+//!
+//! Nothing of the original changes: a few standard operators behind the features tensor are appended ([`crate::splice`]), so
+//! its own outputs stay what they are, bit for bit, and any ONNX runtime serves the detector. One runtime makes an exception
+//! for models in f16 on CPUs: ONNX Runtime, when it optimises, keeps f32 between their operators and rounds where a tensor
+//! is read, so that any further reader can move their outputs by the last bit of an f16.
+//!
+//! ```text
+//! features -> [N, D] -> Clip -> Gather (units that keep a weight) -> Gemm (kept weights) -> log-sum-exp -> ood_score
+//!                                                                                        -> below the threshold -> is_ood
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use dice_ood::io::AtomicFile;
+use dice_ood::{Calibrated, Error, ErrorKind, Result, Score};
+
+use crate::graph::Graph;
+use crate::proto::{
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto,
+};
+use crate::splice::splice;
+use crate::tensor::{External, element};
+use crate::{FoundHead, Layout, Model, quoted};
+
+/// The score, f32 `[N]`; higher = more in-distribution.
+pub const SCORE: &str = "ood_score";
+/// The decision, bool `[N]`.
+pub const DECISION: &str = "is_ood";
+
+/// What the names of all added tensors and operators begin with.
+pub(crate) const PREFIX: &str = "dice_ood/";
+/// Before this version of the operator set operands did not broadcast.
+const OLDEST_OPSET: i64 = 7;
+/// What a protobuf message may hold.
+const LARGEST: usize = (1 << 31) - 1;
+
+/// A model with a detector inside, ready to be written.
+#[derive(Debug, Clone)]
+pub struct Export {
+    bytes: Vec<u8>,
+    added: usize,
+    features: Option<String>,
+    /// Files with external data, as the model names them.
+    files: BTreeMap<String, PathBuf>,
+}
+
+impl Export {
+    /// Puts `calibrated` behind the features that `found` names. `features` adds these as an output `[N, D]`; `notes` go into
+    /// the model's `metadata_props` beside the detector's own, with `dice_ood.` before their names.
+    ///
+    /// Inputs that hold NaN or infinity get a score of NaN or infinity, and are out-of-distribution.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] where the detector's head is not the model's, or the model carries a detector already;
+    /// [`ErrorKind::Unsupported`] for operator sets before 7 and for results of 2 GiB; [`ErrorKind::Malformed`].
+    pub fn new(
+        model: &Model,
+        found: &FoundHead,
+        calibrated: &Calibrated,
+        features: bool,
+        notes: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let graph = model.graph()?;
+        let located = |error: Error| error.file(model.path().display());
+        let mut tail = Tail::new(model, &graph).map_err(located)?;
+        check_head(found, calibrated).map_err(located)?;
+        let rows = tail.rows(found);
+        let features = features.then(|| tail.features_output(&graph, &rows, found.units()));
+        let score = tail.score(&rows, calibrated);
+        tail.output(SCORE, element::FLOAT, &[]);
+        if let Some(threshold) = &calibrated.threshold {
+            tail.decision(&score, threshold.score());
+            tail.output(DECISION, element::BOOL, &[]);
+        }
+        let metadata_props = metadata(calibrated, notes);
+        let addition = ModelProto { graph: Some(tail.graph), metadata_props, ..ModelProto::default() };
+        let bytes = splice(model.bytes(), addition).map_err(located)?;
+        if bytes.len() > LARGEST {
+            return Err(located(
+                Error::new(ErrorKind::Unsupported, format!("{} bytes with the detector", bytes.len()))
+                    .expected("at most 2 GiB in one file, as protobuf allows")
+                    .fix("save the model with its weights as external data first"),
+            ));
+        }
+        let added = bytes.len() - model.bytes().len();
+        Ok(Self { bytes, added, features, files: external_files(model)? })
+    }
+
+    /// The encoded model. External data stays where the original refers to it: see [`Export::write`].
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// By how many bytes the file grows.
+    pub fn added(&self) -> usize {
+        self.added
+    }
+
+    /// The name of the features output, where it was asked for: `features`, or `ood_features` where that is taken.
+    pub fn features(&self) -> Option<&str> {
+        self.features.as_deref()
+    }
+
+    /// Writes the model to `path`, atomically, and copies its external data beside it where they are not there already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] where another file has the name of external data, [`ErrorKind::Io`].
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let target = path.parent().unwrap_or(Path::new(""));
+        for (location, source) in &self.files {
+            copy_beside(source, &target.join(location))?;
+        }
+        let mut file = AtomicFile::create(path)?;
+        file.write_all(&self.bytes).map_err(|error| Error::io(path, error))?;
+        file.commit()
+    }
+}
+
+/// The detector's head must be the one whose features it will read.
+fn check_head(found: &FoundHead, calibrated: &Calibrated) -> Result<()> {
+    let head = calibrated.detector.head();
+    if **head == found.head {
+        return Ok(());
+    }
+    let shape = |classes: usize, units: usize| format!("[{classes}, {units}]");
+    let (theirs, ours) = (shape(found.classes(), found.units()), shape(head.classes(), head.units()));
+    let difference = if theirs == ours {
+        let pairs = found.head.weight().into_iter().zip(head.weight()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        format!("a head {theirs} with other values (weights differ by up to {pairs})")
+    } else {
+        format!("a head {theirs}")
+    };
+    Err(Error::new(ErrorKind::Argument, difference)
+        .tensor(quoted(&found.node))
+        .expected(format!("the head of the detector, {ours}"))
+        .fix("fit the detector to this very model: dice fit --model"))
+}
+
+/// The operators that are added, in order.
+struct Tail {
+    graph: GraphProto,
+    ir_version: i64,
+    opset: i64,
+    /// The first axis of the added outputs.
+    batch: DimensionProto,
+}
+
+impl Tail {
+    fn new(model: &Model, graph: &Graph<'_>) -> Result<Self> {
+        let imports = &model.proto().opset_import;
+        let standard = imports.iter().find(|set| matches!(&*set.domain, "" | "ai.onnx")).map(|set| set.version);
+        let opset = standard.filter(|version| *version >= OLDEST_OPSET).ok_or_else(|| {
+            let found = standard.map_or("no standard operator set".into(), |version| format!("opset {version}"));
+            Error::new(ErrorKind::Unsupported, found)
+                .expected(format!("opset {OLDEST_OPSET} or later"))
+                .fix("convert the model with onnx.version_converter, or export it again")
+        })?;
+        let taken = [SCORE, DECISION].into_iter().find(|name| graph.tensor(name).is_some());
+        let ours = graph.nodes.iter().flat_map(|node| &node.output).find(|name| name.starts_with(PREFIX));
+        if let Some(name) = taken.or(ours.map(String::as_str)) {
+            return Err(Error::new(ErrorKind::Argument, format!("a tensor {}", quoted(name)))
+                .expected("a model that carries no detector yet")
+                .fix("export from the original model"));
+        }
+        let batch = match graph.inputs[..] {
+            [input] => input.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()?.shape.as_ref()?.dim.first()),
+            _ => None,
+        };
+        let batch = batch.cloned().unwrap_or_default();
+        Ok(Self { graph: GraphProto::default(), ir_version: model.proto().ir_version, opset, batch })
+    }
+
+    /// Features `[N, D]` in f32.
+    fn rows(&mut self, found: &FoundHead) -> String {
+        let units = found.units() as i64;
+        let shape: &[i64] = match found.layout {
+            Layout::Rows => &[-1, units],
+            Layout::Columns => &[units, -1],
+            Layout::Channels { .. } => &[0, units, -1],
+            Layout::Positions { .. } => &[0, -1, units],
+        };
+        let reshaped = self.reshape(&found.features, shape);
+        let mut rows = self.node("Cast", &[&reshaped], vec![AttributeProto::int("to", element::FLOAT.into())]);
+        if let Some(stored) = found.quantization {
+            if stored.zero_point != 0 {
+                let zero = self.scalar("zero_point", stored.zero_point as f32);
+                rows = self.node("Sub", &[&rows, &zero], vec![]);
+            }
+            let scale = self.scalar("scale", stored.scale);
+            rows = self.node("Mul", &[&rows, &scale], vec![]);
+        }
+        let mean = match found.layout {
+            Layout::Rows => return rows,
+            Layout::Columns => return self.node("Transpose", &[&rows], vec![AttributeProto::ints("perm", &[1, 0])]),
+            Layout::Channels { .. } => self.reduce("ReduceMean", &rows, 2, 18),
+            Layout::Positions { .. } => self.reduce("ReduceMean", &rows, 1, 18),
+        };
+        self.reshape(&mean, &[-1, units])
+    }
+
+    fn features_output(&mut self, graph: &Graph<'_>, rows: &str, units: usize) -> String {
+        let name = if graph.tensor("features").is_some() { "ood_features" } else { "features" };
+        self.named("Identity", &[rows], vec![], name);
+        self.output(name, element::FLOAT, &[units]);
+        name.into()
+    }
+
+    /// The score of `rows` `[N, D]`, as output [`SCORE`].
+    fn score(&mut self, rows: &str, calibrated: &Calibrated) -> String {
+        let detector = &calibrated.detector;
+        let mut rows = rows.to_owned();
+        if let Some(clip) = detector.clip() {
+            let clip = clip as f32;
+            rows = if self.opset < 11 {
+                self.node("Clip", &[&rows], vec![AttributeProto::float("max", clip)])
+            } else {
+                let bound = self.scalar("clip", clip);
+                self.node("Clip", &[&rows, "", &bound], vec![])
+            };
+        }
+        let logits = self.logits(&rows, calibrated);
+        let max = self.reduce("ReduceMax", &logits, 1, 18);
+        let score = match detector.spec().score {
+            Score::MaxLogit => max,
+            Score::Energy { temperature } => {
+                let mut log = {
+                    let sum = self.shifted_sum(&logits, &max, temperature);
+                    self.node("Log", &[&sum], vec![])
+                };
+                if temperature != 1.0 {
+                    let temperature = self.scalar("temperature", temperature as f32);
+                    log = self.node("Mul", &[&log, &temperature], vec![]);
+                }
+                self.node("Add", &[&max, &log], vec![])
+            }
+            // The largest probability is that of the largest logit: 1 over the sum of all, each over the largest.
+            Score::Msp { temperature } => {
+                let sum = self.shifted_sum(&logits, &max, temperature);
+                self.node("Reciprocal", &[&sum], vec![])
+            }
+        };
+        let shape = self.integers("score_shape", &[-1]);
+        self.named("Reshape", &[&score, &shape], vec![], SCORE)
+    }
+
+    /// `[N, C]`: the kept weights of the units that keep any.
+    fn logits(&mut self, rows: &str, calibrated: &Calibrated) -> String {
+        let detector = &calibrated.detector;
+        let head = detector.head();
+        let (classes, units) = (head.classes(), head.units());
+        let kept = |class: usize, unit: usize| detector.mask().is_none_or(|mask| mask.kept()[(class, unit)]);
+        let speaking: Vec<usize> = (0..units).filter(|unit| (0..classes).any(|class| kept(class, *unit))).collect();
+        // Leaving columns out pays where their weights take more room than the list of the others.
+        let compact = (units - speaking.len()) * classes * size_of::<f32>() > speaking.len() * size_of::<i64>();
+        let (rows, columns) = if compact {
+            let indices: Vec<i64> = speaking.iter().map(|unit| *unit as i64).collect();
+            let indices = self.integers("units", &indices);
+            (self.node("Gather", &[rows, &indices], vec![AttributeProto::int("axis", 1)]), speaking)
+        } else {
+            (rows.to_owned(), (0..units).collect())
+        };
+        let mut weight = Vec::with_capacity(classes * columns.len());
+        for class in 0..classes {
+            weight.extend(columns.iter().map(
+                |unit| {
+                    if kept(class, *unit) { head.weight()[(class, *unit)] } else { 0.0 }
+                },
+            ));
+        }
+        let weight = self.floats("weight", &[classes, columns.len()], &weight);
+        let bias = self.floats("bias", &[classes], &head.bias().to_vec());
+        self.node("Gemm", &[&rows, &weight, &bias], vec![AttributeProto::int("transB", 1)])
+    }
+
+    /// `sum_c exp((f_c - max) / T)`, which cannot overflow.
+    fn shifted_sum(&mut self, logits: &str, max: &str, temperature: f64) -> String {
+        let mut shifted = self.node("Sub", &[logits, max], vec![]);
+        if temperature != 1.0 {
+            let temperature = self.scalar("divisor", temperature as f32);
+            shifted = self.node("Div", &[&shifted, &temperature], vec![]);
+        }
+        let exponentials = self.node("Exp", &[&shifted], vec![]);
+        self.reduce("ReduceSum", &exponentials, 1, 13)
+    }
+
+    /// Whether the score is below `threshold`, as output [`DECISION`]: written so that NaN is.
+    fn decision(&mut self, score: &str, threshold: f64) {
+        let mut nearest = threshold as f32;
+        if f64::from(nearest) > threshold {
+            nearest = nearest.next_down();
+        }
+        // In f32, to be at least x is to be above the number before x; `GreaterOrEqual` came with opset 12.
+        let bound = self.scalar("threshold", nearest.next_down());
+        let accepted = self.node("Greater", &[score, &bound], vec![]);
+        self.named("Not", &[&accepted], vec![], DECISION);
+    }
+
+    fn reshape(&mut self, tensor: &str, shape: &[i64]) -> String {
+        let shape = self.integers("shape", shape);
+        self.node("Reshape", &[tensor, &shape], vec![])
+    }
+
+    /// A reduction of one axis, which stays with length one. `since`: the opset from which axes are an input.
+    fn reduce(&mut self, operator: &str, tensor: &str, axis: i64, since: i64) -> String {
+        if self.opset < since {
+            return self.node(operator, &[tensor], vec![AttributeProto::ints("axes", &[axis])]);
+        }
+        let axes = self.integers("axes", &[axis]);
+        self.node(operator, &[tensor, &axes], vec![])
+    }
+
+    fn scalar(&mut self, name: &str, value: f32) -> String {
+        self.floats(name, &[], &[value])
+    }
+
+    fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
+        let shape = shape.iter().map(|extent| *extent as i64).collect();
+        self.constant(name, shape, element::FLOAT, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    fn integers(&mut self, name: &str, values: &[i64]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(name, vec![values.len() as i64], element::INT64, bytes)
+    }
+
+    /// An initializer; before IR version 4 each of them is also declared as an input.
+    fn constant(&mut self, name: &str, dims: Vec<i64>, data_type: i32, bytes: Vec<u8>) -> String {
+        let name = format!("{PREFIX}{name}_{}", self.graph.initializer.len());
+        if self.ir_version < 4 {
+            let dim = dims.iter().map(|extent| DimensionProto { dim_value: Some(*extent), dim_param: None }).collect();
+            self.graph.input.push(ValueInfoProto::tensor(&name, data_type, dim));
+        }
+        let raw_data = Some(bytes.into());
+        self.graph.initializer.push(TensorProto {
+            name: name.clone(),
+            dims,
+            data_type,
+            raw_data,
+            ..TensorProto::default()
+        });
+        name
+    }
+
+    fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let output = format!("{PREFIX}{}_{}", operator.to_lowercase(), self.graph.node.len());
+        self.named(operator, inputs, attributes, &output)
+    }
+
+    fn named(&mut self, operator: &str, inputs: &[&str], attribute: Vec<AttributeProto>, output: &str) -> String {
+        self.graph.node.push(NodeProto {
+            input: inputs.iter().map(ToString::to_string).collect(),
+            output: vec![output.to_owned()],
+            name: format!("{PREFIX}node_{}", self.graph.node.len()),
+            op_type: operator.to_owned(),
+            attribute,
+            domain: String::new(),
+        });
+        output.to_owned()
+    }
+
+    /// Declares an output `[N, ...]`.
+    fn output(&mut self, name: &str, kind: i32, rest: &[usize]) {
+        let fixed = rest.iter().map(|extent| DimensionProto { dim_value: Some(*extent as i64), dim_param: None });
+        let dim = [self.batch.clone()].into_iter().chain(fixed).collect();
+        self.graph.output.push(ValueInfoProto::tensor(name, kind, dim));
+    }
+}
+
+fn metadata(calibrated: &Calibrated, notes: &BTreeMap<String, String>) -> Vec<StringStringEntryProto> {
+    let mut all = BTreeMap::from([
+        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("detector".into(), calibrated.detector.spec().to_string()),
+        ("orientation".into(), "higher ood_score = more in-distribution".into()),
+    ]);
+    if let Some(threshold) = &calibrated.threshold {
+        all.insert("threshold".into(), threshold.score().to_string());
+        all.insert("tpr".into(), threshold.tpr().to_string());
+        all.insert("calibration_inputs".into(), threshold.calibration_size().to_string());
+    }
+    all.extend(notes.iter().map(|(key, value)| (key.clone(), value.clone())));
+    all.into_iter().map(|(key, value)| StringStringEntryProto { key: format!("dice_ood.{key}"), value }).collect()
+}
+
+/// The files with external data by the names that the model gives them; refused where they lie outside its folder.
+fn external_files(model: &Model) -> Result<BTreeMap<String, PathBuf>> {
+    let mut files = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for tensor in model.tensors().filter(|tensor| tensor.data_location == 1) {
+        let location = tensor.external_data.iter().find(|entry| entry.key == "location");
+        let Some(location) = location.filter(|location| seen.insert(location.value.as_str())) else { continue };
+        let place = External::of(tensor, model.folder()).map_err(|error| error.file(model.path().display()))?;
+        files.insert(location.value.clone(), place.path);
+    }
+    Ok(files)
+}
+
+/// Copies `source` to `target` unless it is there.
+fn copy_beside(source: &Path, target: &Path) -> Result<()> {
+    let here = |error: io::Error| Error::io(target, error);
+    if target.exists() {
+        if same_content(source, target).map_err(here)? {
+            return Ok(());
+        }
+        return Err(Error::new(ErrorKind::Argument, "another file of this name")
+            .file(target.display())
+            .expected(format!("the external data of the model, as in {}", source.display()))
+            .fix("write the model to a folder of its own"));
+    }
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(here)?;
+    }
+    let mut input = File::open(source).map_err(|error| Error::io(source, error))?;
+    let mut output = AtomicFile::create(target)?;
+    io::copy(&mut input, &mut output).map_err(here)?;
+    output.commit()
+}
+
+fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    if one.canonicalize()? == other.canonicalize()? {
+        return Ok(true);
+    }
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 1 << 16], Vec::new());
+    loop {
+        let read = one.read(&mut left)?;
+        right.resize(read, 0);
+        if read == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut right)?;
+        if left[..read] != right[..] {
+            return Ok(false);
+        }
+    }
+}

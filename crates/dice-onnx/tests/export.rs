@@ -1,0 +1,208 @@
+//! Models that others trained, with a detector inside: served by ONNX Runtime and by the built-in runtime.
+#![allow(clippy::unwrap_used, reason = "a failed test says enough")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use dice_onnx::{Backbone, DECISION, Export, HeadOptions, Model, SCORE};
+use dice_ood::{Calibrated, Calibration, Decision, Gather, Spec, Statistics};
+use ndarray::ArrayView2;
+use rten_tensor::prelude::*;
+
+const ROWS: usize = 12;
+
+/// A Python with onnx and onnxruntime: the one that DICE_PYTHON names, else an environment of its own, installed here.
+fn python() -> Option<&'static Path> {
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let works = |python: &Path| {
+        let import = Command::new(python).args(["-c", "import onnx, onnxruntime, numpy"]).output();
+        import.is_ok_and(|output| output.status.success())
+    };
+    let install = || -> Result<PathBuf, String> {
+        if let Some(named) = std::env::var_os("DICE_PYTHON") {
+            let named = PathBuf::from(named);
+            return works(&named).then_some(named).ok_or_else(|| "DICE_PYTHON lacks onnx or onnxruntime".into());
+        }
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnxruntime");
+        let python = folder.join("bin/python");
+        if works(&python) {
+            return Ok(python);
+        }
+        let run = |command: &mut Command| match command.output() {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "-q", "onnx", "onnxruntime", "numpy"]))?;
+        works(&python).then_some(python).ok_or_else(|| "what was installed cannot be imported".into())
+    };
+    PYTHON.get_or_init(|| install().map_err(|why| println!("skipped ONNX Runtime: {why}")).ok()).as_deref()
+}
+
+fn floats(path: &Path) -> Vec<f32> {
+    std::fs::read(path).unwrap().chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+/// Scores of `features` by `calibrated` against `scores` and `ood` of the exported model.
+fn compare(what: &str, calibrated: &Calibrated, features: &[f32], scores: &[f32], ood: &[bool]) {
+    let units = calibrated.detector.head().units();
+    let expected = calibrated.detector.score(ArrayView2::from_shape((ROWS, units), features).unwrap()).unwrap();
+    let threshold = calibrated.threshold.unwrap();
+    assert_eq!((scores.len(), ood.len()), (ROWS, ROWS), "{what}");
+    for ((expected, score), ood) in expected.into_iter().zip(scores).zip(ood) {
+        let difference = (f64::from(*score) - expected).abs();
+        assert!(difference <= 1e-4 * expected.abs().max(1e-3), "{what}: {score} for {expected}");
+        // Within rounding of the threshold either decision is right.
+        if (expected - threshold.score()).abs() > 1e-4 * expected.abs() {
+            assert_eq!(*ood, threshold.decide(expected) == Decision::OutOfDistribution, "{what}: {expected}");
+        }
+    }
+}
+
+fn check(name: &str, specs: &[&str]) {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/onnx")).join(name);
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return;
+    }
+    let model = Model::open(&path).unwrap();
+    let found = model.find_head(&HeadOptions::default()).unwrap();
+    let backbone = Backbone::new(&model, &found).unwrap();
+    let input = backbone.input();
+    let size @ [height, width] = [input.size[0].unwrap_or(1), input.size[1].unwrap_or(1)];
+    let each = input.flat.unwrap_or(input.channels.unwrap_or(3) * height * width);
+    // Inputs of different contrast, so that their scores differ.
+    let pixels: Vec<f32> = (0..ROWS * each)
+        .map(|i| ((i * 7919 + i / each * 31) % 255) as f32 / 255.0 * (i / each + 1) as f32 / 6.0 - 0.5)
+        .collect();
+    let features = backbone.run(pixels.clone(), ROWS, size).unwrap();
+    let mut statistics = Statistics::new(found.units(), Gather::ALL);
+    let rows = ArrayView2::from_shape((ROWS, found.units()), &features).unwrap();
+    statistics.update(rows).unwrap();
+    let head = Arc::new(found.head.clone());
+    let folder = tempfile::tempdir().unwrap();
+    for (place, spec) in specs.iter().enumerate() {
+        let what = format!("{name}, {spec}");
+        let detector = spec.parse::<Spec>().unwrap().fit(&head, &statistics).unwrap();
+        let scores = detector.score(rows).unwrap();
+        let calibrated = Calibrated::new(detector, Calibration::new(scores).unwrap(), 0.7).unwrap();
+        let notes = BTreeMap::from([("preprocess".to_owned(), "{}".to_owned())]);
+        let export = Export::new(&model, &found, &calibrated, true, &notes).unwrap();
+        let head_bytes = 4 * (head.classes() * (head.units() + 1));
+        assert!(export.added() < head_bytes + 4096, "{what}: {} bytes for a head of {head_bytes}", export.added());
+        let exported = folder.path().join(format!("exported-{place}.onnx"));
+        export.write(&exported).unwrap();
+
+        // The same head is found in it, and what was noted.
+        let again = Model::open(&exported).unwrap();
+        assert_eq!(again.find_head(&HeadOptions::default()).unwrap().head, found.head, "{what}");
+        let fitted = calibrated.detector.spec().to_string();
+        assert!(again.metadata().any(|(key, value)| key == "dice_ood.detector" && value == fitted), "{what}");
+        let twice = Export::new(&again, &found, &calibrated, true, &notes).unwrap_err();
+        assert!(twice.to_string().contains("carries no detector yet"), "{twice}");
+
+        let (scores, ood) = built_in(&path, &exported, &pixels, &backbone, size);
+        compare(&format!("{what}, built-in runtime"), &calibrated, &features, &scores, &ood);
+
+        let Some(python) = python() else { continue };
+        let inputs = folder.path().join("inputs.f32");
+        std::fs::write(&inputs, pixels.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+        let results = folder.path().join("results");
+        let run = Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/serve.py"))
+            .args([&path, &exported, &inputs])
+            .arg(ROWS.to_string())
+            .arg(&results)
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{what}: {}", String::from_utf8_lossy(&run.stderr));
+        let ood: Vec<bool> =
+            std::fs::read(results.with_extension("ood")).unwrap().into_iter().map(|byte| byte != 0).collect();
+        let theirs = floats(&results.with_extension("features"));
+        compare(&what, &calibrated, &theirs, &floats(&results.with_extension("score")), &ood);
+    }
+}
+
+/// Scores and decisions of an exported model in the runtime that this crate brings along, where the outputs of the original
+/// must be what they were.
+fn built_in(
+    original: &Path,
+    exported: &Path,
+    pixels: &[f32],
+    backbone: &Backbone,
+    [height, width]: [usize; 2],
+) -> (Vec<f32>, Vec<bool>) {
+    let [before, after] = [original, exported].map(|path| rten::ModelOptions::with_all_ops().load_file(path).unwrap());
+    let input = backbone.input();
+    let each = pixels.len() / ROWS;
+    let (mut scores, mut ood) = (Vec::new(), Vec::new());
+    for part in pixels.chunks(input.batch.unwrap_or(ROWS) * each) {
+        let rows = part.len() / each;
+        let shape = match (input.flat, input.layout) {
+            (Some(length), _) => vec![rows, length],
+            (None, dice_onnx::PixelLayout::Nchw) => vec![rows, each / (height * width), height, width],
+            (None, dice_onnx::PixelLayout::Nhwc) => vec![rows, height, width, each / (height * width)],
+        };
+        let values = rten_tensor::Tensor::from_data(shape.as_slice(), part.to_vec());
+        let run = |model: &rten::Model, names: &[&str]| {
+            let outputs: Vec<_> = names.iter().map(|name| model.node_id(name).unwrap()).collect();
+            model.run(vec![(model.input_ids()[0], rten::ValueOrView::from(values.view()))], &outputs, None).unwrap()
+        };
+        let names: Vec<String> =
+            before.output_ids().iter().map(|id| before.node_info(*id).unwrap().name().unwrap().to_owned()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut outputs = run(&after, &[&names[..], &[SCORE, DECISION]].concat());
+        let (decision, score) = (outputs.pop().unwrap(), outputs.pop().unwrap());
+        for (old, new) in run(&before, &names).iter().zip(&outputs) {
+            assert_eq!(bits(old), bits(new), "{}", original.display());
+        }
+        let rten::Value::FloatTensor(score) = score else { panic!("scores of another type") };
+        let rten::Value::Int32Tensor(decision) = decision else { panic!("decisions of another type") };
+        assert_eq!((score.shape(), decision.shape()), (&[rows][..], &[rows][..]));
+        scores.extend(score.to_vec());
+        ood.extend(decision.to_vec().into_iter().map(|value| value != 0));
+    }
+    (scores, ood)
+}
+
+fn bits(value: &rten::Value) -> Vec<u32> {
+    match value {
+        rten::Value::FloatTensor(tensor) => tensor.iter().map(|value| value.to_bits()).collect(),
+        rten::Value::Int32Tensor(tensor) => tensor.iter().map(|value| *value as u32).collect(),
+        _ => panic!("an output of another type"),
+    }
+}
+
+#[test]
+fn small_models_with_every_kind_of_detector() {
+    let specs = [
+        "dice(0.9) | energy",
+        "react(0.9) | dice(0.5) | energy(temperature=2.0)",
+        "msp",
+        "react(0.8) | msp(temperature=10.0)",
+        "max-logit",
+        "unit-drop(0.5, seed=1) | energy",
+    ];
+    check("cifar10-densenet101.onnx", &specs);
+    check("onnc_resnet20.onnx", &specs);
+    check("onnxzoo_mnist-8.onnx", &specs);
+    check("onnx2c_mnist_pytorch.onnx", &specs[..3]);
+    check("tribuo_pytorch_cnn_mnist.onnx", &specs[..3]);
+    check("vit_cifar10_pgd_2_3_16.onnx", &specs[..1]);
+    check("edge/rten_mnist_external/mnist.onnx", &specs[..1]);
+}
+
+#[test]
+fn heads_as_convolutions_and_quantised_heads() {
+    for name in [
+        "conv_st_mobilenet_v1_0.25_224.onnx",
+        "winml_squeezenet_fp16.onnx",
+        "onnxzoo_mobilenetv2-12-qdq.onnx",
+        "diablo_mobilenetv2_quant.onnx",
+    ] {
+        check(name, &["dice(0.7) | energy"]);
+    }
+}
