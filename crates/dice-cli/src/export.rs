@@ -65,7 +65,12 @@ impl Export {
         let (options, notes) = match &origin {
             Some(origin) => {
                 check_fingerprint(&model, origin, &self.artifact)?;
-                (origin.head_options(), origin.to_notes()?)
+                let mut notes = origin.to_notes()?;
+                // What is handed on need not say where it was made.
+                if let Some(name) = location.path.file_name() {
+                    notes.insert("model".into(), name.to_string_lossy().into_owned());
+                }
+                (origin.head_options(), notes)
             }
             None => (HeadOptions { head: location.name, features: None }, BTreeMap::new()),
         };

@@ -50,10 +50,10 @@ fn safetensors(text: &str) -> std::result::Result<PathBuf, String> {
 
 impl Features {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let network = Network::open(&self.model, &self.choices, &self.running, context)?;
         let set = ImageSet::find(&self.images)?;
         let model = Location::parse(&self.model).path;
         refuse_overwrite(&self.output, set.paths.iter().map(PathBuf::as_path).chain([model.as_path()]))?;
-        let network = Network::open(&self.model, &self.choices, &self.running, context)?;
         let start = std::time::Instant::now();
         let rows = network.save_features(&set, &self.output, context)?;
         let classes = set.classes.len();

@@ -191,9 +191,11 @@ impl FeatureSource for Images<'_> {
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         self.source.read(block, max_rows)?;
         if let (0, Some((_, error))) = (block.rows(), self.source.skipped().first()) {
+            let left_out = self.source.skipped().len();
             self.context.note(format_args!(
-                "Left out {} images that cannot be decoded, the first: {error}",
-                count(self.source.skipped().len()),
+                "Left out {} image{} that cannot be decoded, the first: {error}",
+                count(left_out),
+                if left_out == 1 { "" } else { "s" },
             ));
         }
         Ok(())

@@ -1,91 +1,15 @@
 //! The real binary, end to end, in a temporary folder of the demo's data.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod common;
 #[path = "../../dice-ood/tests/common/npy.rs"]
 mod npy;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-
-/// A folder with the demo's data, in which `dice` runs.
-struct Desk {
-    folder: TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
-        for entry in fs::read_dir(demo).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "safetensors") {
-                fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
-            }
-        }
-        Self { folder }
-    }
-
-    fn fitted(detectors: &[&str]) -> Self {
-        let desk = Self::new();
-        let mut arguments = "fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -o d.safetensors"
-            .split(' ')
-            .collect::<Vec<_>>();
-        detectors.iter().for_each(|detector| arguments.extend(["-d", detector]));
-        succeeded(&desk.run(&arguments));
-        desk
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dice"));
-        command.current_dir(self.folder.path()).env_remove("DICE_SIMD");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).output().unwrap()
-    }
-
-    fn line(&self, arguments: &str) -> Output {
-        self.run(&arguments.split(' ').collect::<Vec<_>>())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The files there are, hidden ones included.
-    fn listing(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn succeeded(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
-    stdout(output)
-}
-
-/// Exit code, one message, no bug, no colour in a pipe.
-fn failed(output: &Output, code: i32) -> String {
-    let message = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{message}");
-    assert_eq!(message.matches("error").count().min(1), 1, "{message}");
-    assert!(!message.contains("a bug in dice") && !message.contains('\x1b'), "{message}");
-    message
-}
+use common::{Desk, failed, stderr, succeeded};
 
 #[test]
 fn the_demo_shows_every_step() {
@@ -441,74 +365,4 @@ fn the_readme_tells_the_truth() {
             assert!(help.contains(flag), "dice {command} has no {flag}");
         }
     }
-}
-
-/// A model and images of `../shared/data`, where they are at hand.
-fn shared(name: &str) -> Option<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    if !path.exists() {
-        println!("skipped: no {}", path.display());
-        return None;
-    }
-    Some(path.display().to_string())
-}
-
-#[test]
-fn images_through_an_onnx_model_make_a_detector() {
-    let (Some(model), Some(images)) = (shared("onnx/tribuo_pytorch_cnn_mnist.onnx"), shared("images/mnist")) else {
-        return;
-    };
-    let desk = Desk::new();
-    let about = succeeded(&desk.run(&["inspect", &model]));
-    assert!(about.contains("10 classes, 50 features"), "{about}");
-    succeeded(&desk.run(&[
-        "features",
-        "--model",
-        &model,
-        "--images",
-        &images,
-        "--preprocess",
-        "mnist",
-        "-o",
-        "f.safetensors",
-    ]));
-    let held = succeeded(&desk.run(&["inspect", "f.safetensors"]));
-    assert!(held.contains("500 rows of 50 units"), "{held}");
-    succeeded(&desk.run(&[
-        "fit",
-        "--features",
-        "f.safetensors",
-        "--head",
-        &model,
-        "-d",
-        "energy",
-        "-o",
-        "m.safetensors",
-    ]));
-    // The head that lies beside the features is the model's own.
-    succeeded(&desk.run(&[
-        "fit",
-        "--features",
-        "f.safetensors",
-        "--head",
-        "f.safetensors",
-        "-d",
-        "energy",
-        "-o",
-        "n.safetensors",
-    ]));
-    let scores = |detector: &str| succeeded(&desk.run(&["score", detector, "f.safetensors"]));
-    assert_eq!(scores("m.safetensors"), scores("n.safetensors"));
-}
-
-#[test]
-fn features_name_what_is_wrong() {
-    let desk = Desk::new();
-    fs::write(desk.folder.path().join("page.onnx"), "<!DOCTYPE html><html></html>").unwrap();
-    let output = desk.run(&["features", "--model", "page.onnx", "--images", ".", "-o", "f.safetensors"]);
-    assert_eq!(output.status.code(), Some(1));
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("page.onnx") && message.contains("web page"), "{message}");
-    let output = desk.run(&["features", "--model", "page.onnx", "--images", ".", "-o", "f.npy"]);
-    assert_eq!(output.status.code(), Some(2), "features are written as .safetensors");
 }

@@ -70,13 +70,13 @@ impl Export {
         let mut tail = Tail::new(model, &graph).map_err(located)?;
         check_head(found, calibrated).map_err(located)?;
         let rows = tail.rows(found);
-        let features = features.then(|| tail.features_output(&graph, &rows, found.units()));
         let score = tail.score(&rows, calibrated);
         tail.output(SCORE, element::FLOAT, &[]);
         if let Some(threshold) = &calibrated.threshold {
             tail.decision(&score, threshold.score());
             tail.output(DECISION, element::BOOL, &[]);
         }
+        let features = features.then(|| tail.features_output(&graph, &rows, found.units()));
         let metadata_props = metadata(calibrated, notes);
         let addition = ModelProto { graph: Some(tail.graph), metadata_props, ..ModelProto::default() };
         let bytes = splice(model.bytes(), addition).map_err(located)?;

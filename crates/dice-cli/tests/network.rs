@@ -1,0 +1,232 @@
+//! Images through networks, with the real binary: fit, score, evaluate, export.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Desk, failed, stderr, succeeded};
+
+/// An image of 8 x 8 pixels of one colour, with a little noise, as an uncompressed BMP.
+fn bmp(colour: [u8; 3], seed: u8) -> Vec<u8> {
+    let (header, size) = (54u32, 8 * 8 * 3u32);
+    let mut file = b"BM".to_vec();
+    for value in [header + size, 0, header, 40, 8, 8, 1 | 24 << 16, 0, size, 2835, 2835, 0, 0] {
+        file.extend(value.to_le_bytes());
+    }
+    for pixel in 0..64u8 {
+        let noise = pixel.wrapping_mul(37).wrapping_add(seed.wrapping_mul(101)) % 16;
+        file.extend(colour.iter().rev().map(|level| level.saturating_add(noise)));
+    }
+    file
+}
+
+/// A desk with a network that tells colours apart (`tests/data`), pictures of three colours in class folders, and grey ones.
+fn colours() -> Desk {
+    let desk = Desk::new();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/colours.onnx"), desk.path("colours.onnx")).unwrap();
+    for (set, count) in [("train", 40), ("test", 20)] {
+        for (class, colour) in [("a-red", [200, 20, 30]), ("b-green", [20, 190, 20]), ("c-blue", [10, 40, 210])] {
+            let folder = desk.path(set).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for index in 0..count {
+                fs::write(folder.join(format!("{index:02}.bmp")), bmp(colour, index)).unwrap();
+            }
+        }
+    }
+    fs::create_dir(desk.path("grey")).unwrap();
+    for index in 0..20 {
+        fs::write(desk.path("grey").join(format!("{index:02}.bmp")), bmp([60, 60, 60], index)).unwrap();
+    }
+    let settings = r#"{"do_resize": false, "do_normalize": false}"#;
+    fs::write(desk.path("plain.json"), settings).unwrap();
+    desk
+}
+
+const FIT: &str = "fit --model colours.onnx --images train --preprocess plain.json --calibration-fraction 0.25 -d energy -d msp -o d.safetensors";
+
+#[test]
+fn one_command_from_a_model_and_images_to_a_detector() {
+    let desk = colours();
+    let output = desk.line(FIT);
+    succeeded(&output);
+    let said = stderr(&output);
+    assert!(said.contains("3 classes, 3 features from penultimate") && said.contains("Fitted to 90 inputs"), "{said}");
+    let about = succeeded(&desk.line("inspect d.safetensors"));
+    for part in ["model_sha256", "features_tensor: penultimate", "preprocess", "images: train"] {
+        assert!(about.contains(part), "{part}: {about}");
+    }
+    let scored = succeeded(&desk.line("score d.safetensors --model colours.onnx test/a-red grey"));
+    assert!(scored.contains("grey/00.bmp") && scored.lines().count() == 41, "{scored}");
+    assert!(scored.lines().filter(|line| line.starts_with("grey")).all(|line| line.ends_with(",ood")), "{scored}");
+    let table = succeeded(
+        &desk.line("eval d.safetensors --model colours.onnx --id test --ood grey=grey --format csv --all-metrics"),
+    );
+    assert!(table.contains("grey"), "{table}");
+    // Features that were kept give the same, and know where they came from.
+    succeeded(
+        &desk.line("features --model colours.onnx --images test/a-red grey --preprocess plain.json -o f.safetensors"),
+    );
+    assert_eq!(succeeded(&desk.line("score d.safetensors f.safetensors")), scored);
+    succeeded(&desk.line(
+        "fit --features f.safetensors --head colours.onnx --calibration-fraction 0.5 -d energy -o kept.safetensors",
+    ));
+    succeeded(&desk.line("score kept.safetensors --model colours.onnx grey"));
+    assert!(!desk.listing().iter().any(|name| name.starts_with('.')), "{:?}", desk.listing());
+}
+
+#[test]
+fn labels_of_class_folders_give_accuracy_only_where_they_are_the_classes() {
+    let desk = colours();
+    succeeded(&desk.line(FIT));
+    let json = |id: &str| {
+        let arguments =
+            format!("eval d.safetensors --model colours.onnx --id {id} --ood grey=grey --format json --bootstrap 0");
+        let output = desk.line(&arguments);
+        (succeeded(&output), stderr(&output))
+    };
+    assert!(json("test").0.contains("\"dense_accuracy\": 1.0"), "{}", json("test").0);
+    fs::rename(desk.path("test/c-blue"), desk.path("blue")).unwrap();
+    let (report, said) = json("test");
+    assert!(report.contains("\"dense_accuracy\": null") && said.contains("2 class folders for 3 classes"), "{said}");
+}
+
+#[test]
+fn another_model_or_preprocessing_is_refused() {
+    let desk = colours();
+    succeeded(&desk.line(FIT));
+    // The same network to any runtime, but not the same file.
+    let mut other = fs::read(desk.path("colours.onnx")).unwrap();
+    other.extend([0x22, 0x01, b'x']);
+    fs::write(desk.path("other.onnx"), other).unwrap();
+    for arguments in [
+        "score d.safetensors --model other.onnx grey",
+        "eval d.safetensors --model other.onnx --id test --ood grey=grey",
+        "export d.safetensors --model other.onnx -o x.onnx",
+    ] {
+        let message = failed(&desk.line(arguments), 1);
+        assert!(message.contains("other.onnx") && message.contains("another model"), "{message}");
+    }
+    succeeded(&desk.line("features --model other.onnx --images grey --preprocess plain.json -o other.safetensors"));
+    let message = failed(&desk.line("score d.safetensors other.safetensors"), 1);
+    assert!(message.contains("other.safetensors") && message.contains("sha256"), "{message}");
+    fs::write(desk.path("half.json"), r#"{"do_resize": false, "do_normalize": false, "rescale_factor": 0.5}"#).unwrap();
+    succeeded(&desk.line("features --model colours.onnx --images grey --preprocess half.json -o half.safetensors"));
+    let message = failed(&desk.line("score d.safetensors half.safetensors"), 1);
+    assert!(message.contains("preprocessing"), "{message}");
+    let message = failed(&desk.line("fit --features half.safetensors --head other.onnx -o y.safetensors"), 1);
+    assert!(message.contains("other.onnx"), "{message}");
+    // Features of unknown origin make a detector that no model can be checked against.
+    succeeded(&desk.line("fit --features train.safetensors --head head.safetensors -d energy -o unknown.safetensors"));
+    let message = failed(&desk.line("score unknown.safetensors --model colours.onnx grey"), 1);
+    assert!(message.contains("unknown origin") && message.contains("dice fit --model"), "{message}");
+    let message = failed(&desk.line("export unknown.safetensors --model colours.onnx -o x.onnx"), 1);
+    assert!(message.contains("head"), "{message}");
+    assert!(!desk.path("x.onnx").exists() && !desk.path("y.safetensors").exists());
+}
+
+#[test]
+fn broken_images_are_named_and_counted() {
+    let desk = colours();
+    fs::write(desk.path("train/a-red/07.bmp"), "no image").unwrap();
+    let message = failed(&desk.line(FIT), 1);
+    assert!(message.contains("07.bmp"), "{message}");
+    assert!(!desk.path("d.safetensors").exists());
+    let output = desk.line(&format!("{FIT} --broken skip"));
+    succeeded(&output);
+    assert!(stderr(&output).contains("Left out 1 image ") && stderr(&output).contains("07.bmp"), "{}", stderr(&output));
+    fs::write(desk.path("grey/03.bmp"), "").unwrap();
+    let scored = succeeded(&desk.line("score d.safetensors --model colours.onnx grey --broken skip"));
+    assert!(scored.lines().count() == 20 && !scored.contains("03.bmp"), "{scored}");
+}
+
+#[test]
+fn the_exported_model_says_what_it_is() {
+    let desk = colours();
+    succeeded(&desk.line(FIT));
+    let output = desk.line("export d.safetensors --model colours.onnx --features -o ood.onnx");
+    succeeded(&output);
+    let said = stderr(&output);
+    for part in ["ood_score [N], is_ood [N], features [N, 3] by energy", "95.00 %", "size kept"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let about = succeeded(&desk.line("inspect ood.onnx"));
+    for part in ["`ood_score` float32", "`is_ood` bool", "`dice_ood.detector` energy", "Gemm at `fc`"] {
+        assert!(about.contains(part), "{part}: {about}");
+    }
+    let message = failed(&desk.line("export d.safetensors --model colours.onnx -o colours.onnx"), 1);
+    assert!(message.contains("input of this very command"), "{message}");
+    failed(&desk.line("export d.safetensors --model colours.onnx -o ood.bin"), 2);
+    failed(&desk.line("export d.safetensors --model colours.onnx -d max-logit -o x.onnx"), 1);
+}
+
+/// A model and images of `../shared/data`, where they are at hand.
+fn shared(name: &str) -> Option<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return None;
+    }
+    Some(path.display().to_string())
+}
+
+#[test]
+fn images_through_an_onnx_model_make_a_detector() {
+    let (Some(model), Some(images)) = (shared("onnx/tribuo_pytorch_cnn_mnist.onnx"), shared("images/mnist")) else {
+        return;
+    };
+    let desk = Desk::new();
+    let about = succeeded(&desk.run(&["inspect", &model]));
+    assert!(about.contains("10 classes, 50 features"), "{about}");
+    succeeded(&desk.run(&[
+        "features",
+        "--model",
+        &model,
+        "--images",
+        &images,
+        "--preprocess",
+        "mnist",
+        "-o",
+        "f.safetensors",
+    ]));
+    let held = succeeded(&desk.run(&["inspect", "f.safetensors"]));
+    assert!(held.contains("500 rows of 50 units"), "{held}");
+    succeeded(&desk.run(&[
+        "fit",
+        "--features",
+        "f.safetensors",
+        "--head",
+        &model,
+        "-d",
+        "energy",
+        "-o",
+        "m.safetensors",
+    ]));
+    // The head that lies beside the features is the model's own.
+    succeeded(&desk.run(&[
+        "fit",
+        "--features",
+        "f.safetensors",
+        "--head",
+        "f.safetensors",
+        "-d",
+        "energy",
+        "-o",
+        "n.safetensors",
+    ]));
+    let scores = |detector: &str| succeeded(&desk.run(&["score", detector, "f.safetensors"]));
+    assert_eq!(scores("m.safetensors"), scores("n.safetensors"));
+}
+
+#[test]
+fn features_name_what_is_wrong() {
+    let desk = Desk::new();
+    fs::write(desk.folder.path().join("page.onnx"), "<!DOCTYPE html><html></html>").unwrap();
+    let output = desk.run(&["features", "--model", "page.onnx", "--images", ".", "-o", "f.safetensors"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("page.onnx") && message.contains("web page"), "{message}");
+    let output = desk.run(&["features", "--model", "page.onnx", "--images", ".", "-o", "f.npy"]);
+    assert_eq!(output.status.code(), Some(2), "features are written as .safetensors");
+}
