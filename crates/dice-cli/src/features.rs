@@ -68,7 +68,7 @@ impl Features {
         let found = model.find_head(&HeadOptions { head: location.name, features: self.tensor.clone() })?;
         let backbone = Backbone::new(&model, &found)?;
         let set = ImageSet::find(&self.images)?;
-        refuse_overwrite(&self.output, set.paths.iter().map(PathBuf::as_path).chain([location.path.as_path()]))?;
+        refuse_overwrite(&self.output, set.files().chain([location.path.as_path()]))?;
         let preprocess = self.preprocess(&backbone, context)?;
         context.note(format_args!(
             "{}: {} classes, {} features from {}; images {preprocess}.",
@@ -80,7 +80,7 @@ impl Features {
         for note in &found.notes {
             context.note(format_args!("Note: {note}"));
         }
-        let classes = set.classes.clone();
+        let (classes, labelled) = (set.classes().to_vec(), set.labelled());
         let policy = if self.broken == OnBroken::Skip { Broken::Skip } else { Broken::Fail };
         let mut source = ImageSource::new(&backbone, set, preprocess.clone(), policy)?;
         let (mut features, mut labels, mut paths) = (Vec::new(), Vec::new(), Vec::new());
@@ -116,7 +116,7 @@ impl Features {
             ("classes".to_owned(), json(&classes)?),
             ("paths".to_owned(), json(&paths)?),
         ]);
-        let labels = (!classes.is_empty()).then_some(labels.as_slice());
+        let labels = labelled.then_some(labels.as_slice());
         write_features(&self.output, &features, found.units(), labels, Some(&found.head), metadata)?;
         let seconds = start.elapsed().as_secs_f64();
         context.note(format_args!(
@@ -125,13 +125,17 @@ impl Features {
             count(paths.len()),
             HumanDuration(start.elapsed()),
             paths.len() as f64 / seconds.max(1e-9),
-            if classes.is_empty() { String::new() } else { format!(", {} class folders as labels", classes.len()) }
+            match (labelled, classes.len()) {
+                (false, _) => String::new(),
+                (true, 0) => ", with their labels".into(),
+                (true, count) => format!(", labels of {count} classes"),
+            }
         ));
-        if let Some((path, error)) = source.skipped().first() {
+        if let Some((id, error)) = source.skipped().first() {
             context.note(format_args!(
                 "Left out {} images that cannot be decoded, the first {}: {error}",
                 count(source.skipped().len()),
-                path.display()
+                id
             ));
         }
         Ok(())

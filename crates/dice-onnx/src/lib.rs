@@ -19,7 +19,7 @@ mod testing;
 pub use backbone::{Backbone, InputShape};
 pub use describe::{Images, TensorInfo};
 pub use head::{Following, FoundHead, HeadOptions, Layout};
-pub use images::{ImageSet, decode};
+pub use images::{Encoded, Entries, Entry, ImageSet, decode, decode_bytes};
 pub use linear::Quantization;
 pub use model::Model;
 pub use preprocess::{Channels, Filter, Layout as PixelLayout, Preprocess, Resize};

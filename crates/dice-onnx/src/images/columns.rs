@@ -1,0 +1,289 @@
+//! Images in a column of a Parquet table.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{DataType, Fields};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+
+use dice_ood::{Error, ErrorKind, Result};
+
+use super::{Encoded, Entry};
+
+/// Images decoded from pages at a time.
+const BATCH_ROWS: usize = 32;
+/// Paths read at a time.
+const BATCH_PATHS: usize = 1024;
+
+/// Columns of images, by name, the first that is there.
+const IMAGES: [&str; 2] = ["image", "img"];
+/// Columns of labels, likewise.
+const LABELS: [&str; 3] = ["label", "labels", "fine_label"];
+
+/// A table with a column of encoded images.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    pub(super) path: PathBuf,
+    pub(super) rows: u64,
+    /// Names of classes, where Hugging Face's description of the columns has them.
+    pub(super) classes: Vec<String>,
+    metadata: ArrowReaderMetadata,
+    image: usize,
+    labels: Option<usize>,
+    /// Whether each image has a path that no other has.
+    named: bool,
+}
+
+impl Table {
+    /// Opens a table; `names` are hashes of the paths that images of the set have so far.
+    pub(super) fn open(path: PathBuf, column: Option<&str>, names: &mut HashSet<u64>) -> Result<Self> {
+        let located = |error: Error| error.file(path.display());
+        let file = File::open(&path).map_err(|error| Error::io(&path, error))?;
+        // The types are those of the file itself: variants that its writer had in memory do not matter.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = guarded(|| ArrowReaderMetadata::load(&file, options)).map_err(located)?;
+        let fields = metadata.schema().fields().clone();
+        let image = image_column(&fields, column).map_err(located)?;
+        let labels = LABELS
+            .iter()
+            .find_map(|name| fields.iter().position(|field| field.name() == name && field.data_type().is_integer()));
+        let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+        if rows == 0 {
+            return Err(super::none(path.display()));
+        }
+        let classes = labels.map(|labels| class_names(&metadata, fields[labels].name())).unwrap_or_default();
+        let mut table = Self { path, rows, classes, metadata, image, labels, named: false };
+        table.named = table.has_own_names(names).map_err(|error| error.file(table.path.display()))?;
+        Ok(table)
+    }
+
+    pub(super) fn labelled(&self) -> bool {
+        self.labels.is_some()
+    }
+
+    pub(super) fn entries(&self) -> Result<Rows<'_>> {
+        let part = |name: &str| name == "bytes" || (self.named && name == "path");
+        let reader = self.reader(part, true, BATCH_ROWS).map_err(|error| error.file(self.path.display()))?;
+        Ok(Rows { table: self, reader, batch: None, place: 0, next: 0, over: false })
+    }
+
+    /// A reader of those parts of the images for which `wanted` holds, and of the labels if they are wanted too.
+    fn reader(&self, wanted: impl Fn(&str) -> bool, labels: bool, batch: usize) -> Result<ParquetRecordBatchReader> {
+        let file = File::open(&self.path).map_err(|error| Error::io(&self.path, error))?;
+        guarded(|| {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+            let schema = builder.parquet_schema();
+            let leaf = |leaf: &usize| match schema.get_column_root_idx(*leaf) {
+                root if root == self.image => {
+                    schema.column(*leaf).path().parts().get(1).is_none_or(|name| wanted(name))
+                }
+                root => labels && Some(root) == self.labels,
+            };
+            let mask = ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(leaf));
+            builder.with_projection(mask).with_batch_size(batch).build()
+        })
+    }
+
+    /// Whether all images have paths and these are new; adds them to `names`.
+    fn has_own_names(&self, names: &mut HashSet<u64>) -> Result<bool> {
+        let fields = self.metadata.schema().fields();
+        let DataType::Struct(parts) = fields[self.image].data_type() else { return Ok(false) };
+        if !parts.iter().any(|part| part.name() == "path" && part.data_type() == &DataType::Utf8) {
+            return Ok(false);
+        }
+        let mut reader = self.reader(|name| name == "path", false, BATCH_PATHS)?;
+        let mut own = HashSet::new();
+        while let Some(batch) = guarded(|| reader.next().transpose())? {
+            let Some(paths) = batch.column(0).as_struct_opt().and_then(|parts| parts.column(0).as_string_opt::<i32>())
+            else {
+                return Ok(false);
+            };
+            for path in paths {
+                let mut hasher = DefaultHasher::new();
+                path.hash(&mut hasher);
+                let hash = hasher.finish();
+                if path.is_none_or(str::is_empty) || names.contains(&hash) || !own.insert(hash) {
+                    return Ok(false);
+                }
+            }
+        }
+        names.extend(own);
+        Ok(true)
+    }
+}
+
+/// The column that is named, or that has a usual name, or that alone holds bytes.
+fn image_column(fields: &Fields, named: Option<&str>) -> Result<usize> {
+    let holds_bytes = |kind: &DataType| match kind {
+        DataType::Binary => true,
+        DataType::Struct(parts) => {
+            parts.iter().any(|part| part.name() == "bytes" && part.data_type() == &DataType::Binary)
+        }
+        _ => false,
+    };
+    let usable: Vec<usize> = (0..fields.len()).filter(|column| holds_bytes(fields[*column].data_type())).collect();
+    let list = || fields.iter().take(20).map(|field| crate::quoted(field.name())).collect::<Vec<_>>().join(", ");
+    let by_name = |name: &str| usable.iter().copied().find(|column| fields[*column].name() == name);
+    if let Some(name) = named {
+        return by_name(name).ok_or_else(|| {
+            Error::new(ErrorKind::Missing, format!("columns {}", list()))
+                .tensor(crate::quoted(name))
+                .expected("a column of encoded images: binary, or structures of `bytes` and `path`")
+        });
+    }
+    let structures = || usable.iter().copied().filter(|column| fields[*column].data_type().is_nested());
+    match (IMAGES.iter().find_map(|name| by_name(name)), &usable[..]) {
+        (Some(column), _) | (None, &[column]) => Ok(column),
+        (None, []) => Err(Error::new(ErrorKind::Missing, format!("columns {}", list()))
+            .expected("a column of encoded images: binary, or structures of `bytes` and `path`")),
+        (None, _) => match structures().collect::<Vec<_>>()[..] {
+            [only] => Ok(only),
+            _ => Err(Error::new(ErrorKind::Ambiguous, format!("columns {}", list()))
+                .expected("one column of encoded images, or `image` or `img`")
+                .fix("name it: FILE.parquet#COLUMN")),
+        },
+    }
+}
+
+/// What Hugging Face's description of the columns says of the classes of `column`.
+fn class_names(metadata: &ArrowReaderMetadata, column: &str) -> Vec<String> {
+    let written = metadata.metadata().file_metadata().key_value_metadata();
+    let described = written.and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"));
+    let names = || {
+        let value: serde_json::Value = serde_json::from_str(described?.value.as_deref()?).ok()?;
+        let names = value.get("info")?.get("features")?.get(column)?.get("names")?.clone();
+        serde_json::from_value(names).ok()
+    };
+    names().unwrap_or_default()
+}
+
+/// The rows of a table.
+pub(super) struct Rows<'a> {
+    table: &'a Table,
+    reader: ParquetRecordBatchReader,
+    batch: Option<Columns>,
+    place: usize,
+    next: u64,
+    over: bool,
+}
+
+/// A batch, in the types it is used in.
+struct Columns {
+    bytes: BinaryArray,
+    paths: Option<StringArray>,
+    labels: Option<Vec<Option<i64>>>,
+    /// Images that are null as a whole.
+    nulls: Option<NullBuffer>,
+    rows: usize,
+}
+
+impl Rows<'_> {
+    fn row(&mut self) -> Result<Option<Entry>> {
+        while self.batch.as_ref().is_none_or(|batch| self.place == batch.rows) {
+            let Some(batch) = guarded(|| self.reader.next().transpose())? else {
+                return if self.next == self.table.rows { Ok(None) } else { Err(broken("the end of the data")) };
+            };
+            (self.batch, self.place) = (Some(Columns::of(&batch)?), 0);
+        }
+        let Some(batch) = &self.batch else { return Ok(None) };
+        let (place, row) = (self.place, self.next);
+        self.place += 1;
+        self.next += 1;
+        let path = batch.paths.as_ref().filter(|paths| paths.is_valid(place)).map(|paths| paths.value(place));
+        let id = match path {
+            Some(path) => path.to_owned(),
+            None => format!("{}:{row}", self.table.path.display()),
+        };
+        let label = batch.labels.as_ref().and_then(|labels| labels[place]);
+        // A null is an image that cannot be decoded.
+        let there = batch.bytes.is_valid(place) && batch.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(place));
+        let bytes = if there { batch.bytes.value(place).to_vec() } else { Vec::new() };
+        Ok(Some(Entry { id, label, image: Encoded::Bytes(bytes) }))
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let row = self.row().map_err(|error| error.file(self.table.path.display())).transpose();
+        self.over = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+impl Columns {
+    fn of(batch: &RecordBatch) -> Result<Self> {
+        let (mut bytes, mut paths, mut labels, mut whole) = (None, None, None, None);
+        for column in batch.columns() {
+            match column.data_type() {
+                DataType::Binary => bytes = column.as_binary_opt::<i32>().cloned(),
+                DataType::Struct(_) => {
+                    let parts = column.as_struct();
+                    whole = parts.nulls().cloned();
+                    for part in parts.columns() {
+                        match part.data_type() {
+                            DataType::Utf8 => paths = part.as_string_opt::<i32>().cloned(),
+                            _ => bytes = part.as_binary_opt::<i32>().cloned(),
+                        }
+                    }
+                }
+                _ => labels = Some(whole_numbers(column)),
+            }
+        }
+        let bytes = bytes.ok_or_else(|| broken("a column of another type"))?;
+        Ok(Self { bytes, paths, labels, nulls: whole, rows: batch.num_rows() })
+    }
+}
+
+fn whole_numbers(column: &ArrayRef) -> Vec<Option<i64>> {
+    fn all<T: ArrowPrimitiveType>(column: &ArrayRef, convert: impl Fn(T::Native) -> Option<i64>) -> Vec<Option<i64>> {
+        column.as_primitive::<T>().iter().map(|value| convert(value?)).collect()
+    }
+    match column.data_type() {
+        DataType::Int8 => all::<Int8Type>(column, |value| Some(value.into())),
+        DataType::Int16 => all::<Int16Type>(column, |value| Some(value.into())),
+        DataType::Int32 => all::<Int32Type>(column, |value| Some(value.into())),
+        DataType::Int64 => all::<Int64Type>(column, Some),
+        DataType::UInt8 => all::<UInt8Type>(column, |value| Some(value.into())),
+        DataType::UInt16 => all::<UInt16Type>(column, |value| Some(value.into())),
+        DataType::UInt32 => all::<UInt32Type>(column, |value| Some(value.into())),
+        DataType::UInt64 => all::<UInt64Type>(column, |value| value.try_into().ok()),
+        _ => vec![None; column.len()],
+    }
+}
+
+/// What the parquet crate makes of broken bytes may be a panic.
+fn guarded<T, E: Display>(decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
+    let found = match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(Ok(decoded)) => return Ok(decoded),
+        Ok(Err(error)) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+        Err(_) => "bytes that its decoder gave up on".to_owned(),
+    };
+    if found.contains("Disabled feature at compile time") {
+        return Err(Error::new(ErrorKind::Unsupported, found).fix("write it with snappy, zstd, lz4 or gzip"));
+    }
+    Err(broken(&found))
+}
+
+fn broken(found: &str) -> Error {
+    Error::new(ErrorKind::Malformed, found)
+        .expected("a complete Parquet file")
+        .fix("the table is truncated or corrupt: fetch or write it again")
+}
