@@ -253,6 +253,48 @@ mod tests {
     }
 
     #[test]
+    fn shards_stream_and_a_broken_one_is_fatal_after_what_came_before() {
+        let (folder, backbone, files) = desk(0);
+        let shard = folder.path().join("x.tar");
+        let mut builder = tar::Builder::new(Vec::new());
+        for (index, path) in files.files().enumerate() {
+            let bytes = if index == 3 { b"no image".to_vec() } else { std::fs::read(path).unwrap() };
+            for (name, data) in [(format!("{index:03}.png"), &bytes[..]), (format!("{index:03}.cls"), b"6")] {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(data.len() as u64);
+                builder.append_data(&mut header, name, data).unwrap();
+            }
+        }
+        let bytes = builder.into_inner().unwrap();
+        std::fs::write(&shard, &bytes).unwrap();
+        let find = || ImageSet::find(&[shard.display().to_string()]).unwrap();
+        let (mut rows, mut ids) = (Vec::new(), Vec::new());
+        let mut lenient = ImageSource::new(&backbone, find(), levels(), Broken::Skip).unwrap();
+        assert_eq!(lenient.rows(), None);
+        for_each_block(&mut lenient, |block| {
+            assert!(block.labels.as_ref().unwrap().iter().all(|label| *label == 6));
+            rows.extend((0..block.rows()).map(|row| block.row_number(row)));
+            ids.extend(block.ids.clone().unwrap());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(rows, (0..43).filter(|row| *row != 3).collect::<Vec<u64>>());
+        assert_eq!(ids[41], format!("{}/042.png", shard.display()));
+        assert!(lenient.skipped()[0].0.ends_with("x.tar/003.png"));
+
+        std::fs::write(&shard, &bytes[..bytes.len() - 3000]).unwrap();
+        let mut read = 0;
+        let mut truncated = ImageSource::new(&backbone, find(), levels(), Broken::Skip).unwrap();
+        let error = for_each_block(&mut truncated, |block| {
+            read += block.rows();
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("x.tar"), "{error}");
+        assert!(read > 32, "{read} images came before");
+    }
+
+    #[test]
     fn images_and_preprocessing_that_do_not_fit_are_refused() {
         let (folder, backbone, _) = desk(0);
         let input = backbone.input();

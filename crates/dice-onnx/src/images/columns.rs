@@ -287,3 +287,185 @@ fn broken(found: &str) -> Error {
         .expected("a complete Parquet file")
         .fix("the table is truncated or corrupt: fetch or write it again")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::super::ImageSet;
+    use super::*;
+    use arrow_array::{Int32Array, StructArray};
+    use arrow_schema::Field;
+    use parquet::arrow::ArrowWriter;
+
+    fn bytes_of(images: &[Option<&[u8]>]) -> ArrayRef {
+        Arc::new(BinaryArray::from_iter(images.iter().copied()))
+    }
+
+    fn structures(images: &[Option<&[u8]>], paths: &[Option<&str>]) -> ArrayRef {
+        let paths: ArrayRef = Arc::new(StringArray::from(paths.to_vec()));
+        Arc::new(StructArray::from(vec![
+            (Arc::new(Field::new("bytes", DataType::Binary, true)), bytes_of(images)),
+            (Arc::new(Field::new("path", DataType::Utf8, true)), paths),
+        ]))
+    }
+
+    fn numbers(values: &[Option<i32>]) -> ArrayRef {
+        Arc::new(Int32Array::from(values.to_vec()))
+    }
+
+    fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+                .unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn find(path: &Path, column: &str) -> Result<ImageSet> {
+        ImageSet::find(&[format!("{}{column}", path.display())])
+    }
+
+    fn all(set: &ImageSet) -> Vec<(String, Option<i64>, Vec<u8>)> {
+        let entries = set.entries().map(Result::unwrap);
+        entries
+            .map(|entry| match entry.image {
+                Encoded::Bytes(bytes) => (entry.id, entry.label, bytes),
+                Encoded::File(_) => panic!("bytes"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn structures_give_ids_and_plain_columns_row_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let images = [Some(&b"A"[..]), Some(b"B"), Some(b"C")];
+        let labels = numbers(&[Some(5), Some(0), Some(7)]);
+        write(
+            &path,
+            vec![("img", structures(&images, &[Some("a.png"), Some("b.png"), Some("c.png")])), ("fine_label", labels)],
+        );
+        let set = find(&path, "").unwrap();
+        assert_eq!((set.len_hint(), set.labelled(), set.classes().len()), (Some(3), true, 0));
+        let entries = all(&set);
+        assert_eq!(entries[2], ("c.png".to_owned(), Some(7), b"C".to_vec()));
+        write(&path, vec![("image", bytes_of(&images)), ("x", numbers(&[Some(1), None, Some(2)]))]);
+        let entries = all(&find(&path, "#image").unwrap());
+        assert_eq!(entries[1], (format!("{}:1", path.display()), None, b"B".to_vec()));
+    }
+
+    #[test]
+    fn paths_that_do_not_tell_images_apart_are_no_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = [Some(&b"A"[..]), Some(b"B")];
+        for (name, paths) in [("0", [Some("a"), Some("a")]), ("1", [Some("a"), None]), ("2", [Some("a"), Some("")])] {
+            let path = folder.path().join(format!("{name}.parquet"));
+            write(&path, vec![("image", structures(&images, &paths))]);
+            assert_eq!(all(&find(&path, "").unwrap())[0].0, format!("{}:0", path.display()));
+        }
+        for name in ["3", "4"] {
+            let path = folder.path().join(format!("{name}.parquet"));
+            write(&path, vec![("image", structures(&images, &[Some("a"), Some("b")]))]);
+        }
+        // The first of two tables that use the same paths has them.
+        let pattern = format!("{}/[34].parquet", folder.path().display());
+        let entries = all(&ImageSet::find(&[pattern]).unwrap());
+        assert_eq!((entries[0].0.as_str(), entries[3].0.ends_with("4.parquet:1")), ("a", true));
+    }
+
+    #[test]
+    fn an_image_that_is_null_is_a_broken_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        write(&path, vec![("image", bytes_of(&[Some(b"A"), None]))]);
+        let set = find(&path, "").unwrap();
+        let second = set.entries().nth(1).unwrap().unwrap();
+        let error = second.decode().unwrap_err();
+        assert!(error.to_string().contains("t.parquet:1") && error.kind() == ErrorKind::Missing, "{error}");
+    }
+
+    #[test]
+    fn the_column_is_named_or_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let images = || bytes_of(&[Some(b"A")]);
+        let label = || numbers(&[Some(1)]);
+        write(&path, vec![("jpg", images()), ("label", label())]);
+        assert!(find(&path, "").unwrap().labelled());
+        assert_eq!(find(&path, "#png").unwrap_err().kind(), ErrorKind::Missing);
+        assert_eq!(find(&path, "#label").unwrap_err().kind(), ErrorKind::Missing);
+        write(&path, vec![("left", images()), ("right", images())]);
+        let error = find(&path, "").unwrap_err();
+        assert!(error.kind() == ErrorKind::Ambiguous && error.to_string().contains("`left`, `right`"), "{error}");
+        assert!(find(&path, "#right").is_ok());
+        write(&path, vec![("hash", images()), ("photo", structures(&[Some(b"A")], &[Some("a")]))]);
+        assert_eq!(all(&find(&path, "").unwrap())[0].0, "a");
+        write(&path, vec![("label", label())]);
+        assert_eq!(find(&path, "").unwrap_err().kind(), ErrorKind::Missing);
+        write(&path, vec![("image", bytes_of(&[]))]);
+        assert_eq!(find(&path, "").unwrap_err().kind(), ErrorKind::Empty);
+    }
+
+    #[test]
+    fn a_label_that_is_missing_is_an_error_that_names_its_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        write(&path, vec![("image", bytes_of(&[Some(b"A"), Some(b"B")])), ("label", numbers(&[Some(1), None]))]);
+        let set = find(&path, "").unwrap();
+        let error = set.entries().find_map(Result::err).unwrap();
+        assert!(error.to_string().contains("t.parquet:1") && error.to_string().contains("no label"), "{error}");
+    }
+
+    /// Some hundred images, in several batches.
+    fn large(path: &Path) {
+        let images: Vec<Vec<u8>> = (0..200_usize).map(|index| vec![index as u8; 100 + 7 * index]).collect();
+        let images: Vec<Option<&[u8]>> = images.iter().map(|image| Some(&image[..])).collect();
+        let names: Vec<String> = (0..200).map(|index| format!("{index}.png")).collect();
+        let names: Vec<Option<&str>> = names.iter().map(|name| Some(name.as_str())).collect();
+        let labels: Vec<Option<i32>> = (0..200).map(Some).collect();
+        write(path, vec![("image", structures(&images, &names)), ("label", numbers(&labels))]);
+    }
+
+    #[test]
+    fn batches_follow_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        large(&path);
+        let entries = all(&find(&path, "").unwrap());
+        assert_eq!(entries.len(), 200);
+        for (index, (id, label, bytes)) in entries.iter().enumerate() {
+            assert_eq!((id, *label, bytes.len()), (&format!("{index}.png"), Some(index as i64), 100 + 7 * index));
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_that_names_the_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        large(&path);
+        let whole = std::fs::read(&path).unwrap();
+        let outcome = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let set = find(&path, "")?;
+            let entries: Result<Vec<Entry>> = set.entries().collect();
+            entries.map(|entries| entries.len())
+        };
+        for length in (0..whole.len()).step_by(whole.len() / 50).chain([whole.len() - 1]) {
+            let error = outcome(&whole[..length]).unwrap_err();
+            assert!(error.to_string().contains("t.parquet"), "{length} bytes: {error}");
+        }
+        for step in 0..400 {
+            // The description of the columns is at the end.
+            let place = if step % 2 == 0 { step * whole.len() / 400 } else { whole.len() - 1 - 3 * step };
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (step % 8);
+            if let Err(error) = outcome(&bytes) {
+                assert!(error.to_string().contains("t.parquet"), "{place}: {error}");
+            }
+        }
+    }
+}

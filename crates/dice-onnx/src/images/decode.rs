@@ -1,12 +1,12 @@
 //! From the bytes of an image to its pixels.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use dice_ood::{Error, ErrorKind, Result};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 /// The most memory that decoding one image may take: 100 million pixels of three bytes and some room.
 pub(super) const MOST_MEMORY: u64 = 512 << 20;
@@ -22,8 +22,13 @@ pub(super) const MOST_MEMORY: u64 = 512 << 20;
 /// 512 MiB.
 pub fn decode(path: &Path) -> Result<DynamicImage> {
     let name = path.display().to_string();
+    let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    decode_from(BufReader::new(file), &name)
+    file.take(MOST_MEMORY + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
+    if bytes.len() as u64 > MOST_MEMORY {
+        return Err(too_large(&name, "more bytes".into()));
+    }
+    decode_bytes(&bytes, &name)
 }
 
 /// [`decode`] of bytes in memory, which errors call `name`.
@@ -31,27 +36,26 @@ pub fn decode(path: &Path) -> Result<DynamicImage> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
-    decode_from(Cursor::new(bytes), name)
-}
-
-fn decode_from(input: impl BufRead + Seek, name: &str) -> Result<DynamicImage> {
     // Decoders are tested against hostile bytes; where one panics nevertheless, it is one image that is lost.
-    catch_unwind(AssertUnwindSafe(|| turned(input, name)))
+    catch_unwind(AssertUnwindSafe(|| turned(bytes, name)))
         .unwrap_or_else(|_| Err(broken(name, "bytes that its decoder gave up on".into())))
 }
 
-fn turned(input: impl BufRead + Seek, name: &str) -> Result<DynamicImage> {
+fn turned(bytes: &[u8], name: &str) -> Result<DynamicImage> {
     let failed = |error: image::ImageError| broken(name, error.to_string());
-    let mut reader = ImageReader::new(input).with_guessed_format().map_err(|error| Error::io(name, error))?;
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| Error::io(name, error))?;
+    // Its decoder fills up with grey what is not there.
+    if reader.format() == Some(ImageFormat::Jpeg) && !is_whole_jpeg(bytes) {
+        return Err(broken(name, "the end of the data".into()));
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST_MEMORY);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(failed)?;
     if decoder.total_bytes() > MOST_MEMORY {
         let (width, height) = decoder.dimensions();
-        return Err(Error::new(ErrorKind::Malformed, format!("{width} x {height} pixels"))
-            .file(name)
-            .expected("an image of at most 512 MiB"));
+        return Err(too_large(name, format!("{width} x {height} pixels")));
     }
     decoder.set_limits(limits).map_err(failed)?;
     // A format without orientation says so, or fails at what it cannot read: then the image is as it is.
@@ -61,6 +65,33 @@ fn turned(input: impl BufRead + Seek, name: &str) -> Result<DynamicImage> {
         image.apply_orientation(orientation);
     }
     Ok(image)
+}
+
+/// Whether the segments of a JPEG end with its end marker; the thumbnail within one has its own.
+fn is_whole_jpeg(bytes: &[u8]) -> bool {
+    const END: u8 = 0xd9;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    loop {
+        let Some(place) = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff)) else {
+            return false;
+        };
+        let marker = rest[place + 1];
+        rest = &rest[place + 2..];
+        match marker {
+            END => return true,
+            // Those that stand alone: restarts within a scan, the start, and one that is no longer used.
+            0x01 | 0xd0..=0xd8 => {}
+            // Of a scan the length is that of its header: its data, in which 0xff is 0xff00, is searched.
+            _ => {
+                let length = rest.first_chunk().map_or(usize::MAX, |length| usize::from(u16::from_be_bytes(*length)));
+                rest = rest.get(length..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+fn too_large(name: &str, found: String) -> Error {
+    Error::new(ErrorKind::Malformed, found).file(name).expected("an image of at most 512 MiB")
 }
 
 fn broken(name: &str, found: String) -> Error {
@@ -99,25 +130,40 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_in_any_format_are_an_image_or_an_error() {
-        for name in ["rgb16.png", "420.jpg", "ycck.jpg", "progressive.jpg", "animated.gif", "edges.webp"] {
-            damage(name);
+    fn a_truncated_image_is_an_error_and_not_half_an_image() {
+        for (name, spare) in [
+            ("edges-444.jpg", 0),
+            ("progressive.jpg", 0),
+            ("grey.jpg", 0),
+            ("turned6.jpg", 0),
+            ("rgb16.png", 12),
+            ("rgb-lzw.tiff", 0),
+            ("palette.bmp", 0),
+            // Padding and checksums that hold no pixels.
+            ("edges.webp", 3),
+            ("lossless.webp", 1),
+        ] {
+            let whole = committed(name);
+            assert!(decode_bytes(&whole, name).is_ok());
+            for length in 0..whole.len() - spare {
+                assert!(decode_bytes(&whole[..length], name).is_err(), "{length} bytes of {name}");
+            }
         }
-        for name in ["lossless-alpha.webp", "rgb-lzw.tiff", "grey16.tiff", "palette.bmp"] {
-            damage(name);
-        }
+        let mut trailing = committed("444.jpg");
+        trailing.extend(b"what a camera adds");
+        assert!(decode_bytes(&trailing, "trailing").is_ok());
     }
 
-    /// Each byte of a header flipped, and a cut at each of its places.
-    fn damage(name: &str) {
-        let whole = committed(name);
-        assert!(decode_bytes(&whole, name).is_ok());
-        for place in 0..whole.len().min(400) {
-            let mut bytes = whole.clone();
-            bytes[place] ^= 0xff;
-            let _ = decode_bytes(&bytes, name);
-            let _ = decode_bytes(&whole[..place], name);
+    #[test]
+    fn other_bytes_in_any_format_are_an_image_or_an_error() {
+        let names = ["rgb16.png", "420.jpg", "ycck.jpg", "progressive.jpg", "animated.gif", "edges.webp"];
+        for name in names.into_iter().chain(["lossless-alpha.webp", "rgb-lzw.tiff", "grey16.tiff", "palette.bmp"]) {
+            let whole = committed(name);
+            for place in 0..whole.len().min(400) {
+                let mut bytes = whole.clone();
+                bytes[place] ^= 0xff;
+                let _ = decode_bytes(&bytes, name);
+            }
         }
-        assert!(decode_bytes(&whole[..whole.len() / 4], name).is_err(), "a quarter of {name}");
     }
 }

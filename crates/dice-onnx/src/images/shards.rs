@@ -29,6 +29,8 @@ pub(super) struct Samples {
     compressed: bool,
     /// Read, and not yet of a sample that was handed out.
     ahead: Option<Member>,
+    /// Whether the end marker was read.
+    ended: bool,
     over: bool,
 }
 
@@ -58,7 +60,7 @@ impl Samples {
         let mut file = BufReader::with_capacity(1 << 16, File::open(shard).map_err(located)?);
         let compressed = file.fill_buf().map_err(located)?.starts_with(&[0x1f, 0x8b]);
         let input: Box<dyn Read + Send> = if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-        Ok(Self { shard: shard.to_path_buf(), input, compressed, ahead: None, over: false })
+        Ok(Self { shard: shard.to_path_buf(), input, compressed, ahead: None, ended: false, over: false })
     }
 
     fn sample(&mut self) -> Result<Option<Entry>> {
@@ -123,9 +125,13 @@ impl Samples {
 
     /// The next header; `None` at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>> {
+        if self.ended {
+            return Ok(None);
+        }
         let mut block = Vec::with_capacity(BLOCK);
         self.read(BLOCK as u64, &mut block, "the header of a member")?;
         if block.iter().all(|byte| *byte == 0) {
+            self.ended = true;
             self.end()?;
             return Ok(None);
         }
@@ -324,4 +330,181 @@ fn label_in_json(bytes: &[u8]) -> Option<i64> {
     }
     let labels: Labels = serde_json::from_slice(bytes).ok()?;
     labels.label.as_ref().and_then(serde_json::Value::as_i64).or_else(|| labels.cls?.as_i64())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::io::Write;
+
+    use super::super::ImageSet;
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    /// A tar of files, without its end marker.
+    fn members(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, data) in files {
+            let mut header = Header::new_gnu();
+            header.set_size(data.len() as u64);
+            builder.append_data(&mut header, name, *data).unwrap();
+        }
+        let mut bytes = builder.into_inner().unwrap();
+        bytes.truncate(bytes.len() - 2 * BLOCK);
+        bytes
+    }
+
+    fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+        [members(files), vec![0; 2 * BLOCK]].concat()
+    }
+
+    /// A folder with the shard `x.tar`.
+    fn shard(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.tar");
+        std::fs::write(&path, bytes).unwrap();
+        (folder, path)
+    }
+
+    fn samples(bytes: &[u8]) -> Result<Vec<(String, Option<i64>, Vec<u8>)>> {
+        let (folder, path) = shard(bytes);
+        let prefix = format!("{}/x.tar/", folder.path().display());
+        Samples::open(&path)?
+            .map(|entry| {
+                let entry = entry?;
+                let Encoded::Bytes(bytes) = entry.image else { panic!("bytes") };
+                Ok((entry.id.strip_prefix(&prefix).unwrap().to_owned(), entry.label, bytes))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn files_of_one_name_are_a_sample() {
+        let long = format!("{}/d.e.JPG", "long".repeat(60));
+        let archive = archive(&[
+            ("./a.png", b"A"),
+            ("a.cls", b" 3\n"),
+            ("a.txt", b"ignored"),
+            ("README", b"no key"),
+            (".hidden.png", b"no key either"),
+            ("notes.md", b"no image"),
+            ("sub.folder/b.json", br#"{"label": 4, "more": [1, {}]}"#),
+            ("sub.folder/b.mask.png", b"mask"),
+            ("sub.folder/b.jpeg", b"B"),
+            ("c.webp", b"C"),
+            ("c.json", br#"{"cls": -1}"#),
+            ("c.cls", b"cat"),
+            (&long, b"D"),
+        ]);
+        let found = samples(&archive).unwrap();
+        let expected = [
+            ("a.png".to_owned(), Some(3), b"A".to_vec()),
+            ("sub.folder/b.jpeg".to_owned(), Some(4), b"B".to_vec()),
+            ("c.webp".to_owned(), Some(-1), b"C".to_vec()),
+            (long.replace(".JPG", ".jpg"), None, b"D".to_vec()),
+        ];
+        assert_eq!(found, expected);
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&archive).unwrap();
+        assert_eq!(samples(&packed.finish().unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_sample_of_two_images_is_ambiguous() {
+        let error = samples(&archive(&[("a.png", b"A"), ("a.jpg", b"B")])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Ambiguous);
+        assert!(
+            error.to_string().contains("x.tar: `a`: expected one image in each sample, found png and jpg"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn shards_come_one_after_the_other_with_all_labels_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = archive(&[("a.png", b"A"), ("a.cls", b"0"), ("b.png", b"B"), ("b.cls", b"1")]);
+        std::fs::write(folder.path().join("0.tar"), &first).unwrap();
+        std::fs::write(folder.path().join("1.tar"), archive(&[("c.png", b"C"), ("c.cls", b"1")])).unwrap();
+        let pattern = format!("{}/*.tar", folder.path().display());
+        for input in [&pattern, &folder.path().display().to_string()] {
+            let set = ImageSet::find(std::slice::from_ref(input)).unwrap();
+            assert_eq!((set.labelled(), set.len_hint(), set.files().count()), (true, None, 2));
+            let labels: Vec<_> = set.entries().map(|entry| entry.unwrap().label).collect();
+            assert_eq!(labels, [Some(0), Some(1), Some(1)]);
+        }
+        std::fs::write(folder.path().join("1.tar"), archive(&[("c.png", b"C"), ("c.cls", b"1"), ("d.png", b"D")]))
+            .unwrap();
+        let set = ImageSet::find(std::slice::from_ref(&pattern)).unwrap();
+        let error = set.entries().find_map(Result::err).unwrap();
+        assert!(error.to_string().contains("1.tar/d.png") && error.to_string().contains("no label"), "{error}");
+        assert_eq!(set.unlabelled().entries().filter(Result::is_ok).count(), 4);
+        std::fs::write(folder.path().join("1.tar"), archive(&[("c.png", b"C")])).unwrap();
+        assert!(!ImageSet::find(&[pattern]).unwrap().labelled());
+        std::fs::write(folder.path().join("2.tar"), archive(&[("c.txt", b"C")])).unwrap();
+        let empty = ImageSet::find(&[folder.path().join("2.tar").display().to_string()]).unwrap_err();
+        assert_eq!(empty.kind(), ErrorKind::Empty);
+    }
+
+    #[test]
+    fn a_truncated_shard_is_an_error_wherever_it_ends() {
+        let files: [(&str, &[u8]); 3] = [("a.png", &[7; 700]), ("a.cls", b"1"), ("b.png", &[8; 300])];
+        let bytes = members(&files);
+        for length in (0..=bytes.len()).step_by(100).chain([BLOCK, 3 * BLOCK, bytes.len()]) {
+            let error = samples(&bytes[..length]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{length} bytes");
+            assert!(error.to_string().contains("x.tar") && error.to_string().contains("truncated"), "{error}");
+        }
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&archive(&files)).unwrap();
+        let packed = packed.finish().unwrap();
+        for length in 1..packed.len() {
+            assert_eq!(samples(&packed[..length]).unwrap_err().kind(), ErrorKind::Malformed, "{length} bytes, packed");
+        }
+    }
+
+    #[test]
+    fn claims_of_size_are_not_believed() {
+        for (kind, name, size) in [
+            // 8 GiB where there are none.
+            (EntryType::Regular, "a.png", 8 << 30),
+            (EntryType::Regular, "a.txt", 8 << 30),
+            (EntryType::Regular, "a.png", u64::MAX),
+            (EntryType::Regular, "a.bin", u64::MAX),
+            (EntryType::Regular, "a.png", 400 << 20),
+            (EntryType::GNULongName, "././@LongLink", 8 << 30),
+            (EntryType::XHeader, "a", 1 << 30),
+            (EntryType::XHeader, "a", 1 << 10),
+            (EntryType::GNUSparse, "a.png", 1 << 10),
+        ] {
+            let mut header = Header::new_gnu();
+            header.set_path(name).unwrap();
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header.set_cksum();
+            let error = samples(&[header.as_bytes(), &[b'x'; 600][..]].concat()).unwrap_err();
+            let told = matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Unsupported);
+            assert!(told && error.to_string().contains("x.tar"), "{size} bytes: {error}");
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_panics() {
+        let whole = archive(&[("a.png", b"A"), (&format!("{}b.png", "long/".repeat(30)), b"B"), ("c.json", b"{}")]);
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 8);
+            let _ = samples(&bytes);
+        }
+        for attributes in ["7 a=b", "99999999999999999999 path=x\n", "1 \n", "12 path=x.png\n", " x", "13 path=x.png\n"]
+        {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(EntryType::XHeader);
+            header.set_size(attributes.len() as u64);
+            header.set_cksum();
+            let mut block = attributes.as_bytes().to_vec();
+            block.resize(BLOCK, 0);
+            let _ = samples(&[header.as_bytes(), &block[..], &archive(&[("a.png", b"A")])].concat());
+        }
+    }
 }

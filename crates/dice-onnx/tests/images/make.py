@@ -7,13 +7,19 @@ Made with Pillow 13.0.0 (libjpeg-turbo 3.2.0, libwebp 1.6.0, libtiff 4.7.2), num
 
 `expected.bin` holds the bytes of Pillow's `convert("RGB")` and then `convert("L")` of one image after the other, turned by
 `ImageOps.exif_transpose`; `expected.txt` says which: name, mode, width, height. `resize/` holds sources and what `Image.resize` makes of them, as
-FILTER_SOURCE_WIDTHxHEIGHT.png; `tensor-FILTER_...` is torchvision's antialiased resize of a uint8 tensor.
+FILTER_SOURCE_WIDTHxHEIGHT.png; `tensor-FILTER_...` is torchvision's antialiased resize of a uint8 tensor. `shard.tgz`
+and `table.parquet` (pyarrow 26.0.1) hold three of the images each as WebDataset and Hugging Face's datasets write them.
 """
 
+import gzip
 import io
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
@@ -156,7 +162,7 @@ noise[random.random((23, 29)) < 0.3] = 0
 noise[random.random((23, 29)) < 0.3] = 255
 sources = {"noise": noise, "column": noise[:13, :1], "row": noise[:1, :19]}
 sizes = {
-    "noise": [(16, 16), (11, 8), (33, 26), (29, 9), (10, 23), (3, 2), (1, 1)],
+    "noise": [(16, 16), (11, 8), (30, 24), (10, 23), (3, 2), (1, 1)],
     "column": [(4, 7), (1, 5), (3, 20)],
     "row": [(7, 3), (40, 1), (5, 1)],
 }
@@ -174,10 +180,45 @@ for source, colours in sources.items():
         for name, code in filters.items():
             resized = image.resize((width, height), code)
             resized.save(folder / f"{name}_{source}_{width}x{height}.png", optimize=True)
-    for width, height in sizes[source][:2]:
+    for width, height in sizes[source][:1]:
         for name, mode in tensors.items():
             tensor = torch.from_numpy(colours).permute(2, 0, 1).contiguous()
             resized = functional.resize_image(tensor, [height, width], interpolation=mode, antialias=True)
             Image.fromarray(resized.permute(1, 2, 0).contiguous().numpy()).save(
                 folder / f"tensor-{name}_{source}_{width}x{height}.png", optimize=True
             )
+
+# A shard: names beyond 100 characters are in extended headers, and what is no image or label is passed over.
+deep_folder = "a-folder-with-a-long-name/" * 5
+samples = [("train/000", "rgb8.png"), ("train/001", "444.jpg"), (deep_folder + "002", "lossless.webp")]
+with (
+    gzip.GzipFile(here / "shard.tgz", "wb", mtime=0) as packed,
+    tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as shard,
+):
+
+    def member(name, data):
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        shard.addfile(info, io.BytesIO(data))
+
+    for label, (key, name) in enumerate(samples):
+        member(f"{key}.json", json.dumps({"label": label, "caption": "synthetic"}).encode())
+        member(f"{key}.{name.split('.')[1]}", (here / name).read_bytes())
+        member(f"{key}.txt", b"synthetic")
+
+# A table: its columns are described as the `datasets` library describes them.
+described = {
+    "info": {
+        "features": {
+            "image": {"_type": "Image"},
+            "label": {"names": ["cat", "dog", "owl"], "_type": "ClassLabel"},
+        }
+    }
+}
+rows = [
+    {"bytes": (here / name).read_bytes(), "path": f"{key.split('/')[-1]}.{name.split('.')[1]}"} for key, name in samples
+]
+image_type = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+table = pyarrow.table({"image": pyarrow.array(rows, image_type), "label": pyarrow.array([2, 0, 1], pyarrow.int64())})
+table = table.replace_schema_metadata({"huggingface": json.dumps(described)})
+pyarrow.parquet.write_table(table, here / "table.parquet", row_group_size=2, use_dictionary=False, write_statistics=False)
