@@ -458,6 +458,19 @@ mod tests {
             let error = outcome(&whole[..length]).unwrap_err();
             assert!(error.to_string().contains("t.parquet"), "{length} bytes: {error}");
         }
+        // Compressed, as Python writes it.
+        let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/table.parquet");
+        let packed = std::fs::read(packed).unwrap();
+        assert_eq!(outcome(&packed).unwrap(), 3);
+        for place in 0..packed.len() {
+            let mut bytes = packed.clone();
+            bytes[place] ^= 0x41;
+            if let Err(error) = outcome(&bytes) {
+                // A flipped level can make a label null.
+                let told = ["t.parquet", "no label"].iter().any(|told| error.to_string().contains(told));
+                assert!(told, "{place}: {error}");
+            }
+        }
         for step in 0..400 {
             // The description of the columns is at the end.
             let place = if step % 2 == 0 { step * whole.len() / 400 } else { whole.len() - 1 - 3 * step };
