@@ -13,13 +13,13 @@ pub(super) const MOST_MEMORY: u64 = 512 << 20;
 
 /// Decodes an image, turned as its EXIF orientation says. The format is told from the bytes, not from the name.
 ///
-/// PNG, JPEG (CMYK and YCCK too), WebP, GIF (its first frame), BMP, TIFF. Lossless formats give the pixels that Pillow
-/// gives. JPEG is within 2 levels of 255, and up to 7 at hard edges where colours are stored at half the resolution, as
-/// decoders differ in how they bring them back. A TIFF with a palette is refused.
+/// PNG, JPEG (CMYK and YCCK too), WebP, GIF (its first frame), BMP, TIFF. PNG, WebP, GIF, BMP and TIFF give the pixels that
+/// Pillow gives. Decoders of JPEG differ in how they bring back colours that are stored at half the resolution: over 165
+/// photographs by 0.06 levels of 255 on average and 8 at most, 4 once resized to 256. A TIFF with a palette is refused.
 ///
 /// # Errors
-/// [`ErrorKind::Io`], or [`ErrorKind::Malformed`] for what is no image, a broken one, or one that would take more than
-/// 512 MiB.
+/// [`ErrorKind::Io`], or [`ErrorKind::Malformed`] for what is no image, a broken or truncated one, or one that would take
+/// more than 512 MiB.
 pub fn decode(path: &Path) -> Result<DynamicImage> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();

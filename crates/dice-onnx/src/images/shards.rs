@@ -367,7 +367,10 @@ mod tests {
         (folder, path)
     }
 
-    fn samples(bytes: &[u8]) -> Result<Vec<(String, Option<i64>, Vec<u8>)>> {
+    /// Name, label and bytes.
+    type Found = (String, Option<i64>, Vec<u8>);
+
+    fn samples(bytes: &[u8]) -> Result<Vec<Found>> {
         let (folder, path) = shard(bytes);
         let prefix = format!("{}/x.tar/", folder.path().display());
         Samples::open(&path)?

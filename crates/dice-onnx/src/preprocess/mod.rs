@@ -400,6 +400,8 @@ mod tests {
         assert_eq!(preprocess.apply(&high).unwrap_err().kind(), ErrorKind::Unsupported);
         let wide: DynamicImage = GrayImage::new(1 << 20, 1).into();
         assert!(preprocess.apply(&wide).is_ok());
+        let wider: DynamicImage = GrayImage::new((1 << 20) + 1, 1).into();
+        assert!(preprocess.apply(&wider).unwrap_err().to_string().contains("1048577"));
     }
 
     #[test]

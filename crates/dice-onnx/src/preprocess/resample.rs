@@ -15,10 +15,13 @@ const PRECISION: u32 = 32 - 8 - 2;
 /// The most bytes in between rows and columns.
 const MOST_BETWEEN: usize = 512 << 20;
 
+/// Longest side: each of its pixels has weights.
+const LONGEST_SIDE: usize = 1 << 20;
+
 /// Resizes row-major pixels of one or three channels `from` a height and width `to` another.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] for an image so high and narrow that it would take more than 512 MiB on the way.
+/// [`ErrorKind::Unsupported`] for an image with a side beyond 2^20, or so high that it would take more than 512 MiB on the way.
 pub(crate) fn resize(
     pixels: &[u8],
     channels: usize,
@@ -34,6 +37,10 @@ pub(crate) fn resize(
 
 fn resize_of<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], filter: Filter) -> Result<Vec<u8>> {
     let Some((support, weight)) = kernel(filter) else { return Ok(nearest::<C>(pixels, from, to)) };
+    if let Some(side) = from.iter().find(|side| **side > LONGEST_SIDE) {
+        return Err(Error::new(ErrorKind::Unsupported, format!("a side of {side} pixels"))
+            .expected(format!("at most {LONGEST_SIDE} to resize")));
+    }
     if from[0].saturating_mul(to[1]).saturating_mul(C) > MOST_BETWEEN {
         return Err(Error::new(ErrorKind::Unsupported, format!("{} x {} pixels", from[1], from[0]))
             .expected(format!("an image of which {} columns take at most 512 MiB", to[1])));
