@@ -67,7 +67,19 @@ impl Table {
         let classes = labels.map(|labels| class_names(&metadata, fields[labels].name())).unwrap_or_default();
         let mut table = Self { path, rows, classes, metadata, image, labels, named: false };
         table.named = table.has_own_names(names).map_err(|error| error.file(table.path.display()))?;
+        if !super::is_label(table.first_label().map_err(|error| error.file(table.path.display()))?) {
+            (table.labels, table.classes) = (None, Vec::new());
+        }
         Ok(table)
+    }
+
+    fn first_label(&self) -> Result<Option<i64>> {
+        if self.labels.is_none() {
+            return Ok(None);
+        }
+        let mut reader = self.reader(|_| false, true, 1)?;
+        let batch = guarded(|| reader.next().transpose())?;
+        Ok(batch.and_then(|batch| whole_numbers(batch.columns().first()?).first().copied().flatten()))
     }
 
     pub(super) fn labelled(&self) -> bool {
@@ -88,7 +100,7 @@ impl Table {
             let schema = builder.parquet_schema();
             let leaf = |leaf: &usize| match schema.get_column_root_idx(*leaf) {
                 root if root == self.image => {
-                    schema.column(*leaf).path().parts().get(1).is_none_or(|name| wanted(name))
+                    wanted(schema.column(*leaf).path().parts().get(1).map_or("bytes", String::as_str))
                 }
                 root => labels && Some(root) == self.labels,
             };
@@ -408,6 +420,18 @@ mod tests {
         assert_eq!(find(&path, "").unwrap_err().kind(), ErrorKind::Missing);
         write(&path, vec![("image", bytes_of(&[]))]);
         assert_eq!(find(&path, "").unwrap_err().kind(), ErrorKind::Empty);
+    }
+
+    #[test]
+    fn a_test_set_of_class_minus_one_has_no_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let images = || bytes_of(&[Some(b"A"), Some(b"B")]);
+        write(&path, vec![("image", images()), ("label", numbers(&[Some(-1), Some(-1)]))]);
+        assert!(!find(&path, "").unwrap().labelled());
+        write(&path, vec![("image", images()), ("label", numbers(&[Some(3), Some(-1)]))]);
+        let error = find(&path, "").unwrap().entries().find_map(Result::err).unwrap();
+        assert!(error.to_string().contains("no label"), "{error}");
     }
 
     #[test]

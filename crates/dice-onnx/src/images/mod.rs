@@ -101,7 +101,8 @@ impl ImageSet {
     ///   the column `label`, `labels` or `fine_label`. Needs the feature `columns`.
     ///
     /// Where a single folder is given and all of its images are in subfolders, the names of these are classes. A set
-    /// is [labelled](ImageSet::labelled) where all of its parts are; of a shard, its first sample tells.
+    /// is [labelled](ImageSet::labelled) where all of its parts are; of a shard or a table, its first image tells. A label
+    /// below zero is none.
     ///
     /// # Errors
     /// [`ErrorKind::Io`]; [`ErrorKind::Empty`] where there is no image; [`ErrorKind::Malformed`] for a broken shard or
@@ -122,7 +123,8 @@ impl ImageSet {
         for Place { path, column } in places {
             match (Kind::of(&path), &mut parts[..]) {
                 (Kind::Shard, _) => {
-                    let labelled = shards::first(&path)?.ok_or_else(|| none(path.display()))?.label.is_some();
+                    let first = shards::first(&path)?.ok_or_else(|| none(path.display()))?;
+                    let labelled = is_label(first.label);
                     parts.push(Part::Shard { path, labelled });
                 }
                 #[cfg(feature = "columns")]
@@ -258,7 +260,7 @@ impl Iterator for Entries<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         while !self.over {
             match self.current.next() {
-                Some(Ok(mut entry)) if !self.labelled || entry.label.is_some() => {
+                Some(Ok(mut entry)) if !self.labelled || is_label(entry.label) => {
                     entry.label = entry.label.filter(|_| self.labelled);
                     return Some(Ok(entry));
                 }
@@ -281,6 +283,11 @@ impl Iterator for Entries<'_> {
         }
         None
     }
+}
+
+/// Test sets are often said to be of class -1.
+fn is_label(label: Option<i64>) -> bool {
+    label.is_some_and(|label| label >= 0)
 }
 
 /// A file that holds images.
