@@ -31,7 +31,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn without_labels(self) -> Self {
         match self {
             Self::Features(data) => Self::Features(data.without_labels()),
-            images @ Self::Images(..) => images,
+            Self::Images(network, set) => Self::Images(network, set.unlabelled()),
         }
     }
 
@@ -46,7 +46,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Features(data) => data.names()[0].to_string(),
-            Self::Images(_, set) => set.paths[0].display().to_string(),
+            Self::Images(_, set) => set.files().next().map_or_else(String::new, |file| file.display().to_string()),
         }
     }
 
@@ -54,7 +54,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Features(data) => data.files().iter().map(|file| file.path.clone()).collect(),
-            Self::Images(_, set) => set.paths.clone(),
+            Self::Images(_, set) => set.files().map(Path::to_path_buf).collect(),
         }
     }
 }

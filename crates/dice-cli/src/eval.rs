@@ -36,8 +36,8 @@ pub(crate) struct Eval {
     /// An out-of-distribution test set; repeat for several.
     #[arg(long, required = true, value_name = "NAME=FILE", value_parser = parse_set)]
     pub(crate) ood: Vec<(String, String)>,
-    /// The network that the detector was fitted to: FILEs are then images (folders, patterns, .txt lists), prepared as for
-    /// the fit; class folders, as many as the network has classes and numbered by name, are labels.
+    /// The network that the detector was fitted to: FILEs are then images (folders, patterns, .txt lists, .tar shards,
+    /// .parquet), prepared as for the fit; class folders, as many as the network has classes and numbered by name, are labels.
     #[arg(long, value_name = "MODEL.onnx", conflicts_with_all = ["scores", "id_labels"])]
     pub(crate) model: Option<String>,
     #[command(flatten)]
@@ -240,11 +240,11 @@ impl Eval {
         let mut id = self.score("in-distribution", &inputs, &detectors, context)?;
         if let Inputs::Images(_, set) = &inputs
             && id.labels.is_some()
-            && set.classes.len() != artifact.head.classes()
+            && ![0, artifact.head.classes()].contains(&set.classes().len())
         {
             context.note(format_args!(
                 "Note: {} class folders for {} classes: they are not taken as labels, and no accuracy is given.",
-                set.classes.len(),
+                set.classes().len(),
                 artifact.head.classes()
             ));
             id.labels = None;

@@ -22,7 +22,9 @@ pub(crate) struct Features {
     /// The model; MODEL.onnx#NODE names its head where it is not found.
     #[arg(long, value_name = "MODEL.onnx")]
     model: String,
-    /// Images: folders, patterns, files, or .txt lists of paths; subfolders of a single folder are classes.
+    /// Images: folders, patterns, .txt lists of paths, .tar shards (WebDataset), .parquet[#COLUMN] (Hugging Face).
+    ///
+    /// Labels are the subfolders of a single folder, the .cls or .json beside an image of a shard, the label column of a table.
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     images: Vec<String>,
     #[command(flatten)]
@@ -53,10 +55,10 @@ impl Features {
         let network = Network::open(&self.model, &self.choices, &self.running, context)?;
         let set = ImageSet::find(&self.images)?;
         let model = Location::parse(&self.model).path;
-        refuse_overwrite(&self.output, set.paths.iter().map(PathBuf::as_path).chain([model.as_path()]))?;
+        refuse_overwrite(&self.output, set.files().chain([model.as_path()]))?;
         let start = std::time::Instant::now();
         let rows = network.save_features(&set, &self.output, context)?;
-        let classes = set.classes.len();
+        let classes = set.classes().len();
         context.note(format_args!(
             "Wrote {}: {} images in {} ({:.0} a second){}",
             self.output.display(),

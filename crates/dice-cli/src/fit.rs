@@ -37,8 +37,8 @@ pub(crate) struct Fit {
     /// An ONNX model, whose head is found and whose features are computed from --images; MODEL.onnx#NODE names its head.
     #[arg(long, value_name = "MODEL.onnx", conflicts_with = "head", requires = "images")]
     pub(crate) model: Option<String>,
-    /// Training images instead of features: folders, patterns, files, or .txt lists of paths; subfolders of a single folder
-    /// are classes, which stratify the hold-out.
+    /// Training images instead of features: folders, patterns, .txt lists of paths, .tar shards, .parquet[#COLUMN]; subfolders
+    /// of a single folder are classes, which stratify the hold-out.
     #[arg(long, num_args = 1.., value_name = "PATH", requires = "model", conflicts_with_all = ["features", "labels", "statistics"])]
     pub(crate) images: Vec<String>,
     #[command(flatten)]
@@ -207,7 +207,7 @@ impl Fit {
         let heads = self.head.iter().chain(&self.model).map(|file| Location::parse(file));
         let mut files: Vec<PathBuf> = expand(&named)?.into_iter().chain(heads).map(|location| location.path).collect();
         for input in images {
-            files.extend(ImageSet::find(std::slice::from_ref(input))?.paths);
+            files.extend(ImageSet::find(std::slice::from_ref(input))?.files().map(Path::to_path_buf));
         }
         Ok(files)
     }

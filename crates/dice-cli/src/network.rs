@@ -13,10 +13,12 @@ use crate::report::count;
 /// What a network is told once, when features are first computed; detectors record it.
 #[derive(clap::Args, Default)]
 pub(crate) struct Choices {
-    /// How images become inputs: imagenet, cifar10, mnist, or a preprocessor_config.json of Hugging Face.
+    /// How images become inputs: imagenet, cifar10, mnist, or a preprocessor_config.json of Hugging Face; with settings after
+    /// it, as in imagenet,resize=232,filter=bicubic, or settings alone.
     ///
-    /// By default the one of these presets whose size fits the model, which is said.
-    #[arg(long, value_name = "NAME|FILE", requires = "model")]
+    /// Settings: resize=keep|N|HxW, crop=none|N|HxW, filter=nearest|bilinear|bicubic|lanczos, channels=rgb|bgr|grey,
+    /// scale=1/255, mean=R/G/B, std=R/G/B. By default the one of the presets whose size fits the model, which is said.
+    #[arg(long, value_name = "NAME|FILE|SETTINGS", requires = "model")]
     pub(crate) preprocess: Option<String>,
     /// The tensor of the model to take as features, where it is not what the head reads.
     #[arg(long, value_name = "TENSOR", requires = "model")]
@@ -121,7 +123,7 @@ impl Network {
                 .expected("at least one"));
         }
         let mut notes = self.origin.to_notes()?;
-        let classes = serde_json::to_string(&set.classes);
+        let classes = serde_json::to_string(set.classes());
         notes.insert("classes".into(), classes.map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()))?);
         writer.finish(Some(&self.found.head), notes)?;
         Ok(rows)

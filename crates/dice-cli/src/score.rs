@@ -22,7 +22,7 @@ pub(crate) struct Score {
     /// The detector, as written by `dice fit`.
     #[arg(value_name = "DETECTOR")]
     artifact: PathBuf,
-    /// Features [N, D] of the inputs, - for standard input; with --model, images: folders, patterns, files or .txt lists.
+    /// Features [N, D] of the inputs, - for standard input; with --model, images: folders, patterns, .txt lists, .tar, .parquet.
     #[arg(required = true, value_name = "FEATURES")]
     inputs: Vec<String>,
     /// The network that the detector was fitted to; FEATURES are then images, prepared as for the fit.

@@ -23,7 +23,7 @@ pub use backbone::{Backbone, InputShape};
 pub use describe::{Images, TensorInfo};
 pub use export::{DECISION, Export, SCORE};
 pub use head::{Following, FoundHead, HeadOptions, Layout};
-pub use images::{ImageSet, decode};
+pub use images::{Encoded, Entries, Entry, ImageSet, decode, decode_bytes};
 pub use linear::Quantization;
 pub use model::Model;
 pub use origin::Origin;

@@ -1,19 +1,18 @@
 //! Images through a backbone, as a source of features.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use dice_ood::{Block, Error, ErrorKind, FeatureSource, Result};
 use rayon::prelude::*;
 
 use crate::backbone::Backbone;
-use crate::images::{ImageSet, decode};
+use crate::images::{Entry, ImageSet};
 use crate::preprocess::Preprocess;
 
-/// Images that are decoded and run together.
+/// Images that are decoded and run together, and of how many bytes before they are decoded.
 const BATCH: usize = 32;
+const BATCH_BYTES: usize = 64 << 20;
 
 /// What to do with an image that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +23,29 @@ pub enum Broken {
     Skip,
 }
 
-/// Features of images, in the order of the set: decoding and preprocessing run on their own thread, a batch ahead of the
-/// network.
+/// Features of images, in the order of the set: reading, decoding and preprocessing run on their own thread, a batch ahead
+/// of the network.
+///
+/// Row numbers are places in the set. A shard or a table that breaks off is an error whatever [`Broken`] says, after the
+/// images that came before.
 pub struct ImageSource<'a> {
     backbone: &'a Backbone,
-    set: Arc<ImageSet>,
+    rows: Option<u64>,
+    labelled: bool,
     broken: Broken,
-    batches: Receiver<Vec<Decoded>>,
-    skipped: Vec<(PathBuf, Error)>,
-    next: usize,
+    batches: Receiver<Result<Vec<Prepared>>>,
+    worker: Option<JoinHandle<()>>,
+    skipped: Vec<(String, Error)>,
+    next: u64,
 }
 
-type Decoded = Result<(Vec<f32>, [usize; 2])>;
+/// An image on its way to the network.
+struct Prepared {
+    id: String,
+    label: Option<i64>,
+    /// The input and its height and width.
+    input: Result<(Vec<f32>, [usize; 2])>,
+}
 
 impl<'a> ImageSource<'a> {
     /// A source of the features of `set`. `preprocess` must fit the backbone's input
@@ -44,27 +54,63 @@ impl<'a> ImageSource<'a> {
     /// # Errors
     /// [`ErrorKind::Io`] where no thread can be started.
     pub fn new(backbone: &'a Backbone, set: ImageSet, preprocess: Preprocess, broken: Broken) -> Result<Self> {
-        let set = Arc::new(set);
-        let (decoded, batches) = sync_channel(2);
-        let images = Arc::clone(&set);
-        let work = move || {
-            for paths in images.paths.chunks(BATCH) {
-                let one = |path: &PathBuf| {
-                    decode(path).and_then(|image| preprocess.apply(&image).map_err(|error| error.file(path.display())))
-                };
-                if decoded.send(paths.par_iter().map(one).collect()).is_err() {
-                    return;
-                }
-            }
-        };
-        let started = thread::Builder::new().name("dice-images".into()).spawn(work);
-        started.map_err(|error| Error::new(ErrorKind::Io, error.to_string()).tensor("decoding thread"))?;
-        Ok(Self { backbone, set, broken, batches, skipped: Vec::new(), next: 0 })
+        let (rows, labelled) = (set.len_hint(), set.labelled());
+        let (ready, batches) = sync_channel(2);
+        let work = move || prepare(&set, &preprocess, &ready);
+        let worker = thread::Builder::new()
+            .name("dice-images".into())
+            .spawn(work)
+            .map_err(|error| Error::new(ErrorKind::Io, error.to_string()).tensor("decoding thread"))?;
+        Ok(Self { backbone, rows, labelled, broken, batches, worker: Some(worker), skipped: Vec::new(), next: 0 })
     }
 
-    /// Images that were left out so far, and why.
-    pub fn skipped(&self) -> &[(PathBuf, Error)] {
+    /// The ids of images that were left out so far, and why.
+    pub fn skipped(&self) -> &[(String, Error)] {
         &self.skipped
+    }
+
+    /// The next images; `None` at the end of the set.
+    fn batch(&mut self) -> Result<Option<Vec<Prepared>>> {
+        if let Ok(batch) = self.batches.recv() {
+            return batch.map(Some);
+        }
+        // The worker is gone: that it came to the end is not to be taken for granted.
+        match self.worker.take().map(JoinHandle::join) {
+            Some(Err(_)) => Err(Error::new(ErrorKind::Unsupported, "the decoding thread gave up").tensor("images")),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn prepare(set: &ImageSet, preprocess: &Preprocess, ready: &SyncSender<Result<Vec<Prepared>>>) {
+    let one = |entry: Entry| {
+        let input = entry.decode().and_then(|image| preprocess.apply(&image).map_err(|error| error.file(&entry.id)));
+        Prepared { id: entry.id, label: entry.label, input }
+    };
+    let mut entries = set.entries();
+    let mut failed = None;
+    while failed.is_none() {
+        let (mut batch, mut held) = (Vec::new(), 0);
+        while batch.len() < BATCH && held < BATCH_BYTES && failed.is_none() {
+            match entries.next() {
+                Some(Ok(entry)) => {
+                    held += entry.held();
+                    batch.push(entry);
+                }
+                Some(Err(error)) => failed = Some(error),
+                None => break,
+            }
+        }
+        if batch.is_empty() {
+            break;
+        }
+        if ready.send(Ok(batch.into_par_iter().map(one).collect())).is_err() {
+            return;
+        }
+    }
+    if let Some(error) = failed {
+        // Whoever no longer listens does not want to know.
+        let _ = ready.send(Err(error));
     }
 }
 
@@ -74,15 +120,15 @@ impl FeatureSource for ImageSource<'_> {
     }
 
     fn rows(&self) -> Option<u64> {
-        Some(self.set.paths.len() as u64)
+        self.rows
     }
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        block.restart(self.backbone.units(), self.next as u64);
+        block.restart(self.backbone.units(), self.next);
         let (mut ids, mut labels, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
         // Blocks are small, so that results come as they are made; a batch is never divided.
         while ids.is_empty() && max_rows > 0 {
-            let Ok(batch) = self.batches.recv() else { break };
+            let Some(batch) = self.batch()? else { break };
             let (mut pixels, mut rows, mut size) = (Vec::new(), 0, [0; 2]);
             let backbone = self.backbone;
             let mut run = |pixels: &mut Vec<f32>, rows: &mut usize, size| -> Result<()> {
@@ -90,11 +136,10 @@ impl FeatureSource for ImageSource<'_> {
                 *rows = 0;
                 Ok(())
             };
-            for decoded in batch {
-                let index = self.next;
+            for Prepared { id, label, input } in batch {
+                let number = self.next;
                 self.next += 1;
-                let path = &self.set.paths[index];
-                match decoded {
+                match input {
                     Ok((image, its_size)) => {
                         if rows > 0 && its_size != size {
                             run(&mut pixels, &mut rows, size)?;
@@ -102,17 +147,17 @@ impl FeatureSource for ImageSource<'_> {
                         size = its_size;
                         pixels.extend(image);
                         rows += 1;
-                        ids.push(path.display().to_string());
-                        labels.extend(self.set.labels.as_ref().map(|labels| labels[index]));
-                        numbers.push(index as u64);
+                        ids.push(id);
+                        labels.extend(label);
+                        numbers.push(number);
                     }
                     Err(error) if self.broken == Broken::Fail => return Err(error),
-                    Err(error) => self.skipped.push((path.clone(), error)),
+                    Err(error) => self.skipped.push((id, error)),
                 }
             }
             run(&mut pixels, &mut rows, size)?;
         }
-        block.labels = self.set.labels.as_ref().map(|_| labels);
+        block.labels = self.labelled.then_some(labels);
         block.ids = Some(ids);
         block.row_numbers = Some(numbers);
         block.origin = "images".into();
@@ -170,7 +215,7 @@ mod tests {
     fn features_come_in_the_order_of_the_images_with_labels_and_paths() {
         for batch in [0, 1, 5] {
             let (_folder, backbone, set) = desk(batch);
-            let paths: Vec<String> = set.paths.iter().map(|path| path.display().to_string()).collect();
+            let paths: Vec<String> = set.files().map(|path| path.display().to_string()).collect();
             let mut source = ImageSource::new(&backbone, set, levels(), Broken::Fail).unwrap();
             let (mut features, mut labels, mut ids) = (Vec::new(), Vec::new(), Vec::new());
             for_each_block(&mut source, |block| {
@@ -191,7 +236,7 @@ mod tests {
     #[test]
     fn broken_images_stop_the_run_or_are_left_out_and_named() {
         let (_folder, backbone, set) = desk(0);
-        let broken = set.paths[7].clone();
+        let broken = set.files().nth(7).unwrap().to_path_buf();
         std::fs::write(&broken, "no image").unwrap();
         let mut strict = ImageSource::new(&backbone, set.clone(), levels(), Broken::Fail).unwrap();
         let error = for_each_block(&mut strict, |_| Ok(())).unwrap_err();
@@ -204,20 +249,61 @@ mod tests {
         })
         .unwrap();
         assert_eq!(rows, (0..43).filter(|row| *row != 7).collect::<Vec<u64>>());
-        assert_eq!(lenient.skipped().iter().map(|(path, _)| path).collect::<Vec<_>>(), [&broken]);
+        assert_eq!(lenient.skipped().iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), [broken.to_str().unwrap()]);
+    }
+
+    #[test]
+    fn shards_stream_and_a_broken_one_is_fatal_after_what_came_before() {
+        let (folder, backbone, files) = desk(0);
+        let shard = folder.path().join("x.tar");
+        let mut builder = tar::Builder::new(Vec::new());
+        for (index, path) in files.files().enumerate() {
+            let bytes = if index == 3 { b"no image".to_vec() } else { std::fs::read(path).unwrap() };
+            for (name, data) in [(format!("{index:03}.png"), &bytes[..]), (format!("{index:03}.cls"), b"6")] {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(data.len() as u64);
+                builder.append_data(&mut header, name, data).unwrap();
+            }
+        }
+        let bytes = builder.into_inner().unwrap();
+        std::fs::write(&shard, &bytes).unwrap();
+        let find = || ImageSet::find(&[shard.display().to_string()]).unwrap();
+        let (mut rows, mut ids) = (Vec::new(), Vec::new());
+        let mut lenient = ImageSource::new(&backbone, find(), levels(), Broken::Skip).unwrap();
+        assert_eq!(lenient.rows(), None);
+        for_each_block(&mut lenient, |block| {
+            assert!(block.labels.as_ref().unwrap().iter().all(|label| *label == 6));
+            rows.extend((0..block.rows()).map(|row| block.row_number(row)));
+            ids.extend(block.ids.clone().unwrap());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(rows, (0..43).filter(|row| *row != 3).collect::<Vec<u64>>());
+        assert_eq!(ids[41], format!("{}/042.png", shard.display()));
+        assert!(lenient.skipped()[0].0.ends_with("x.tar/003.png"));
+
+        std::fs::write(&shard, &bytes[..bytes.len() - 3000]).unwrap();
+        let mut read = 0;
+        let mut truncated = ImageSource::new(&backbone, find(), levels(), Broken::Skip).unwrap();
+        let error = for_each_block(&mut truncated, |block| {
+            read += block.rows();
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("x.tar"), "{error}");
+        assert!(read > 32, "{read} images came before");
     }
 
     #[test]
     fn images_and_preprocessing_that_do_not_fit_are_refused() {
-        let (folder, backbone, mut set) = desk(0);
+        let (folder, backbone, _) = desk(0);
         let input = backbone.input();
         assert!(input.adapt(Preprocess::preset("cifar10").unwrap()).unwrap_err().to_string().contains("[N, 3, 4, 4]"));
         assert!(input.adapt(Preprocess::preset("mnist").unwrap()).is_err());
         assert_eq!(input.suggest(), None);
         let odd = folder.path().join("images/cat/00.png");
         RgbImage::new(5, 4).save(&odd).unwrap();
-        set.paths.truncate(1);
-        set.labels = None;
+        let set = ImageSet::find(&[odd.display().to_string()]).unwrap();
         let mut source = ImageSource::new(&backbone, set, levels(), Broken::Fail).unwrap();
         assert_eq!(for_each_block(&mut source, |_| Ok(())).unwrap_err().kind(), ErrorKind::Shape);
     }

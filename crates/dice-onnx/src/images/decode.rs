@@ -1,0 +1,169 @@
+//! From the bytes of an image to its pixels.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use dice_ood::{Error, ErrorKind, Result};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+/// The most memory that decoding one image may take: 100 million pixels of three bytes and some room.
+pub(super) const MOST_MEMORY: u64 = 512 << 20;
+
+/// Decodes an image, turned as its EXIF orientation says. The format is told from the bytes, not from the name.
+///
+/// PNG, JPEG (CMYK and YCCK too), WebP, GIF (its first frame), BMP, TIFF. PNG, WebP, GIF, BMP and TIFF give the pixels that
+/// Pillow gives. Decoders of JPEG differ in how they bring back colours that are stored at half the resolution: over 165
+/// photographs by 0.06 levels of 255 on average and 8 at most, 4 once resized to 256. A TIFF with a palette is refused.
+///
+/// # Errors
+/// [`ErrorKind::Io`], or [`ErrorKind::Malformed`] for what is no image, a broken or truncated one, or one that would take
+/// more than 512 MiB.
+pub fn decode(path: &Path) -> Result<DynamicImage> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    file.take(MOST_MEMORY + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
+    if bytes.len() as u64 > MOST_MEMORY {
+        return Err(too_large(&name, "more bytes".into()));
+    }
+    decode_bytes(&bytes, &name)
+}
+
+/// [`decode`] of bytes in memory, which errors call `name`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
+    // Decoders are tested against hostile bytes; where one panics nevertheless, it is one image that is lost.
+    catch_unwind(AssertUnwindSafe(|| turned(bytes, name)))
+        .unwrap_or_else(|_| Err(broken(name, "bytes that its decoder gave up on".into())))
+}
+
+fn turned(bytes: &[u8], name: &str) -> Result<DynamicImage> {
+    let failed = |error: image::ImageError| broken(name, error.to_string());
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| Error::io(name, error))?;
+    // Its decoder fills up with grey what is not there.
+    if reader.format() == Some(ImageFormat::Jpeg) && !is_whole_jpeg(bytes) {
+        return Err(broken(name, "the end of the data".into()));
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MOST_MEMORY);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    if decoder.total_bytes() > MOST_MEMORY {
+        let (width, height) = decoder.dimensions();
+        return Err(too_large(name, format!("{width} x {height} pixels")));
+    }
+    decoder.set_limits(limits).map_err(failed)?;
+    // A format without orientation says so, or fails at what it cannot read: then the image is as it is.
+    let orientation = decoder.orientation().ok();
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    if let Some(orientation) = orientation {
+        image.apply_orientation(orientation);
+    }
+    Ok(image)
+}
+
+/// Whether the segments of a JPEG end with its end marker; the thumbnail within one has its own.
+fn is_whole_jpeg(bytes: &[u8]) -> bool {
+    const END: u8 = 0xd9;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    loop {
+        let Some(place) = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff)) else {
+            return false;
+        };
+        let marker = rest[place + 1];
+        rest = &rest[place + 2..];
+        match marker {
+            END => return true,
+            // Those that stand alone: restarts within a scan, the start, and one that is no longer used.
+            0x01 | 0xd0..=0xd8 => {}
+            // Of a scan the length is that of its header: its data, in which 0xff is 0xff00, is searched.
+            _ => {
+                let length = rest.first_chunk().map_or(usize::MAX, |length| usize::from(u16::from_be_bytes(*length)));
+                rest = rest.get(length..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+fn too_large(name: &str, found: String) -> Error {
+    Error::new(ErrorKind::Malformed, found).file(name).expected("an image of at most 512 MiB")
+}
+
+fn broken(name: &str, found: String) -> Error {
+    Error::new(ErrorKind::Malformed, found)
+        .file(name)
+        .expected("an image that can be decoded")
+        .fix("leave it out, or pass --broken skip to go on without such images")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use image::RgbImage;
+
+    fn committed(name: &str) -> Vec<u8> {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(name)).unwrap()
+    }
+
+    #[test]
+    fn damage_is_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.png");
+        RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8, y as u8, 0])).save(&path).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(decode(&path).unwrap().width(), 40);
+        for length in (0..whole.len() - 12).step_by(7) {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(decode(&path).unwrap_err().to_string().contains("x.png"), "{length} bytes");
+        }
+        // A header that claims 50,000 x 50,000 pixels.
+        let mut claims = whole.clone();
+        claims[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
+        std::fs::write(&path, claims).unwrap();
+        assert!(decode(&path).is_err());
+    }
+
+    #[test]
+    fn a_truncated_image_is_an_error_and_not_half_an_image() {
+        for (name, spare) in [
+            ("edges-444.jpg", 0),
+            ("progressive.jpg", 0),
+            ("grey.jpg", 0),
+            ("turned6.jpg", 0),
+            ("rgb16.png", 12),
+            ("rgb-lzw.tiff", 0),
+            ("palette.bmp", 0),
+            // Padding and checksums that hold no pixels.
+            ("edges.webp", 3),
+            ("lossless.webp", 1),
+        ] {
+            let whole = committed(name);
+            assert!(decode_bytes(&whole, name).is_ok());
+            for length in 0..whole.len() - spare {
+                assert!(decode_bytes(&whole[..length], name).is_err(), "{length} bytes of {name}");
+            }
+        }
+        let mut trailing = committed("444.jpg");
+        trailing.extend(b"what a camera adds");
+        assert!(decode_bytes(&trailing, "trailing").is_ok());
+    }
+
+    #[test]
+    fn other_bytes_in_any_format_are_an_image_or_an_error() {
+        let names = ["rgb16.png", "420.jpg", "ycck.jpg", "progressive.jpg", "animated.gif", "edges.webp"];
+        for name in names.into_iter().chain(["lossless-alpha.webp", "rgb-lzw.tiff", "grey16.tiff", "palette.bmp"]) {
+            let whole = committed(name);
+            for place in 0..whole.len().min(400) {
+                let mut bytes = whole.clone();
+                bytes[place] ^= 0xff;
+                let _ = decode_bytes(&bytes, name);
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Images of every format, and resized, against what Pillow makes of them: see images/make.py.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+
+use dice_onnx::{Channels, ImageSet, Preprocess, Resize, decode};
+use image::DynamicImage;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images")
+}
+
+fn levels(image: &DynamicImage, settings: &str) -> (Vec<u8>, [usize; 2]) {
+    let (input, size) = format!("scale=1,{settings}").parse::<Preprocess>().unwrap().apply(image).unwrap();
+    let area = size[0] * size[1];
+    let channels = input.len() / area;
+    let value = |place: usize| input[place % channels * area + place / channels];
+    ((0..input.len()).map(|place| value(place) as u8).collect(), size)
+}
+
+fn furthest(ours: &[u8], theirs: &[u8]) -> u8 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(ours, theirs)| ours.abs_diff(*theirs)).max().unwrap()
+}
+
+/// The most that colours and greys may be off, in levels of 255, as measured.
+fn tolerance(name: &str) -> [u8; 2] {
+    match name {
+        // Edges of colours, whose brightness alone is stored at full resolution.
+        "edges-420.jpg" => [7, 1],
+        "420.jpg" | "progressive.jpg" => [4, 1],
+        "grey.jpg" | "cmyk.jpg" | "cmyk-black.jpg" | "ycck.jpg" => [1, 1],
+        _ if name.ends_with(".jpg") => [2, 1],
+        _ => [0, 0],
+    }
+}
+
+#[test]
+fn every_format_has_the_pixels_of_pillow() {
+    let pixels = std::fs::read(folder().join("expected.bin")).unwrap();
+    let mut rest = &pixels[..];
+    for line in std::fs::read_to_string(folder().join("expected.txt")).unwrap().lines() {
+        let [name, mode, width, height] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let size: [usize; 2] = [height.parse().unwrap(), width.parse().unwrap()];
+        let (rgb, others) = rest.split_at(size[0] * size[1] * 3);
+        let (grey, others) = others.split_at(size[0] * size[1]);
+        rest = others;
+        if name == "palette.tiff" {
+            assert!(decode(&folder().join(name)).unwrap_err().to_string().contains("RGBPalette"));
+            continue;
+        }
+        let image = decode(&folder().join(name)).unwrap();
+        let (colours, its_size) = levels(&image, "channels=rgb");
+        assert_eq!(its_size, size, "{name}");
+        let (greys, _) = levels(&image, "channels=grey");
+        if mode == "I;16" {
+            // Pillow cuts at 255 what goes up to 65535: nearly all of it. Here the upper bytes count.
+            assert!(grey.iter().filter(|level| **level == 255).count() > grey.len() / 2, "{name}");
+            assert!(greys.iter().zip(grey).any(|(ours, theirs)| ours != theirs));
+            assert!(colours.chunks_exact(3).zip(&greys).all(|(colour, grey)| colour == [*grey; 3]), "{name}");
+            let same = levels(&decode(&folder().join("rgb16.png")).unwrap(), "channels=rgb").0;
+            assert!(same.chunks_exact(3).zip(&greys).all(|(colour, grey)| colour[0] == *grey), "{name}");
+            continue;
+        }
+        let [most, most_grey] = tolerance(name);
+        assert!(furthest(&colours, rgb) <= most, "{name}: {}", furthest(&colours, rgb));
+        assert!(furthest(&greys, grey) <= most_grey, "{name} in grey: {}", furthest(&greys, grey));
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn resizing_is_that_of_pillow_to_the_bit() {
+    let mut compared = 0;
+    for entry in std::fs::read_dir(folder().join("resize")).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let [filter, source, size] = stem.split('_').collect::<Vec<_>>()[..] else { continue };
+        let (width, height) = size.split_once('x').unwrap();
+        let image = decode(&path.with_file_name(format!("{source}.png"))).unwrap();
+        let expected = decode(&path).unwrap().to_rgb8().into_raw();
+        let plain = filter.trim_start_matches("tensor-");
+        let (resized, _) = levels(&image, &format!("resize={height}x{width},filter={plain}"));
+        // torchvision rounds tensors in other places than images.
+        let most = if plain == filter { 0 } else { 1 };
+        assert!(furthest(&resized, &expected) <= most, "{stem}: {}", furthest(&resized, &expected));
+        compared += 1;
+    }
+    assert!(compared >= 50, "{compared} of the goldens are there");
+}
+
+#[test]
+fn a_network_of_levels_gets_levels() {
+    let image = decode(&folder().join("rgb8.png")).unwrap();
+    let plain: Preprocess = "scale=1,mean=0,std=1".parse().unwrap();
+    let (input, _) = plain.apply(&image).unwrap();
+    assert_eq!((plain.channels, plain.resize), (Channels::Rgb, Resize::Keep));
+    assert!(input.iter().all(|level| level.fract() == 0.0) && input.contains(&255.0));
+}
+
+#[test]
+fn shards_of_webdataset_are_read() {
+    let path = folder().join("shard.tgz").display().to_string();
+    let set = ImageSet::find(std::slice::from_ref(&path)).unwrap();
+    let entries: Vec<_> = set.entries().map(Result::unwrap).collect();
+    assert_eq!(entries.iter().map(|entry| entry.label.unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(entries[1].id, format!("{path}/train/001.jpg"));
+    assert_eq!(entries[2].id, format!("{path}/{}002.webp", "a-folder-with-a-long-name/".repeat(5)));
+    same_pixels(&entries);
+}
+
+#[cfg(feature = "columns")]
+#[test]
+fn tables_of_hugging_face_are_read() {
+    let path = folder().join("table.parquet").display().to_string();
+    let set = ImageSet::find(&[path]).unwrap();
+    assert_eq!((set.classes(), set.len_hint()), (&["cat", "dog", "owl"].map(String::from)[..], Some(3)));
+    let entries: Vec<_> = set.entries().map(Result::unwrap).collect();
+    assert_eq!(entries.iter().map(|entry| entry.label.unwrap()).collect::<Vec<_>>(), [2, 0, 1]);
+    assert_eq!(entries[1].id, "001.jpg");
+    same_pixels(&entries);
+}
+
+fn same_pixels(entries: &[dice_onnx::Entry]) {
+    assert_eq!(entries.len(), 3);
+    for (entry, name) in entries.iter().zip(["rgb8.png", "444.jpg", "lossless.webp"]) {
+        assert_eq!(entry.decode().unwrap(), decode(&folder().join(name)).unwrap(), "{name}");
+    }
+}
