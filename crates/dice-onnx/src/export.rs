@@ -161,7 +161,10 @@ impl Tail {
                 .fix("convert the model with onnx.version_converter, or export it again")
         })?;
         let taken = [SCORE, DECISION].into_iter().find(|name| graph.tensor(name).is_some());
-        let ours = graph.nodes.iter().flat_map(|node| &node.output).find(|name| name.starts_with(PREFIX));
+        let made = graph.nodes.iter().flat_map(|node| node.output.iter().chain([&node.name]));
+        let stored = model.tensors().map(|tensor| &tensor.name);
+        let declared = graph.inputs.iter().map(|input| &input.name);
+        let ours = made.chain(stored).chain(declared).find(|name| name.starts_with(PREFIX));
         if let Some(name) = taken.or(ours.map(String::as_str)) {
             return Err(Error::new(ErrorKind::Argument, format!("a tensor {}", quoted(name)))
                 .expected("a model that carries no detector yet")

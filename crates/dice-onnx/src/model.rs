@@ -45,6 +45,15 @@ impl Model {
                 .fix("save the model first: its weights may lie in files beside it"));
         }
         let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+        Self::from_bytes(bytes, path)
+    }
+
+    /// The model that `bytes` encode, as if they had been read from `path`: external data is looked for beside it.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_bytes(bytes: Vec<u8>, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         Self::parse(bytes.into(), path).map_err(|error| error.file(path.display()))
     }
 
@@ -227,14 +236,6 @@ fn refuse_other_formats(bytes: &[u8]) -> Result<()> {
         return Ok(());
     };
     Err(Error::new(ErrorKind::Malformed, found).expected("an ONNX model").fix(fix))
-}
-
-#[cfg(test)]
-impl Model {
-    /// A model as if it had been read from `path`.
-    pub(crate) fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
-        Self::parse(bytes.into(), path).map_err(|error| error.file(path.display()))
-    }
 }
 
 #[cfg(test)]
