@@ -8,8 +8,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dice_ood::io::{Dataset, Location, read_head, read_labels, read_vector};
-use dice_ood::{Block, ErrorKind, Result, for_each_block};
+use dice_ood::io::{Dataset, FeaturesWriter, Location, read_head, read_labels, read_metadata, read_vector};
+use dice_ood::{Block, ErrorKind, LinearHead, Result, for_each_block};
 use half::{bf16, f16};
 
 use npy::npy;
@@ -504,4 +504,70 @@ fn heads_from_safetensors_and_npz() {
     assert_eq!(read_head(&Location::parse(&path), None).unwrap_err().kind(), ErrorKind::Missing);
     let named = read_head(&Location::parse(&format!("{path}#kernel,offset")), None).unwrap();
     assert_eq!(named.bias().to_vec(), [7.0, 8.0]);
+}
+
+#[test]
+fn features_written_in_blocks_come_back_with_labels_names_head_and_notes() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("features.safetensors");
+    let head = LinearHead::from_rows(vec![1.0, -2.0, 0.5, 0.25, 0.0, 3.0], vec![0.5, -0.5], UNITS).unwrap();
+    let mut writer = FeaturesWriter::create(&path, UNITS).unwrap();
+    let block = |rows: std::ops::Range<usize>| Block {
+        features: values()[rows.start * UNITS..rows.end * UNITS].to_vec(),
+        units: UNITS,
+        labels: Some(rows.clone().map(|row| row as i64 - 2).collect()),
+        ids: Some(rows.map(|row| format!("a folder/ñ,{row}\n.png")).collect()),
+        ..Block::default()
+    };
+    writer.write(&block(0..3)).unwrap();
+    writer.write(&block(3..ROWS)).unwrap();
+    let wrong = Block { units: 2, ..Block::default() };
+    assert_eq!(writer.write(&wrong).unwrap_err().kind(), ErrorKind::Shape);
+    let mut infinite = block(0..1);
+    infinite.features[1] = f32::INFINITY;
+    let error = writer.write(&infinite).unwrap_err();
+    assert!(error.kind() == ErrorKind::NotFinite && error.to_string().contains("column 1"), "{error}");
+    assert!(!path.exists());
+    writer.finish(Some(&head), [("model".to_owned(), "m.onnx".to_owned())].into()).unwrap();
+
+    let location = path.to_string_lossy().into_owned();
+    let mut source = Dataset::new(std::slice::from_ref(&location)).unwrap().open().unwrap();
+    let (mut features, mut block) = (Vec::new(), Block::default());
+    let (mut labels, mut ids) = (Vec::new(), Vec::new());
+    while {
+        source.read(&mut block, 2).unwrap();
+        block.rows() > 0
+    } {
+        features.extend_from_slice(&block.features);
+        labels.extend(block.labels.clone().unwrap());
+        ids.extend(block.ids.clone().unwrap());
+    }
+    assert_eq!(features, values());
+    assert_eq!(labels, (-2..ROWS as i64 - 2).collect::<Vec<_>>());
+    assert_eq!(ids, (0..ROWS).map(|row| format!("a folder/ñ,{row}\\n.png")).collect::<Vec<_>>());
+    assert_eq!(read_head(&Location::parse(&location), Some(UNITS)).unwrap(), head);
+    assert_eq!(read_metadata(&Location::parse(&location)).unwrap()["model"], "m.onnx");
+    assert_eq!(folder.0.path().read_dir().unwrap().count(), 1, "no temporary files are left");
+
+    // Names that end early, or are no text, are an error and not another row's.
+    let whole = fs::read(&path).unwrap();
+    let last_line = whole.len() - 1;
+    for damage in [b'x', 0xFF] {
+        let mut damaged = whole.clone();
+        damaged[last_line] = damage;
+        let error = read(&folder.write("damaged.safetensors", &damaged)).unwrap_err();
+        assert!(error.to_string().contains("ids"), "{error}");
+    }
+}
+
+#[test]
+fn labels_of_some_rows_only_are_refused() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("features.safetensors");
+    let mut writer = FeaturesWriter::create(&path, 1).unwrap();
+    let block = |labels: Option<Vec<i64>>| Block { features: vec![1.0], units: 1, labels, ..Block::default() };
+    writer.write(&block(Some(vec![3]))).unwrap();
+    writer.write(&block(None)).unwrap();
+    let error = writer.finish(None, std::collections::BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("labels") && !path.exists(), "{error}");
 }
