@@ -17,7 +17,7 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub use backbone::{Backbone, InputShape};
+pub use backbone::{Backbone, Element, InputShape, Runtime};
 pub use describe::{Images, TensorInfo};
 pub use head::{Following, FoundHead, HeadOptions, Layout};
 pub use images::{ImageSet, decode};

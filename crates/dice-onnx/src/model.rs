@@ -79,7 +79,12 @@ impl Model {
         Graph::new(graph, self.folder())
     }
 
-    fn folder(&self) -> &Path {
+    /// The file's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
