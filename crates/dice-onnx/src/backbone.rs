@@ -373,3 +373,148 @@ impl fmt::Display for InputShape {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::HeadOptions;
+    use crate::tensor::element;
+    use crate::testing::{Builder, int, ints, value};
+
+    /// A model whose features are the means of the channels of its input, which is `shape` of values of type `code`.
+    fn means(shape: &[i64], code: i32) -> Builder {
+        let mut builder = Builder::new().node("Cast", &["x"], &["c"], &[int("to", element::FLOAT.into())]);
+        let map = if shape[3] == 3 {
+            builder = builder.node("Transpose", &["c"], &["t"], &[ints("perm", &[0, 3, 1, 2])]);
+            "t"
+        } else {
+            "c"
+        };
+        let mut input = value("x", shape);
+        input.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().elem_type = code;
+        builder.graph().input = vec![input];
+        builder
+            .node("GlobalAveragePool", &[map], &["g"], &[])
+            .node("Flatten", &["g"], &["h"], &[])
+            .counting("w", &[3, 2])
+            .floats("b", &[2], &[0.0; 2])
+            .node("Gemm", &["h", "w", "b"], &["y"], &[])
+            .output("y", &[0, 2])
+    }
+
+    fn prepared(builder: &Builder, runtime: &Runtime) -> Result<Backbone> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, builder.encode()).unwrap();
+        let model = Model::open(&path).unwrap();
+        Backbone::new(&model, &model.find_head(&HeadOptions::default()).unwrap(), runtime)
+    }
+
+    /// The built-in runtime, and the ONNX Runtime that `DICE_ONNXRUNTIME` names.
+    fn runtimes() -> Vec<Runtime> {
+        let path = std::env::var_os("DICE_ONNXRUNTIME");
+        if path.is_none() {
+            println!("without ONNX Runtime: DICE_ONNXRUNTIME names none");
+        }
+        [Runtime::BuiltIn].into_iter().chain(path.map(|path| Runtime::OnnxRuntime(path.into()))).collect()
+    }
+
+    #[test]
+    fn inputs_of_every_type_batch_and_order_give_the_same_features() {
+        for runtime in runtimes() {
+            for (code, name) in [
+                (element::FLOAT, "float32"),
+                (element::UINT8, "uint8"),
+                (element::INT8, "int8"),
+                (element::FLOAT16, "float16"),
+                (element::DOUBLE, "float64"),
+            ] {
+                for (batch, last) in [(0, false), (1, false), (2, true), (0, true)] {
+                    let shape = if last { [batch, 2, 2, 3] } else { [batch, 3, 2, 2] };
+                    let backbone = match prepared(&means(&shape, code), &runtime) {
+                        Ok(backbone) => backbone,
+                        Err(error) => {
+                            assert!(runtime == Runtime::BuiltIn && name.starts_with("float"), "{error}");
+                            assert!(error.to_string().contains(name), "{error}");
+                            continue;
+                        }
+                    };
+                    // Three images, whose channels are constant.
+                    let level = |image: usize, channel: usize| (10 * image + channel) as f32 + 0.2;
+                    let pixels = (0..36).map(|i| {
+                        let (image, place) = (i / 12, i % 12);
+                        level(image, if last { place % 3 } else { place / 4 })
+                    });
+                    let made = backbone.run(pixels.collect(), 3, [2, 2]).unwrap();
+                    let whole = backbone.input().element.range().is_some();
+                    for (i, found) in made.iter().enumerate() {
+                        let expected = level(i / 3, i % 3);
+                        let expected = if whole { expected.round() } else { expected };
+                        assert!((found - expected).abs() < 0.01, "{runtime}, {name}, {shape:?}: {made:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_bytes_cannot_hold_are_refused() {
+        let backbone = prepared(&means(&[0, 3, 2, 2], element::UINT8), &Runtime::BuiltIn).unwrap();
+        for value in [-0.6, 255.5, f32::NAN] {
+            let error = backbone.run(vec![value; 12], 1, [2, 2]).unwrap_err();
+            assert!(error.kind() == ErrorKind::Argument && error.to_string().contains("--preprocess"), "{error}");
+        }
+        let input = backbone.input();
+        assert_eq!(input.to_string(), "uint8 [N, 3, 2, 2]");
+        let levels = |scale, mean: f32| Preprocess {
+            resize: crate::Resize::Keep,
+            scale,
+            mean: vec![mean; 3],
+            std: vec![1.0; 3],
+            ..Preprocess::preset("cifar10").unwrap()
+        };
+        assert!(input.adapt(levels(1.0, 0.0)).is_ok());
+        for wrong in [levels(1.0 / 255.0, 0.0), levels(1.0, 128.0)] {
+            assert!(input.adapt(wrong).unwrap_err().to_string().contains("do_rescale"));
+        }
+        let signed = prepared(&means(&[0, 3, 2, 2], element::INT8), &Runtime::BuiltIn).unwrap();
+        assert!(signed.input().adapt(levels(1.0, 128.0)).is_ok());
+    }
+
+    #[test]
+    fn a_missing_operator_is_named_with_a_runtime_that_has_it() {
+        let mut builder = means(&[0, 3, 2, 2], element::FLOAT);
+        builder.graph().node[0].op_type = "MeanVarianceNormalization".into();
+        builder.graph().node[0].attribute.clear();
+        for runtime in runtimes() {
+            match prepared(&builder, &runtime) {
+                Ok(_) => assert_ne!(runtime, Runtime::BuiltIn),
+                Err(error) => {
+                    assert!(runtime == Runtime::BuiltIn && error.kind() == ErrorKind::Unsupported, "{error}");
+                    for part in ["MeanVarianceNormalization", "--runtime onnxruntime="] {
+                        assert!(error.to_string().contains(part), "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_onnx_runtime_is_an_error() {
+        let builder = means(&[0, 3, 2, 2], element::FLOAT);
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("library.so");
+        std::fs::write(&text, [b'x'; 100]).unwrap();
+        let mut paths = vec![text, folder.path().join("absent.so"), folder.path().to_owned()];
+        // A device, and a library of another kind where it lies there.
+        paths.extend(["/dev/zero", "/lib/x86_64-linux-gnu/libm.so.6"].map(PathBuf::from));
+        for path in paths {
+            let error = prepared(&builder, &Runtime::OnnxRuntime(path.clone())).err().unwrap();
+            println!("{error}");
+            // Where the other tests have opened one, no second one is.
+            let expected = ["--runtime", "one ONNX Runtime a process"];
+            assert!(expected.iter().any(|part| error.to_string().contains(part)), "{}: {error}", path.display());
+        }
+    }
+}

@@ -154,17 +154,17 @@ pub(crate) fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
 }
 
 pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), i, ..AttributeProto::default() }
+    AttributeProto { name: name.into(), i, r#type: 2, ..AttributeProto::default() }
 }
 
 pub(crate) fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), f, ..AttributeProto::default() }
+    AttributeProto { name: name.into(), f, r#type: 1, ..AttributeProto::default() }
 }
 
 pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.into(), ints: ints.to_vec(), ..AttributeProto::default() }
+    AttributeProto { name: name.into(), ints: ints.to_vec(), r#type: 7, ..AttributeProto::default() }
 }
 
 pub(crate) fn tensor(name: &str, tensor: TensorProto) -> AttributeProto {
-    AttributeProto { name: name.into(), t: Some(Box::new(tensor)), ..AttributeProto::default() }
+    AttributeProto { name: name.into(), t: Some(Box::new(tensor)), r#type: 4, ..AttributeProto::default() }
 }

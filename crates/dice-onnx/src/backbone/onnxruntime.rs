@@ -73,7 +73,8 @@ fn opened(library: PathBuf) -> Result<Environment> {
     let open = || {
         let builder = ort::init_from(&library).map_err(|error| match error {
             LoadDynamicError::Dlopen { error, .. } => {
-                refuse(ErrorKind::Malformed, format!("a library that cannot be opened: {error}"))
+                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                refuse(ErrorKind::Malformed, format!("a library that cannot be opened: {why}"))
             }
             LoadDynamicError::BadVersion { version_str, .. } => {
                 refuse(ErrorKind::Unsupported, format!("ONNX Runtime {version_str}"))
