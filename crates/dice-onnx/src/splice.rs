@@ -3,10 +3,11 @@
 use dice_ood::{Error, ErrorKind, Result};
 use prost::Message;
 
-use crate::proto::{GraphProto, ModelProto, ValueInfoProto, field};
+use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto, field};
 
-/// Field numbers of `ModelProto.graph` and `GraphProto.output`.
+/// Field numbers of `ModelProto.graph`, `GraphProto.node` and `GraphProto.output`.
 const GRAPH: u64 = 7;
+const NODE: u64 = 1;
 const OUTPUT: u64 = 12;
 
 /// The encoded `model` with operators, tensors and outputs of `addition`'s graph behind its own, and `addition`'s metadata
@@ -45,6 +46,29 @@ pub(crate) fn only_output(model: &[u8], output: &str) -> Result<Vec<u8>> {
     }
     let output = ValueInfoProto { name: output.to_owned(), r#type: None };
     GraphProto { output: vec![output], ..GraphProto::default() }.encode_raw(&mut parts.graph);
+    Ok(parts.joined())
+}
+
+/// The encoded `model` with operators replaced: each by what `replacement` makes of it, where that is anything.
+///
+/// # Errors
+/// As [`splice`].
+pub(crate) fn replace_operators(
+    model: &[u8],
+    mut replacement: impl FnMut(NodeProto) -> Option<Vec<NodeProto>>,
+) -> Result<Vec<u8>> {
+    let mut parts = Parts::of(model)?;
+    let whole = std::mem::take(&mut parts.graph);
+    let mut rest = &whole[..];
+    while !rest.is_empty() {
+        let start = rest;
+        let (tag, payload) = field(&mut rest).ok_or_else(damaged)?;
+        let node = (tag >> 3 == NODE).then(|| NodeProto::decode(payload).map_err(|_| damaged())).transpose()?;
+        match node.and_then(&mut replacement) {
+            Some(node) => GraphProto { node, ..GraphProto::default() }.encode_raw(&mut parts.graph),
+            None => parts.graph.extend_from_slice(&start[..start.len() - rest.len()]),
+        }
+    }
     Ok(parts.joined())
 }
 
@@ -123,6 +147,7 @@ mod tests {
         for end in 0..bytes.len() {
             let _ = splice(&bytes[..end], ModelProto::default());
             let _ = only_output(&bytes[..end], "y");
+            let _ = replace_operators(&bytes[..end], |node| Some(vec![node.clone(), node]));
         }
         assert!(splice(b"", ModelProto::default()).is_err());
 
@@ -132,5 +157,13 @@ mod tests {
         let graph = model.graph.unwrap();
         assert_eq!(graph.output, [ValueInfoProto { name: "x".into(), r#type: None }]);
         assert_eq!((graph.node.len(), graph.input.len(), model.metadata_props.len()), (1, 1, 1));
+
+        let kinds = |replaced: Vec<u8>| -> Vec<String> {
+            let graph = ModelProto::decode(&replaced[..]).unwrap().graph.unwrap();
+            graph.node.into_iter().map(|node| node.op_type).collect()
+        };
+        let doubled = replace_operators(&spliced, |node| (node.op_type == "Neg").then(|| vec![node.clone(), node]));
+        assert_eq!(kinds(doubled.unwrap()), ["Relu", "Neg", "Neg"]);
+        assert_eq!(replace_operators(&spliced, |_| None).unwrap(), spliced);
     }
 }

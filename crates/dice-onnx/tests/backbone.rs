@@ -90,9 +90,8 @@ fn features_and_head_are_the_logits() {
     for name in FLOATS {
         check(name, &Runtime::BuiltIn, 1e-5);
     }
-    // Not of diablo_mobilenetv2_quant.onnx: this runtime's own MatMulInteger differs there from ONNX Runtime's by far more
-    // than rounding (2.2 for -1.9), so that its logits are no reference. Features do not pass through it.
     check("onnxzoo_mobilenetv2-12-qdq.onnx", &Runtime::BuiltIn, 0.02);
+    check("diablo_mobilenetv2_quant.onnx", &Runtime::BuiltIn, 0.05);
 }
 
 #[test]
