@@ -65,8 +65,9 @@ pub(crate) fn network(
     artifact: &Artifact,
     path: &Path,
     running: &Running,
+    context: &Context,
 ) -> Result<Option<Network>> {
-    model.map(|model| Network::of_artifact(model, artifact, path, running)).transpose()
+    model.map(|model| Network::of_artifact(model, artifact, path, running, context)).transpose()
 }
 
 /// The origin that files of features record, where any does; files of different origins do not go together.

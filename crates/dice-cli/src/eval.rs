@@ -224,7 +224,7 @@ impl Eval {
         let dense = dense_head(&artifact)?;
         let mut detectors: Vec<&Detector> = compared.iter().map(|calibrated| &calibrated.detector).collect();
         detectors.push(&dense);
-        let network = network(self.model.as_ref(), &artifact, path, &self.running)?;
+        let network = network(self.model.as_ref(), &artifact, path, &self.running, context)?;
         // All are found before the first is read: a wrong name is told at once.
         let inputs = match (&network, &self.id_labels) {
             (None, labels) => Inputs::Features(dataset(&self.id, labels.as_ref())?),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dice_onnx::{Backbone, Broken, FoundHead, HeadOptions, ImageSet, ImageSource, Model, Origin, Preprocess};
+use dice_onnx::{Backbone, Broken, FoundHead, HeadOptions, ImageSet, ImageSource, Model, Origin, Preprocess, Runtime};
 use dice_ood::io::{FeaturesWriter, Location};
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result, for_each_block};
 
@@ -28,6 +28,18 @@ pub(crate) struct Choices {
 /// How images are run, each time.
 #[derive(clap::Args, Default)]
 pub(crate) struct Running {
+    /// What runs the network: built-in, or onnxruntime=PATH for an ONNX Runtime that you have, often several times as fast.
+    ///
+    /// PATH is its library (libonnxruntime.so, onnxruntime.dll, libonnxruntime.dylib) of version 1.21 or newer, or a folder
+    /// that holds it, such as that of the Python package onnxruntime.
+    #[arg(
+        long,
+        default_value_t,
+        value_name = "built-in|onnxruntime=PATH",
+        hide_default_value = true,
+        requires = "model"
+    )]
+    pub(crate) runtime: Runtime,
     /// What to do with an image that cannot be decoded: skip leaves it out, and says how many and which first.
     #[arg(long, default_value = "fail", requires = "model")]
     pub(crate) broken: OnBroken,
@@ -55,7 +67,7 @@ impl Network {
         let options = HeadOptions { head: location.name.clone(), features: choices.tensor.clone() };
         let model = Model::open(&location.path)?;
         let found = model.find_head(&options)?;
-        let backbone = Backbone::new(&model, &found)?;
+        let backbone = Backbone::new(&model, &found, &running.runtime)?;
         let preprocess = choices.preprocess(file, &backbone, context)?;
         context.note(format_args!(
             "{}: {} classes, {} features from {}; images {preprocess}.",
@@ -71,7 +83,13 @@ impl Network {
     }
 
     /// The network that `artifact` was fitted to, from `file`; another one is refused.
-    pub(crate) fn of_artifact(file: &str, artifact: &Artifact, path: &Path, running: &Running) -> Result<Self> {
+    pub(crate) fn of_artifact(
+        file: &str,
+        artifact: &Artifact,
+        path: &Path,
+        running: &Running,
+        context: &Context,
+    ) -> Result<Self> {
         let recorded = origin_of(artifact, path)?.ok_or_else(|| {
             Error::new(ErrorKind::Missing, "a detector that was fitted to features of unknown origin")
                 .file(path.display())
@@ -83,7 +101,14 @@ impl Network {
         let model = Model::open(&location.path)?;
         check_fingerprint(&model, &recorded, path)?;
         let found = model.find_head(&recorded.head_options())?;
-        let backbone = Backbone::new(&model, &found)?;
+        let backbone = Backbone::new(&model, &found, &running.runtime)?;
+        if found.quantization.is_some() && recorded.runtime != backbone.runtime() {
+            context.note(format_args!(
+                "Note: fitted with the {} runtime and run with the {} one, which round quantised models differently.",
+                recorded.runtime,
+                backbone.runtime()
+            ));
+        }
         let preprocess = backbone.input().adapt(recorded.preprocess)?;
         Ok(Self::ready(backbone, found, preprocess, running))
     }

@@ -118,7 +118,7 @@ impl Score {
                 .tensor("--only")
                 .expected("a format that says which inputs these are: .csv, .jsonl or .parquet"));
         }
-        let network = network(self.model.as_ref(), &artifact, &self.artifact, &self.running)?;
+        let network = network(self.model.as_ref(), &artifact, &self.artifact, &self.running, context)?;
         let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels();
         check_origin(&inputs, &artifact, &self.artifact)?;
         let files = inputs.files();

@@ -1,29 +1,61 @@
 //! Running a model up to its features.
 
+mod builtin;
+mod onnxruntime;
+mod runtime;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use dice_ood::{Error, ErrorKind, Result};
-use rten::{DataType, Dimension, ModelOptions, NodeId, ValueOrView, ValueType};
-use rten_tensor::Tensor;
-use rten_tensor::{Layout as _, prelude::*};
+use half::f16;
 
+pub use self::runtime::Runtime;
 use crate::preprocess::{Layout as PixelLayout, Preprocess};
 use crate::{FoundHead, Layout, Model, Quantization, quoted};
 
-/// The part of a model that makes features of its inputs, run in pure Rust (`rten`).
+/// What to do where the built-in runtime cannot run a model.
+const INSTEAD: &str = "ONNX Runtime may run it: --runtime onnxruntime=PATH, with PATH to its library or to the folder of the \
+     Python package onnxruntime; or compute the features where you train, and give them with --features";
+
+/// What to do where images and input do not fit.
+const CHOOSE: &str = "choose the preprocessing this network was trained with: --preprocess";
+
+/// The part of a model that makes features of its inputs, ready to run.
 pub struct Backbone {
     path: PathBuf,
     fingerprint: String,
-    runtime: rten::Model,
-    input: NodeId,
-    output: NodeId,
+    network: Box<dyn Network>,
     shape: InputShape,
     name: String,
     units: usize,
     layout: Layout,
     quantization: Option<Quantization>,
+    runtime: &'static str,
+}
+
+/// A model that a runtime has prepared, from its one input to its features tensor. Errors are the runtime's own words.
+trait Network: Send + Sync {
+    /// The features tensor of `pixels`, whose number fits `shape`.
+    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String>;
+}
+
+/// Pixels as a model takes them.
+enum Pixels<'a> {
+    Float32(&'a [f32]),
+    Float16(Vec<f16>),
+    Float64(Vec<f64>),
+    Uint8(Vec<u8>),
+    Int8(Vec<i8>),
+}
+
+/// A features tensor, its values in f32 as they are stored.
+struct Features {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    are_integers: bool,
 }
 
 /// What a model's input looks like. `None` where the model leaves a size open.
@@ -39,54 +71,49 @@ pub struct InputShape {
     pub layout: PixelLayout,
     /// Whether pixels come in one axis `[N, C * H * W]`, whose length this is.
     pub flat: Option<usize>,
+    /// The type of the values.
+    pub element: Element,
+}
+
+/// A type of values that a model may take images in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Element {
+    /// 32 bits.
+    Float32,
+    /// 16 bits, of the IEEE; not in the built-in runtime.
+    Float16,
+    /// 64 bits; not in the built-in runtime.
+    Float64,
+    /// Whole numbers from 0 to 255, such as the levels of an image.
+    Uint8,
+    /// Whole numbers from -128 to 127.
+    Int8,
 }
 
 impl Backbone {
-    /// Prepares `model` to be run up to the features that `found` names.
+    /// Prepares `model` to be run by `runtime` up to the features that `found` names.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for an operator that the runtime lacks, saying which, for inputs that are not images of
-    /// floating-point values, and for several inputs.
-    pub fn new(model: &Model, found: &FoundHead) -> Result<Self> {
+    /// [`ErrorKind::Unsupported`] for an operator that the runtime lacks, saying which, for inputs that are not images, and for
+    /// several inputs. For an ONNX Runtime that is not there, cannot be opened or is too old, an error that says how to get one.
+    pub fn new(model: &Model, found: &FoundHead, runtime: &Runtime) -> Result<Self> {
         let path = model.path().to_path_buf();
-        // Reads, and so checks, every file the model refers to: the runtime would open them unchecked.
+        // Reads, and so checks, every file the model refers to: a runtime would open them unchecked.
         let fingerprint = model.fingerprint()?;
-        let unsupported = |what: String| {
+        let (input, shape) = InputShape::of(model).map_err(|what| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(path.display())
-                .expected("a model that the built-in runtime can run")
-                .fix("compute the features with the runtime you train with, and give them with --features")
-        };
-        let load = |optimise: bool| {
-            guarded(|| ModelOptions::with_all_ops().enable_optimization(optimise).load_file(&path))
-                .and_then(|loaded| loaded.map_err(|error| error.to_string()))
-                .map_err(&unsupported)
-        };
-        // Optimisation can fuse the features tensor away.
-        let mut runtime = load(true)?;
-        if runtime.find_node(&found.features).is_none() {
-            runtime = load(false)?;
-        }
-        let output = runtime
-            .find_node(&found.features)
-            .ok_or_else(|| unsupported(format!("no tensor {}", quoted(&found.features))))?;
-        let [input] = *runtime.input_ids() else {
-            return Err(unsupported(format!("{} inputs, where one is expected", runtime.input_ids().len())));
-        };
-        let info = runtime.node_info(input);
-        if let Some(kind) = info.as_ref().and_then(rten::NodeInfo::dtype)
-            && kind != ValueType::Tensor(DataType::Float)
-        {
-            return Err(unsupported(format!("an input of {kind}, where f32 is expected")));
-        }
-        let dimensions = info.and_then(|info| info.shape()).unwrap_or_default();
-        let channels_last = model.images().is_some_and(|images| !images.channels_first);
-        let shape = InputShape::of(&dimensions, channels_last).ok_or_else(|| {
-            unsupported(format!("an input of {} axes, where [N, C, H, W] is expected", dimensions.len()))
+                .expected("one input of images, [N, C, H, W], [N, H, W, C] or [N, C * H * W]")
+                .fix("compute the features where you train, and give them with --features")
         })?;
+        let network: Box<dyn Network> = match runtime {
+            Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &input, shape.element, &found.features)?),
+            Runtime::OnnxRuntime(library) => Box::new(onnxruntime::OnnxRuntime::new(model, &found.features, library)?),
+        };
         let (units, layout) = (found.units(), found.layout);
         let (name, quantization) = (found.features.clone(), found.quantization);
-        Ok(Self { path, fingerprint, runtime, input, output, shape, name, units, layout, quantization })
+        Ok(Self { path, fingerprint, network, shape, name, units, layout, quantization, runtime: runtime.name() })
     }
 
     /// What the input looks like.
@@ -97,6 +124,11 @@ impl Backbone {
     /// Where the model is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// [`Runtime::name`] of what runs it.
+    pub fn runtime(&self) -> &'static str {
+        self.runtime
     }
 
     /// [`Model::fingerprint`] of the model.
@@ -113,28 +145,28 @@ impl Backbone {
     /// `pixels`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`] for images of another size or number of channels than the model takes,
-    /// [`ErrorKind::Unsupported`] where the runtime fails.
+    /// [`ErrorKind::Shape`] for images of another size or number of channels than the model takes, [`ErrorKind::Argument`] for
+    /// values that its type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
     pub fn run(&self, pixels: Vec<f32>, rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
         let Some(each) = pixels.len().checked_div(rows) else { return Ok(Vec::new()) };
-        match self.shape.batch {
-            Some(batch) if batch != rows => {
-                let mut features = Vec::with_capacity(rows * self.units);
-                for part in pixels.chunks(batch.max(1) * each) {
-                    // The last part is filled up with zeros, whose features are dropped.
-                    let mut part = part.to_vec();
-                    let held = part.len() / each;
-                    part.resize(batch.max(1) * each, 0.0);
-                    let made = self.run_once(part, batch.max(1), size)?;
-                    features.extend_from_slice(&made[..held * self.units]);
-                }
-                Ok(features)
+        let Some(batch) = self.shape.batch.filter(|batch| *batch != rows) else {
+            return self.run_once(&pixels, rows, size);
+        };
+        let mut features = Vec::with_capacity(rows * self.units);
+        for part in pixels.chunks((batch * each).max(1)) {
+            let held = part.len() / each.max(1);
+            // The last part is filled up with zeros, whose features are dropped.
+            let mut part = Cow::Borrowed(part);
+            if held < batch {
+                part.to_mut().resize(batch * each, 0.0);
             }
-            _ => self.run_once(pixels, rows, size),
+            let made = self.run_once(&part, batch, size)?;
+            features.extend_from_slice(&made[..held * self.units]);
         }
+        Ok(features)
     }
 
-    fn run_once(&self, pixels: Vec<f32>, rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
+    fn run_once(&self, pixels: &[f32], rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
         let each = pixels.len() / rows;
         let [height, width] = size;
         let channels = each / (height * width).max(1);
@@ -149,46 +181,33 @@ impl Backbone {
             Some(length) => length == each,
             None => sizes_fit && fits(self.shape.channels, channels),
         };
-        if !fits {
-            return Err(Error::new(ErrorKind::Shape, format!("{shape:?}"))
-                .file(self.path.display())
+        let refuse = |kind, found: String| Error::new(kind, found).file(self.path.display());
+        if !fits || shape.iter().product::<usize>() != pixels.len() {
+            return Err(refuse(ErrorKind::Shape, format!("{shape:?}"))
                 .tensor("input")
                 .expected(self.shape.to_string())
-                .fix("choose the preprocessing this network was trained with: --preprocess"));
+                .fix(CHOOSE));
         }
-        let input = Tensor::from_data(shape.as_slice(), pixels);
-        let failed = |what: String| {
-            Error::new(ErrorKind::Unsupported, what)
-                .file(self.path.display())
+        let pixels = self.shape.element.pixels(pixels).map_err(|value| {
+            refuse(ErrorKind::Argument, format!("the value {value}"))
+                .tensor("input")
+                .expected(format!("what {} can hold", self.shape.element))
+                .fix(CHOOSE)
+        })?;
+        let Features { shape, mut values, are_integers } = self.network.run(pixels, &shape).map_err(|what| {
+            refuse(ErrorKind::Unsupported, what)
                 .tensor(quoted(&self.name))
-                .expected("a model that the built-in runtime can run")
-        };
-        let mut values =
-            guarded(|| self.runtime.run(vec![(self.input, ValueOrView::from(input.view()))], &[self.output], None))
-                .and_then(|run| run.map_err(|error| error.to_string()))
-                .map_err(&failed)?;
-        let value = values.pop().ok_or_else(|| failed("no result".into()))?;
-        let (shape, values) = self.floats(value).ok_or_else(|| failed("features of another type".into()))?;
+                .expected("a model that the runtime can run")
+                .fix(INSTEAD)
+        })?;
+        if let Some(Quantization { scale, zero_point }) = self.quantization.filter(|_| are_integers) {
+            values.iter_mut().for_each(|value| *value = (*value - zero_point as f32) * scale);
+        }
         self.rows_of(&shape, values, rows).ok_or_else(|| {
-            Error::new(ErrorKind::Shape, format!("{shape:?}"))
-                .file(self.path.display())
+            refuse(ErrorKind::Shape, format!("{shape:?}"))
                 .tensor(quoted(&self.name))
                 .expected(format!("{} for {rows} images and D = {}", self.layout, self.units))
         })
-    }
-
-    fn floats(&self, value: rten::Value) -> Option<(Vec<usize>, Vec<f32>)> {
-        let scale = |value: i64| match self.quantization {
-            Some(Quantization { scale, zero_point }) => (value - zero_point) as f32 * scale,
-            None => value as f32,
-        };
-        let values = match &value {
-            rten::Value::FloatTensor(tensor) => tensor.to_vec(),
-            rten::Value::UInt8Tensor(tensor) => tensor.iter().map(|value| scale((*value).into())).collect(),
-            rten::Value::Int8Tensor(tensor) => tensor.iter().map(|value| scale((*value).into())).collect(),
-            _ => return None,
-        };
-        Some((value.as_view().shape().to_vec(), values))
     }
 
     /// `[rows, D]` of what the features tensor holds; `None` where its shape does not fit.
@@ -229,31 +248,83 @@ fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     })
 }
 
-impl InputShape {
-    fn of(dimensions: &[Dimension], channels_last: bool) -> Option<Self> {
-        let fixed = |axis: usize| match dimensions.get(axis) {
-            Some(Dimension::Fixed(size)) => Some(*size),
-            _ => None,
-        };
-        let batch = fixed(0);
-        let shape = |channels, height, width, layout| {
-            Some(Self { batch, channels: fixed(channels), size: [fixed(height), fixed(width)], layout, flat: None })
-        };
-        match dimensions.len() {
-            2 => {
-                let flat = fixed(1);
-                Some(Self { batch, channels: None, size: [None; 2], layout: PixelLayout::Nchw, flat: Some(flat?) })
-            }
-            4 if channels_last => shape(3, 1, 2, PixelLayout::Nhwc),
-            4 => shape(1, 2, 3, PixelLayout::Nchw),
+impl Element {
+    /// `None` for types that no image is given in.
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "float32" => Self::Float32,
+            "float16" => Self::Float16,
+            "float64" => Self::Float64,
+            "uint8" => Self::Uint8,
+            "int8" => Self::Int8,
+            _ => return None,
+        })
+    }
+
+    /// The least and the largest value of a type of whole numbers.
+    fn range(self) -> Option<[f32; 2]> {
+        match self {
+            Self::Uint8 => Some([0.0, 255.0]),
+            Self::Int8 => Some([-128.0, 127.0]),
             _ => None,
         }
+    }
+
+    /// `values` in this type, to whole numbers by rounding; the first that it cannot hold as the error.
+    fn pixels(self, values: &[f32]) -> std::result::Result<Pixels<'_>, f32> {
+        if let Some([least, largest]) = self.range()
+            && let Some(value) = values.iter().find(|value| !(least..=largest).contains(&value.round()))
+        {
+            return Err(*value);
+        }
+        Ok(match self {
+            Self::Float32 => Pixels::Float32(values),
+            Self::Float16 => Pixels::Float16(values.iter().map(|value| f16::from_f32(*value)).collect()),
+            Self::Float64 => Pixels::Float64(values.iter().map(|value| f64::from(*value)).collect()),
+            Self::Uint8 => Pixels::Uint8(values.iter().map(|value| value.round() as u8).collect()),
+            Self::Int8 => Pixels::Int8(values.iter().map(|value| value.round() as i8).collect()),
+        })
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::Float64 => "float64",
+            Self::Uint8 => "uint8",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl InputShape {
+    /// The name of the model's only input, and what it looks like; what there is instead as the error.
+    fn of(model: &Model) -> std::result::Result<(String, Self), String> {
+        let mut inputs = model.inputs();
+        let (Some(info), None) = (inputs.pop(), inputs.pop()) else {
+            return Err(format!("{} inputs", model.inputs().len()));
+        };
+        let name = info.element.unwrap_or_else(|| "no tensor".into());
+        let element = Element::of(&name).ok_or_else(|| format!("an input of {name}"))?;
+        let dimensions = info.shape.unwrap_or_default();
+        let fixed = |axis: usize| dimensions.get(axis).copied().flatten();
+        let channels_last = model.images().is_some_and(|images| !images.channels_first);
+        let (channels, size, layout, flat) = match dimensions.len() {
+            2 if fixed(1).is_some() => (None, [None; 2], PixelLayout::Nchw, fixed(1)),
+            4 if channels_last => (fixed(3), [fixed(1), fixed(2)], PixelLayout::Nhwc, None),
+            4 => (fixed(1), [fixed(2), fixed(3)], PixelLayout::Nchw, None),
+            _ => return Err(format!("an input of {} axes", dimensions.len())),
+        };
+        Ok((info.name, Self { batch: fixed(0), channels, size, layout, flat, element }))
     }
 
     /// The preprocessing of `wanted`, in this input's layout.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] where its size or number of channels is not that of the input.
+    /// [`ErrorKind::Argument`] where its size or number of channels is not that of the input, or the input's type cannot hold
+    /// its values.
     pub fn adapt(&self, mut wanted: Preprocess) -> Result<Preprocess> {
         wanted.layout = self.layout;
         wanted.check()?;
@@ -262,13 +333,29 @@ impl InputShape {
             self.size.iter().zip(size).all(|(here, there)| here.is_none_or(|here| here == there))
                 && self.flat.is_none_or(|flat| flat == size[0] * size[1] * wanted.channels.count())
         });
-        if channels_fit && size_fits {
+        if channels_fit && size_fits && self.holds(&wanted) {
             return Ok(wanted);
         }
         Err(Error::new(ErrorKind::Argument, wanted.to_string())
             .tensor("preprocessing")
             .expected(format!("what makes {self}"))
-            .fix("name a preset or a preprocessor_config.json that fits the network (--preprocess)"))
+            .fix(match self.element.range() {
+                None => "name a preset or a preprocessor_config.json that fits the network (--preprocess)",
+                Some(_) => {
+                    "this network takes whole numbers: name a preprocessor_config.json that neither rescales nor normalises \
+                     (do_rescale and do_normalize false)"
+                }
+            }))
+    }
+
+    /// Whether the levels of an image stay within the input's type, and apart.
+    fn holds(&self, wanted: &Preprocess) -> bool {
+        let Some([least, largest]) = self.element.range() else { return true };
+        wanted.mean.iter().zip(&wanted.std).all(|(mean, std)| {
+            let level = |level: f32| ((level * wanted.scale - mean) / std).round();
+            let apart = (wanted.scale / std).abs() >= 0.4;
+            apart && [0.0, 255.0].into_iter().all(|end| (least..=largest).contains(&level(end)))
+        })
     }
 
     /// The preset whose size and channels are those of this input, where there is just one.
@@ -285,12 +372,160 @@ impl fmt::Display for InputShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |size: Option<usize>, open: &str| size.map_or(open.to_owned(), |size| size.to_string());
         let batch = text(self.batch, "N");
+        if self.element != Element::Float32 {
+            write!(f, "{} ", self.element)?;
+        }
         let (channels, [height, width]) =
             (text(self.channels, "C"), [text(self.size[0], "H"), text(self.size[1], "W")]);
         match (self.flat, self.layout) {
             (Some(length), _) => write!(f, "[{batch}, {length}]"),
             (None, PixelLayout::Nchw) => write!(f, "[{batch}, {channels}, {height}, {width}]"),
             (None, PixelLayout::Nhwc) => write!(f, "[{batch}, {height}, {width}, {channels}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::HeadOptions;
+    use crate::tensor::element;
+    use crate::testing::{Builder, int, ints, value};
+
+    /// A model whose features are the means of the channels of its input, which is `shape` of values of type `code`.
+    fn means(shape: &[i64], code: i32) -> Builder {
+        let mut builder = Builder::new().node("Cast", &["x"], &["c"], &[int("to", element::FLOAT.into())]);
+        let map = if shape[3] == 3 {
+            builder = builder.node("Transpose", &["c"], &["t"], &[ints("perm", &[0, 3, 1, 2])]);
+            "t"
+        } else {
+            "c"
+        };
+        let mut input = value("x", shape);
+        input.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().elem_type = code;
+        builder.graph().input = vec![input];
+        builder
+            .node("GlobalAveragePool", &[map], &["g"], &[])
+            .node("Flatten", &["g"], &["h"], &[])
+            .counting("w", &[3, 2])
+            .floats("b", &[2], &[0.0; 2])
+            .node("Gemm", &["h", "w", "b"], &["y"], &[])
+            .output("y", &[0, 2])
+    }
+
+    fn prepared(builder: &Builder, runtime: &Runtime) -> Result<Backbone> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, builder.encode()).unwrap();
+        let model = Model::open(&path).unwrap();
+        Backbone::new(&model, &model.find_head(&HeadOptions::default()).unwrap(), runtime)
+    }
+
+    /// The built-in runtime, and the ONNX Runtime that `DICE_ONNXRUNTIME` names.
+    fn runtimes() -> Vec<Runtime> {
+        let path = std::env::var_os("DICE_ONNXRUNTIME");
+        if path.is_none() {
+            println!("without ONNX Runtime: DICE_ONNXRUNTIME names none");
+        }
+        [Runtime::BuiltIn].into_iter().chain(path.map(|path| Runtime::OnnxRuntime(path.into()))).collect()
+    }
+
+    #[test]
+    fn inputs_of_every_type_batch_and_order_give_the_same_features() {
+        for runtime in runtimes() {
+            for (code, name) in [
+                (element::FLOAT, "float32"),
+                (element::UINT8, "uint8"),
+                (element::INT8, "int8"),
+                (element::FLOAT16, "float16"),
+                (element::DOUBLE, "float64"),
+            ] {
+                for (batch, last) in [(0, false), (1, false), (2, true), (0, true)] {
+                    let shape = if last { [batch, 2, 2, 3] } else { [batch, 3, 2, 2] };
+                    let backbone = match prepared(&means(&shape, code), &runtime) {
+                        Ok(backbone) => backbone,
+                        Err(error) => {
+                            assert!(runtime == Runtime::BuiltIn && name.starts_with("float"), "{error}");
+                            assert!(error.to_string().contains(name), "{error}");
+                            continue;
+                        }
+                    };
+                    // Three images, whose channels are constant.
+                    let level = |image: usize, channel: usize| (10 * image + channel) as f32 + 0.2;
+                    let pixels = (0..36).map(|i| {
+                        let (image, place) = (i / 12, i % 12);
+                        level(image, if last { place % 3 } else { place / 4 })
+                    });
+                    let made = backbone.run(pixels.collect(), 3, [2, 2]).unwrap();
+                    let whole = backbone.input().element.range().is_some();
+                    for (i, found) in made.iter().enumerate() {
+                        let expected = level(i / 3, i % 3);
+                        let expected = if whole { expected.round() } else { expected };
+                        assert!((found - expected).abs() < 0.01, "{runtime}, {name}, {shape:?}: {made:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_bytes_cannot_hold_are_refused() {
+        let backbone = prepared(&means(&[0, 3, 2, 2], element::UINT8), &Runtime::BuiltIn).unwrap();
+        for value in [-0.6, 255.5, f32::NAN] {
+            let error = backbone.run(vec![value; 12], 1, [2, 2]).unwrap_err();
+            assert!(error.kind() == ErrorKind::Argument && error.to_string().contains("--preprocess"), "{error}");
+        }
+        let input = backbone.input();
+        assert_eq!(input.to_string(), "uint8 [N, 3, 2, 2]");
+        let levels = |scale, mean: f32| Preprocess {
+            resize: crate::Resize::Keep,
+            scale,
+            mean: vec![mean; 3],
+            std: vec![1.0; 3],
+            ..Preprocess::preset("cifar10").unwrap()
+        };
+        assert!(input.adapt(levels(1.0, 0.0)).is_ok());
+        for wrong in [levels(1.0 / 255.0, 0.0), levels(1.0, 128.0)] {
+            assert!(input.adapt(wrong).unwrap_err().to_string().contains("do_rescale"));
+        }
+        let signed = prepared(&means(&[0, 3, 2, 2], element::INT8), &Runtime::BuiltIn).unwrap();
+        assert!(signed.input().adapt(levels(1.0, 128.0)).is_ok());
+    }
+
+    #[test]
+    fn a_missing_operator_is_named_with_a_runtime_that_has_it() {
+        let mut builder = means(&[0, 3, 2, 2], element::FLOAT);
+        builder.graph().node[0].op_type = "MeanVarianceNormalization".into();
+        builder.graph().node[0].attribute.clear();
+        for runtime in runtimes() {
+            match prepared(&builder, &runtime) {
+                Ok(_) => assert_ne!(runtime, Runtime::BuiltIn),
+                Err(error) => {
+                    assert!(runtime == Runtime::BuiltIn && error.kind() == ErrorKind::Unsupported, "{error}");
+                    for part in ["MeanVarianceNormalization", "--runtime onnxruntime="] {
+                        assert!(error.to_string().contains(part), "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_onnx_runtime_is_an_error() {
+        let builder = means(&[0, 3, 2, 2], element::FLOAT);
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("library.so");
+        std::fs::write(&text, [b'x'; 100]).unwrap();
+        let mut paths = vec![text, folder.path().join("absent.so"), folder.path().to_owned()];
+        // A device, and a library of another kind where it lies there.
+        paths.extend(["/dev/zero", "/lib/x86_64-linux-gnu/libm.so.6"].map(PathBuf::from));
+        for path in paths {
+            let error = prepared(&builder, &Runtime::OnnxRuntime(path.clone())).err().unwrap();
+            println!("{error}");
+            // Where the other tests have opened one, no second one is.
+            let expected = ["--runtime", "one ONNX Runtime a process"];
+            assert!(expected.iter().any(|part| error.to_string().contains(part)), "{}: {error}", path.display());
         }
     }
 }

@@ -450,7 +450,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::testing::{Builder, external, int, ints};
-    use crate::{Backbone, HeadOptions};
+    use crate::{Backbone, HeadOptions, Runtime};
     use dice_ood::{Calibration, Decision, Gather, Spec, Statistics};
     use ndarray::ArrayView2;
     use rten_tensor::prelude::{AsView, Layout as _};
@@ -475,7 +475,8 @@ mod tests {
         let model = Model::open(&path).unwrap();
         let found = model.find_head(&HeadOptions::default()).unwrap();
         let pixels: Vec<f32> = (0..ROWS * 48).map(|i| ((i * 29) % 31) as f32 * (i / 48 + 1) as f32 / 31.0).collect();
-        let features = Backbone::new(&model, &found).unwrap().run(pixels.clone(), ROWS, [4, 4]).unwrap();
+        let features =
+            Backbone::new(&model, &found, &Runtime::BuiltIn).unwrap().run(pixels.clone(), ROWS, [4, 4]).unwrap();
         let calibrated = fitted(&found, &features, spec);
         let exported = folder.path().join("exported.onnx");
         Export::new(&model, &found, &calibrated, true, &BTreeMap::new()).unwrap().write(&exported).unwrap();

@@ -19,7 +19,7 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub use backbone::{Backbone, InputShape};
+pub use backbone::{Backbone, Element, InputShape, Runtime};
 pub use describe::{Images, TensorInfo};
 pub use export::{DECISION, Export, SCORE};
 pub use head::{Following, FoundHead, HeadOptions, Layout};

@@ -11,6 +11,7 @@ const FINGERPRINT: &str = "model_sha256";
 const HEAD: &str = "head_node";
 const FEATURES: &str = "features_tensor";
 const PREPROCESS: &str = "preprocess";
+const RUNTIME: &str = "runtime";
 
 /// The origin of features, as it is recorded beside them, in detectors and in exported models, so that scoring cannot use
 /// another network, another layer or other inputs than fitting did.
@@ -27,6 +28,8 @@ pub struct Origin {
     pub features: String,
     /// How images became inputs.
     pub preprocess: Preprocess,
+    /// [`Runtime::name`](crate::Runtime::name) of what ran the network.
+    pub runtime: String,
 }
 
 impl Origin {
@@ -38,10 +41,12 @@ impl Origin {
             head: found.node.clone(),
             features: found.features.clone(),
             preprocess,
+            runtime: backbone.runtime().to_owned(),
         }
     }
 
-    /// As the notes of a file: `model`, `model_sha256`, `head_node`, `features_tensor`, and `preprocess` in JSON.
+    /// As the notes of a file: `model`, `model_sha256`, `head_node`, `features_tensor`, `runtime`, and `preprocess` in
+    /// JSON.
     ///
     /// # Errors
     /// [`ErrorKind::Argument`] where the preprocessing holds a number that JSON does not know.
@@ -54,6 +59,7 @@ impl Origin {
             (HEAD, self.head.clone()),
             (FEATURES, self.features.clone()),
             (PREPROCESS, preprocess),
+            (RUNTIME, self.runtime.clone()),
         ];
         Ok(notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
@@ -82,6 +88,7 @@ impl Origin {
             head: note(HEAD)?,
             features: note(FEATURES)?,
             preprocess,
+            runtime: note(RUNTIME)?,
         }))
     }
 
@@ -90,7 +97,7 @@ impl Origin {
         HeadOptions { head: Some(self.head.clone()), features: Some(self.features.clone()) }
     }
 
-    /// Refuses features of another origin than this one; the paths of the models do not matter.
+    /// Refuses features of another origin than this one; where the models lie and what ran them does not matter.
     ///
     /// # Errors
     /// [`ErrorKind::Argument`] that names what differs.
@@ -128,6 +135,7 @@ mod tests {
             head: "fc".into(),
             features: "h".into(),
             preprocess: Preprocess::preset("imagenet").unwrap(),
+            runtime: "built-in".into(),
         };
         let notes = origin.to_notes().unwrap();
         assert_eq!(Origin::of_notes(&notes).unwrap(), Some(origin.clone()));

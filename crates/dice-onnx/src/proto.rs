@@ -95,6 +95,10 @@ impl AttributeProto {
         Self { name: name.into(), i, r#type: 2, ..Self::default() }
     }
 
+    pub(crate) fn tensor(name: &str, tensor: TensorProto) -> Self {
+        Self { name: name.into(), t: Some(Box::new(tensor)), r#type: 4, ..Self::default() }
+    }
+
     pub(crate) fn ints(name: &str, ints: &[i64]) -> Self {
         Self { name: name.into(), ints: ints.to_vec(), r#type: 7, ..Self::default() }
     }

@@ -170,7 +170,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::testing::{Builder, value};
-    use crate::{HeadOptions, Model};
+    use crate::{HeadOptions, Model, Runtime};
     use dice_ood::for_each_block;
     use image::{Rgb, RgbImage};
 
@@ -196,7 +196,8 @@ mod tests {
         let path = folder.path().join("model.onnx");
         std::fs::write(&path, network.output("y", &[0, 2]).encode()).unwrap();
         let model = Model::open(&path).unwrap();
-        let backbone = Backbone::new(&model, &model.find_head(&HeadOptions::default()).unwrap()).unwrap();
+        let backbone =
+            Backbone::new(&model, &model.find_head(&HeadOptions::default()).unwrap(), &Runtime::BuiltIn).unwrap();
         let set = ImageSet::find(&[folder.path().join("images").display().to_string()]).unwrap();
         (folder, backbone, set)
     }

@@ -3,10 +3,12 @@
 use dice_ood::{Error, ErrorKind, Result};
 use prost::Message;
 
-use crate::proto::{GraphProto, ModelProto, field};
+use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto, field};
 
-/// Field number of `ModelProto.graph`.
+/// Field numbers of `ModelProto.graph`, `GraphProto.node` and `GraphProto.output`.
 const GRAPH: u64 = 7;
+const NODE: u64 = 1;
+const OUTPUT: u64 = 12;
 
 /// The encoded `model` with operators, tensors and outputs of `addition`'s graph behind its own, and `addition`'s metadata
 /// behind its own.
@@ -17,31 +19,98 @@ const GRAPH: u64 = 7;
 /// # Errors
 /// [`ErrorKind::Malformed`] where `model` is no protobuf message, or has no graph.
 pub(crate) fn splice(model: &[u8], addition: ModelProto) -> Result<Vec<u8>> {
-    let (mut before, mut graph, mut after) = (Vec::new(), Vec::new(), Vec::new());
-    let mut rest = model;
-    while !rest.is_empty() {
-        let start = rest;
-        let (tag, payload) =
-            field(&mut rest).ok_or_else(|| Error::new(ErrorKind::Malformed, "bytes that are no protobuf message"))?;
-        let whole = &start[..start.len() - rest.len()];
-        match (tag >> 3, graph.is_empty()) {
-            (GRAPH, _) => graph.extend_from_slice(payload),
-            (_, true) => before.extend_from_slice(whole),
-            (_, false) => after.extend_from_slice(whole),
-        }
-    }
-    if graph.is_empty() {
-        return Err(Error::new(ErrorKind::Malformed, "no graph"));
-    }
+    let mut parts = Parts::of(model)?;
     let ModelProto { graph: added, metadata_props, .. } = addition;
-    added.unwrap_or_else(GraphProto::default).encode_raw(&mut graph);
-    let mut spliced = before;
-    prost::encoding::encode_varint(GRAPH << 3 | 2, &mut spliced);
-    prost::encoding::encode_varint(graph.len() as u64, &mut spliced);
-    spliced.append(&mut graph);
-    spliced.append(&mut after);
+    added.unwrap_or_else(GraphProto::default).encode_raw(&mut parts.graph);
+    let mut spliced = parts.joined();
     ModelProto { metadata_props, ..ModelProto::default() }.encode_raw(&mut spliced);
     Ok(spliced)
+}
+
+/// The encoded `model` with the tensor `output` as its only output, of whatever type and shape it has: a runtime that drops
+/// dead code then neither computes nor keeps what follows it.
+///
+/// # Errors
+/// As [`splice`].
+pub(crate) fn only_output(model: &[u8], output: &str) -> Result<Vec<u8>> {
+    let mut parts = Parts::of(model)?;
+    let whole = std::mem::take(&mut parts.graph);
+    parts.graph.reserve_exact(whole.len());
+    let mut rest = &whole[..];
+    while !rest.is_empty() {
+        let start = rest;
+        let (tag, _) = field(&mut rest).ok_or_else(damaged)?;
+        if tag >> 3 != OUTPUT {
+            parts.graph.extend_from_slice(&start[..start.len() - rest.len()]);
+        }
+    }
+    let output = ValueInfoProto { name: output.to_owned(), r#type: None };
+    GraphProto { output: vec![output], ..GraphProto::default() }.encode_raw(&mut parts.graph);
+    Ok(parts.joined())
+}
+
+/// The encoded `model` with operators replaced: each by what `replacement` makes of it, where that is anything.
+///
+/// # Errors
+/// As [`splice`].
+pub(crate) fn replace_operators(
+    model: &[u8],
+    mut replacement: impl FnMut(NodeProto) -> Option<Vec<NodeProto>>,
+) -> Result<Vec<u8>> {
+    let mut parts = Parts::of(model)?;
+    let whole = std::mem::take(&mut parts.graph);
+    let mut rest = &whole[..];
+    while !rest.is_empty() {
+        let start = rest;
+        let (tag, payload) = field(&mut rest).ok_or_else(damaged)?;
+        let node = (tag >> 3 == NODE).then(|| NodeProto::decode(payload).map_err(|_| damaged())).transpose()?;
+        match node.and_then(&mut replacement) {
+            Some(node) => GraphProto { node, ..GraphProto::default() }.encode_raw(&mut parts.graph),
+            None => parts.graph.extend_from_slice(&start[..start.len() - rest.len()]),
+        }
+    }
+    Ok(parts.joined())
+}
+
+/// The bytes of a model: its graph's fields, and the model's own before and behind them.
+struct Parts {
+    before: Vec<u8>,
+    graph: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Parts {
+    fn of(model: &[u8]) -> Result<Self> {
+        let mut parts = Self { before: Vec::new(), graph: Vec::new(), after: Vec::new() };
+        let mut rest = model;
+        while !rest.is_empty() {
+            let start = rest;
+            let (tag, payload) = field(&mut rest).ok_or_else(damaged)?;
+            let whole = &start[..start.len() - rest.len()];
+            match (tag >> 3, parts.graph.is_empty()) {
+                (GRAPH, _) => parts.graph.extend_from_slice(payload),
+                (_, true) => parts.before.extend_from_slice(whole),
+                (_, false) => parts.after.extend_from_slice(whole),
+            }
+        }
+        if parts.graph.is_empty() {
+            return Err(Error::new(ErrorKind::Malformed, "no graph"));
+        }
+        Ok(parts)
+    }
+
+    fn joined(mut self) -> Vec<u8> {
+        let mut model = self.before;
+        prost::encoding::encode_varint(GRAPH << 3 | 2, &mut model);
+        prost::encoding::encode_varint(self.graph.len() as u64, &mut model);
+        model.append(&mut self.graph);
+        model.append(&mut self.after);
+        model
+    }
+}
+
+fn damaged() -> Error {
+    Error::new(ErrorKind::Malformed, "bytes that are no protobuf message")
 }
 
 #[cfg(test)]
@@ -77,7 +146,24 @@ mod tests {
         assert_eq!((model.ir_version, model.opset_import.len()), (8, 1));
         for end in 0..bytes.len() {
             let _ = splice(&bytes[..end], ModelProto::default());
+            let _ = only_output(&bytes[..end], "y");
+            let _ = replace_operators(&bytes[..end], |node| Some(vec![node.clone(), node]));
         }
         assert!(splice(b"", ModelProto::default()).is_err());
+
+        let cut = only_output(&bytes, "x").unwrap();
+        assert_eq!(cut.windows(unknown.len()).filter(|window| *window == unknown).count(), 2);
+        let model = ModelProto::decode(&cut[..]).unwrap();
+        let graph = model.graph.unwrap();
+        assert_eq!(graph.output, [ValueInfoProto { name: "x".into(), r#type: None }]);
+        assert_eq!((graph.node.len(), graph.input.len(), model.metadata_props.len()), (1, 1, 1));
+
+        let kinds = |replaced: Vec<u8>| -> Vec<String> {
+            let graph = ModelProto::decode(&replaced[..]).unwrap().graph.unwrap();
+            graph.node.into_iter().map(|node| node.op_type).collect()
+        };
+        let doubled = replace_operators(&spliced, |node| (node.op_type == "Neg").then(|| vec![node.clone(), node]));
+        assert_eq!(kinds(doubled.unwrap()), ["Relu", "Neg", "Neg"]);
+        assert_eq!(replace_operators(&spliced, |_| None).unwrap(), spliced);
     }
 }

@@ -165,5 +165,5 @@ pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
 }
 
 pub(crate) fn tensor(name: &str, tensor: TensorProto) -> AttributeProto {
-    AttributeProto { name: name.into(), t: Some(Box::new(tensor)), r#type: 4, ..AttributeProto::default() }
+    AttributeProto::tensor(name, tensor)
 }

@@ -1,0 +1,183 @@
+"""Images through a network: `dice features` beside a plain loop over ONNX Runtime from Python, timed in turn.
+
+    python -m venv .venv && .venv/bin/pip install -r bench/peers/throughput.txt
+    .venv/bin/python bench/peers/throughput.py --data DIR [--threads 2] [--rounds 5] [--only NAME ...]
+
+The loop is given what no user has: tensors that are decoded, resized, normalised and batched already, and a model that ends
+at the features. `dice` decodes, preprocesses, computes the same features with the same library of ONNX Runtime, and writes
+them, on as many threads. Both are also timed with all they need to start. The features are asserted to be the same. Prints
+Markdown, medians of the rounds.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+from PIL import Image
+from safetensors.numpy import load_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IMAGES = 1000
+BATCH = 32
+
+# Model, images, preset, largest error of the built-in runtime and of ours with theirs, relative to the largest feature.
+# JPEG decoders differ by a level here and there, which eight bits blow up.
+CASES = {
+    "densenet101": ("cifar10-densenet101.onnx", "cifar10", "cifar10", 1e-4, 1e-4),
+    "resnet20": ("onnc_resnet20.onnx", "cifar10", "cifar10", 1e-4, 1e-4),
+    "mobilenetv1": ("conv_st_mobilenet_v1_0.25_224.onnx", "imagenet", "imagenet", 1e-4, 0.2),
+    "mobilenetv2-int8": ("onnxzoo_mobilenetv2-12-qdq.onnx", "imagenet", "imagenet", 0.3, 0.3),
+}
+
+MEANS = {
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+}
+
+
+def library():
+    """The shared library that the Python package itself loads from, for `dice` to open."""
+    folder = pathlib.Path(onnxruntime.__file__).parent / "capi"
+    return next(path for pattern in ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll") for path in sorted(folder.glob(pattern)))
+
+
+def preprocessed(path, preset):
+    image = Image.open(path).convert("RGB")
+    if preset == "cifar10":
+        image = image.resize((32, 32), Image.BILINEAR)
+    else:
+        width, height = image.size
+        short = min(width, height)
+        image = image.resize((256 * width // short, 256 * height // short), Image.BILINEAR)
+        left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
+        image = image.crop((left, top, left + 224, top + 224))
+    mean, std = (np.array(values, np.float32) for values in MEANS[preset])
+    return ((np.asarray(image, np.float32) / 255 - mean) / std).transpose(2, 0, 1)
+
+
+def features_of(dice, model):
+    """The tensor that `dice` takes as features."""
+    text = subprocess.run([dice, "inspect", model], check=True, capture_output=True, text=True).stdout
+    return re.search(r"^Features  `(.*?)`", text, re.M).group(1)
+
+
+class Loop:
+    """A session of theirs, and the batches it will be given."""
+
+    def __init__(self, model, features, paths, preset, threads):
+        proto = onnx.load(model)
+        del proto.graph.output[:]
+        proto.graph.output.append(onnx.ValueInfoProto(name=features))
+        self.model, self.threads = proto.SerializeToString(), threads
+        session = self.session()
+        self.input = session.get_inputs()[0]
+        batch = self.input.shape[0] if isinstance(self.input.shape[0], int) else BATCH
+        ready = {path: preprocessed(path, preset) for path in set(paths)}
+        if self.input.shape[-1] == 3:
+            ready = {path: image.transpose(1, 2, 0) for path, image in ready.items()}
+        self.batches = [np.stack([ready[path] for path in paths[start:start + batch]]) for start in range(0, len(paths), batch)]
+
+    def session(self):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 4
+        return onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
+
+    def run(self):
+        """Seconds to make a session, seconds of the loop, features."""
+        start = time.perf_counter()
+        session = self.session()
+        ready = time.perf_counter()
+        features = [session.run(None, {self.input.name: batch})[0] for batch in self.batches]
+        return ready - start, time.perf_counter() - ready, np.concatenate(features).reshape(sum(map(len, features)), -1)
+
+
+class Ours:
+    """`dice features`, which says itself how long it took once its model was loaded."""
+
+    def __init__(self, dice, model, listed, preset, threads, runtime, output):
+        self.output = output
+        self.command = [dice, "features", "--threads", str(threads), "--runtime", runtime, "--model", model, "--images", listed, "--preprocess", preset, "-o", output]
+
+    def run(self):
+        start = time.perf_counter()
+        done = subprocess.run(self.command, capture_output=True, text=True)
+        whole = time.perf_counter() - start
+        if done.returncode:
+            sys.exit(f"{self.command}: {done.stderr}")
+        rate = float(re.search(r"\(([\d,.]+) a second\)", done.stderr).group(1).replace(",", ""))
+        return whole - IMAGES / rate, IMAGES / rate, load_file(self.output)["features"]
+
+
+def error(found, expected):
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def row(*cells):
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def measure(name, dice, data, threads, rounds, folder):
+    model, images, preset, near, far = CASES[name]
+    model = data / "onnx" / model
+    paths = sorted(path for path in (data / "images" / images).rglob("*") if path.suffix.lower() in (".png", ".jpeg", ".jpg"))
+    paths = [paths[place % len(paths)] for place in range(IMAGES)]
+    listed = folder / "images.txt"
+    listed.write_text("".join(f"{path}\n" for path in paths))
+    sides = {
+        "loop": Loop(model, features_of(dice, model), paths, preset, threads),
+        "onnxruntime": Ours(dice, model, listed, preset, threads, f"onnxruntime={library()}", folder / "a.safetensors"),
+        "built-in": Ours(dice, model, listed, preset, threads, "built-in", folder / "b.safetensors"),
+    }
+    times = {side: [] for side in sides}
+    made = {}
+    for _ in range(rounds):
+        for side, runner in sides.items():
+            time.sleep(0.5)
+            start, rest, made[side] = runner.run()
+            times[side].append((rest, start + rest))
+    apart = [error(made["built-in"], made["onnxruntime"]), error(made["onnxruntime"], made["loop"])]
+    assert apart[0] <= near and apart[1] <= far, f"{name}: {apart} of the largest feature"
+    median = {side: [statistics.median(column) for column in zip(*rows)] for side, rows in times.items()}
+    loop = median["loop"]
+    for side, (rest, whole) in median.items():
+        spread = max(rest for rest, _ in times[side]) / min(rest for rest, _ in times[side]) - 1
+        row(name, {"loop": "Python loop, tensors ready"}.get(side, f"dice, {side}"), f"{IMAGES / rest:.0f}", f"{loop[0] / rest:.2f}x",
+            f"{IMAGES / whole:.0f}", f"{loop[1] / whole:.2f}x", f"{spread:.0%}", {"loop": "", "onnxruntime": f"{apart[1]:.0e}", "built-in": f"{apart[0]:.0e}"}[side])
+
+
+def build():
+    command = ["cargo", "build", "--release", "--locked", "-p", "dice-cli", "-q", "--message-format=json"]
+    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return next(message["executable"] for message in map(json.loads, lines) if message.get("executable"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with onnx/ and images/")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=CASES)
+    parser.add_argument("--dice", help="a binary that is built already")
+    arguments = parser.parse_args()
+    dice = arguments.dice or build()
+    print(f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, load before {os.getloadavg()[0]:.1f}\n")
+    row("model", "side", "images a second", "of the loop", "with all to start", "of the loop", "spread", "error")
+    row(*["---"] * 8)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.only or CASES:
+            measure(name, dice, arguments.data.resolve(), arguments.threads, arguments.rounds, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main()

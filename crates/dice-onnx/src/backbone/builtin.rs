@@ -1,0 +1,144 @@
+//! Networks in the runtime that is built in (`rten`).
+
+use std::sync::Arc;
+
+use dice_ood::{Error, ErrorKind, Result};
+use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
+use rten_tensor::{Layout as _, TensorView, prelude::*};
+
+use super::{Element, Features, INSTEAD, Network, Pixels, guarded};
+use crate::graph::is_standard;
+use crate::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::splice::{only_output, replace_operators};
+use crate::tensor::element;
+use crate::{Model, quoted};
+
+pub(super) struct BuiltIn {
+    model: rten::Model,
+    input: NodeId,
+    output: NodeId,
+    options: RunOptions,
+}
+
+impl BuiltIn {
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for an operator or a type of input that the runtime lacks.
+    pub(super) fn new(model: &Model, input: &str, element: Element, features: &str) -> Result<Self> {
+        let unsupported = |what: String| {
+            Error::new(ErrorKind::Unsupported, what)
+                .file(model.path().display())
+                .expected("a model that the built-in runtime can run")
+                .fix(INSTEAD)
+        };
+        if matches!(element, Element::Float16 | Element::Float64) {
+            return Err(unsupported(format!("an input of {element}")));
+        }
+        let located = |error: Error| error.file(model.path().display());
+        let rewritten = in_floats(model).map_err(located)?;
+        let options = |optimise: bool| {
+            let mut options = ModelOptions::with_all_ops();
+            options.enable_optimization(optimise);
+            options
+        };
+        let guarded_load = |load: &dyn Fn() -> std::result::Result<rten::Model, rten::LoadError>| {
+            guarded(load).and_then(|loaded| loaded.map_err(|error| error.to_string())).map_err(unsupported)
+        };
+        let loaded = if model.tensors().all(|tensor| tensor.data_location != 1) {
+            // As the only output the features cannot be fused away.
+            let pruned = only_output(rewritten.as_deref().unwrap_or(model.bytes()), features).map_err(located)?;
+            guarded_load(&|| options(true).load(pruned.clone()))?
+        } else if rewritten.is_none() {
+            // Weights in other files are found beside a file only.
+            let loaded = guarded_load(&|| options(true).load_file(model.path()))?;
+            match loaded.find_node(features) {
+                Some(_) => loaded,
+                None => guarded_load(&|| options(false).load_file(model.path()))?,
+            }
+        } else {
+            return Err(unsupported("products of integers, with weights in other files".into()));
+        };
+        let node =
+            |name: &str| loaded.find_node(name).ok_or_else(|| unsupported(format!("no tensor {}", quoted(name))));
+        let (input, output) = (node(input)?, node(features)?);
+        // Its own default is the number of physical cores, whatever was asked for.
+        let pool = ThreadPool::with_num_threads(rayon::current_num_threads());
+        let options = RunOptions::default().with_thread_pool(Some(Arc::new(pool)));
+        Ok(Self { model: loaded, input, output, options })
+    }
+}
+
+/// The model with ConvInteger and MatMulInteger as Conv and MatMul of the same whole numbers in f32; `None` without these.
+///
+/// rten 0.27 computes both wrongly where zero points are not zero: of MobileNetV2 quantised by ONNX Runtime no prediction
+/// survives. f32 holds the sums to 2^24 exactly, and to 2^-24 of their size beyond.
+fn in_floats(model: &Model) -> Result<Option<Vec<u8>>> {
+    let floating = |node: &NodeProto| match &*node.op_type {
+        "ConvInteger" if is_standard(node) => Some("Conv"),
+        "MatMulInteger" if is_standard(node) => Some("MatMul"),
+        _ => None,
+    };
+    let graph = model.proto().graph.iter();
+    if !graph.flat_map(|graph| &graph.node).any(|node| floating(node).is_some()) {
+        return Ok(None);
+    }
+    replace_operators(model.bytes(), |node| floating(&node).map(|operator| products(&node, operator))).map(Some)
+}
+
+/// `node`, which multiplies integers, as operators that end in `operator` on floats.
+fn products(node: &NodeProto, operator: &str) -> Vec<NodeProto> {
+    let output = node.output.first().map_or("", String::as_str);
+    let mut nodes = Vec::new();
+    let mut add = |operator: &str, input: Vec<String>, name: String, attribute: Vec<AttributeProto>| {
+        let op_type = operator.to_owned();
+        nodes.push(NodeProto { input, output: vec![name.clone()], op_type, attribute, ..NodeProto::default() });
+        name
+    };
+    let cast = |to: i32| vec![AttributeProto::int("to", to.into())];
+    // Zero points of a filter, or of a row, lie along the first axis; those of a column along the last.
+    let shapes: [&[i64]; 2] = if operator == "Conv" { [&[-1], &[-1, 1, 1, 1]] } else { [&[-1, 1], &[-1]] };
+    let mut operands = Vec::new();
+    for (place, shape) in shapes.into_iter().enumerate() {
+        let name = |part: &str| format!("{output}/in floats/{place}/{part}");
+        let given = |place: usize| node.input.get(place).cloned().filter(|name| !name.is_empty());
+        let mut operand = add("Cast", given(place).into_iter().collect(), name("value"), cast(element::FLOAT));
+        if let Some(zero) = given(place + 2) {
+            let zero = add("Cast", vec![zero], name("zero"), cast(element::FLOAT));
+            let shape = TensorProto {
+                dims: vec![shape.len() as i64],
+                data_type: element::INT64,
+                int64_data: shape.to_vec(),
+                ..TensorProto::default()
+            };
+            let shape = vec![AttributeProto::tensor("value", shape)];
+            let shape = add("Constant", Vec::new(), name("shape"), shape);
+            let zero = add("Reshape", vec![zero, shape], name("zeros"), Vec::new());
+            operand = add("Sub", vec![operand, zero], name("difference"), Vec::new());
+        }
+        operands.push(operand);
+    }
+    let product = add(operator, operands, format!("{output}/in floats"), node.attribute.clone());
+    add("Cast", vec![product], output.to_owned(), cast(element::INT32));
+    nodes
+}
+
+impl Network for BuiltIn {
+    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String> {
+        let input: ValueOrView = match &pixels {
+            Pixels::Float32(pixels) => TensorView::from_data(shape, *pixels).into(),
+            Pixels::Uint8(pixels) => TensorView::from_data(shape, pixels.as_slice()).into(),
+            Pixels::Int8(pixels) => TensorView::from_data(shape, pixels.as_slice()).into(),
+            Pixels::Float16(_) | Pixels::Float64(_) => return Err("an input of another type".into()),
+        };
+        let run = || self.model.run(vec![(self.input, input)], &[self.output], Some(self.options.clone()));
+        let mut values = guarded(run).and_then(|run| run.map_err(|error| error.to_string()))?;
+        let value = values.pop().ok_or("no result")?;
+        let shape = value.as_view().shape().to_vec();
+        let (values, are_integers) = match value {
+            Value::FloatTensor(tensor) => (tensor.into_data(), false),
+            Value::UInt8Tensor(tensor) => (tensor.iter().map(|value| f32::from(*value)).collect(), true),
+            Value::Int8Tensor(tensor) => (tensor.iter().map(|value| f32::from(*value)).collect(), true),
+            _ => return Err("features of another type".into()),
+        };
+        Ok(Features { shape, values, are_integers })
+    }
+}

@@ -1,0 +1,132 @@
+//! Networks in an ONNX Runtime that is opened at run time.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use dice_ood::{Error, ErrorKind, Result};
+use half::f16;
+use ort::LoadDynamicError;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
+
+use super::runtime::{INSTALL, library};
+use super::{Features, Network, Pixels, guarded};
+use crate::splice::only_output;
+use crate::{Model, quoted};
+
+/// A process can open one library once, and keeps it.
+static OPENED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+
+pub(super) struct OnnxRuntime {
+    session: Mutex<Session>,
+}
+
+impl OnnxRuntime {
+    /// # Errors
+    /// Those of opening the library at `path`, and [`ErrorKind::Unsupported`] for a model that it cannot run.
+    pub(super) fn new(model: &Model, features: &str, path: &Path) -> Result<Self> {
+        let environment = opened(library(path)?)?;
+        // Features are seldom an output of the model. As the only one, what follows them is dropped when the model is loaded.
+        let pruned = only_output(model.bytes(), features).map_err(|error| error.file(model.path().display()))?;
+        let folder = std::path::absolute(model.folder()).map_err(|error| Error::io(model.folder(), error))?;
+        guarded(|| session(&environment, &pruned, &folder))
+            .and_then(|session| session.map_err(|error| error.to_string()))
+            .map(|session| Self { session: Mutex::new(session) })
+            .map_err(|what| {
+                Error::new(ErrorKind::Unsupported, what)
+                    .file(model.path().display())
+                    .tensor(quoted(features))
+                    .expected("a model that this ONNX Runtime can run")
+                    .fix("a newer ONNX Runtime may; or compute the features where you train, and give them with --features")
+            })
+    }
+}
+
+fn session(environment: &Environment, model: &[u8], folder: &Path) -> ort::Result<Session> {
+    // A model from memory has no folder of its own to find its weights in.
+    let key = "session.model_external_initializers_file_folder_path";
+    Session::builder(environment)?
+        .with_log_level(LogLevel::Fatal)?
+        .with_intra_threads(rayon::current_num_threads())?
+        .with_intra_op_spinning(false)?
+        .with_config_entry(key, folder.to_string_lossy())?
+        .commit_from_memory(model)
+}
+
+/// The environment of `library`, which is opened where it is not yet.
+fn opened(library: PathBuf) -> Result<Environment> {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((path, environment)) = &*opened {
+        if *path == library {
+            return Ok(environment.clone());
+        }
+        return Err(Error::new(ErrorKind::Argument, format!("{} is open already", path.display()))
+            .file(library.display())
+            .tensor("runtime")
+            .expected("one ONNX Runtime a process"));
+    }
+    let refuse = |kind, found: String| {
+        Error::new(kind, found).file(library.display()).expected("ONNX Runtime 1.21 or newer").fix(INSTALL)
+    };
+    let open = || {
+        let builder = ort::init_from(&library).map_err(|error| match error {
+            LoadDynamicError::Dlopen { error, .. } => {
+                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                refuse(ErrorKind::Malformed, format!("a library that cannot be opened: {why}"))
+            }
+            LoadDynamicError::BadVersion { version_str, .. } => {
+                refuse(ErrorKind::Unsupported, format!("ONNX Runtime {version_str}"))
+            }
+            LoadDynamicError::MissingApi { .. } | LoadDynamicError::InvalidVersionString => {
+                refuse(ErrorKind::Malformed, "a library that is not ONNX Runtime".into())
+            }
+        })?;
+        let build = builder.with_name("dice").with_telemetry(false).build();
+        build.map_err(|error| refuse(ErrorKind::Unsupported, error.to_string()))
+    };
+    let environment = guarded(open).unwrap_or_else(|panic| Err(refuse(ErrorKind::Unsupported, panic)))?;
+    *opened = Some((library, environment.clone()));
+    Ok(environment)
+}
+
+impl Network for OnnxRuntime {
+    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String> {
+        let run = || -> ort::Result<Option<Features>> {
+            let input: SessionInputValue = match &pixels {
+                Pixels::Float32(pixels) => TensorRef::from_array_view((shape, *pixels))?.into(),
+                Pixels::Float16(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
+                Pixels::Float64(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
+                Pixels::Uint8(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
+                Pixels::Int8(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
+            };
+            let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+            let outputs = session.run([input])?;
+            features(&outputs[0])
+        };
+        guarded(run)
+            .and_then(|run| run.map_err(|error| error.to_string()))
+            .and_then(|features| features.ok_or_else(|| "features of another type".into()))
+    }
+}
+
+fn features(value: &DynValue) -> ort::Result<Option<Features>> {
+    fn read<T: PrimitiveTensorElementType + Copy>(
+        value: &DynValue,
+        float: impl Fn(T) -> f32,
+        are_integers: bool,
+    ) -> ort::Result<Option<Features>> {
+        let (shape, values) = value.try_extract_tensor::<T>()?;
+        let shape = shape.iter().map(|extent| usize::try_from(*extent).unwrap_or(0)).collect();
+        Ok(Some(Features { shape, values: values.iter().map(|value| float(*value)).collect(), are_integers }))
+    }
+    match value.dtype().tensor_type() {
+        Some(TensorElementType::Float32) => read(value, |value: f32| value, false),
+        Some(TensorElementType::Float16) => read(value, f16::to_f32, false),
+        Some(TensorElementType::Float64) => read(value, |value: f64| value as f32, false),
+        Some(TensorElementType::Uint8) => read(value, |value: u8| value.into(), true),
+        Some(TensorElementType::Int8) => read(value, |value: i8| value.into(), true),
+        _ => Ok(None),
+    }
+}
