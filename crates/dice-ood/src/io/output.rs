@@ -219,8 +219,14 @@ impl FeaturesWriter {
                 self.labels.rows += labels.len();
             }
             for id in block.ids.iter().flatten() {
-                let escape = |c: char| c.is_control().then(|| c.escape_default().to_string()).unwrap_or(c.to_string());
-                let line = id.chars().map(escape).collect::<String>() + "\n";
+                let mut line = String::with_capacity(id.len() + 1);
+                for letter in id.chars() {
+                    match letter.is_control() {
+                        true => line.extend(letter.escape_default()),
+                        false => line.push(letter),
+                    }
+                }
+                line.push('\n');
                 self.ids.write(line.as_bytes())?;
                 self.ids.rows += 1;
             }
