@@ -490,7 +490,9 @@ fn declared(graph: &Graph, tensor: &str) -> Option<Vec<Option<usize>>> {
         }
         let (_, node) = graph.producer(tensor)?;
         match &*node.op_type {
-            "GlobalAveragePool" | "GlobalMaxPool" => return Some(vec![None, None, Some(1), Some(1)]),
+            "GlobalAveragePool" | "GlobalMaxPool" | "QLinearGlobalAveragePool" => {
+                return Some(vec![None, None, Some(1), Some(1)]);
+            }
             "Flatten" => return Some(vec![None, None]),
             "Identity" | "Dropout" | "QuantizeLinear" | "DequantizeLinear" | "Cast" | "Relu" | "Clip"
             | "BatchNormalization" => tensor = node.input.first()?,

@@ -263,6 +263,14 @@ fn quantised_forms() {
         products.node("DequantizeLinear", &["o", "os", "oz"], &["d"], &[]).node("Add", &["d", "b"], &["y"], &[]);
     assert_eq!(values(&found(&products)), (ROWS.to_vec(), vec![1.0, 2.0]));
     assert_eq!(found(&products).notes.iter().filter(|note| note.contains("cuts negative")).count(), 0);
+    let to_float = weights().node("DynamicQuantizeLinear", &["h"], &["hq", "hs", "hz"], &[]).node(
+        "com.microsoft:MatMulIntegerToFloat",
+        &["hq", "q", "hs", "s", "hz", "z", "b"],
+        &["y"],
+        &[],
+    );
+    let head = found(&to_float);
+    assert_eq!((values(&head), head.features.as_str()), ((ROWS.to_vec(), vec![1.0, 2.0]), "h"));
     // An output whose integers start at zero is a ReLU.
     let cut = rounded.uint8s("lowest", &[], &[0]);
     let cut = cut.node("com.microsoft:QGemm", &[&gemm[..], &["os", "lowest"]].concat(), &["o"], &[]);
@@ -417,4 +425,44 @@ fn what_has_no_head_is_refused_with_the_reason() {
     says(short, ErrorKind::Malformed, "24 bytes");
     let wide = network().floats("b", &[3], &[0.0; 3]).node("Gemm", &["h", "w", "b"], &["y"], &[]);
     says(wide, ErrorKind::Shape, "each of 2 classes");
+}
+
+#[test]
+fn quantised_convolutions() {
+    let bias: Vec<u8> = [8i32, 8].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let network = |zero: u8| {
+        Builder::new()
+            .output("y", &[0, 2])
+            .uint8s("q", &[2, 3, 1, 1], &[12, 14, 16, 8, 9, 10])
+            .uint8s("z", &[2], &[10, 4])
+            .floats("s", &[2], &[0.5, 1.0])
+            .raw("b", &[2], element::INT32, bias.clone())
+            .floats("hs", &[], &[0.25])
+            .uint8s("hz", &[], &[0])
+            .floats("os", &[], &[2.0])
+            .uint8s("oz", &[], &[zero])
+            .node("QuantizeLinear", &["x", "hs", "hz"], &["xq"], &[])
+            .node("MaxPool", &["xq"], &["pq"], &[ints("kernel_shape", &[1, 1])])
+            .node("QLinearConv", &["pq", "hs", "hz", "q", "s", "z", "os", "oz", "b"], &["c"], &[])
+            .node("com.microsoft:QLinearGlobalAveragePool", &["c", "os", "oz", "os", "oz"], &["g"], &[])
+            .node("DequantizeLinear", &["g", "os", "oz"], &["d"], &[])
+            .node("Flatten", &["d"], &["f"], &[])
+            .node("Softmax", &["f"], &["y"], &[])
+    };
+    let head = found(&network(9));
+    assert_eq!(values(&head), (ROWS.to_vec(), vec![1.0, 2.0]));
+    assert_eq!((head.features.as_str(), head.logits.as_str()), ("pq", "d"));
+    assert_eq!(head.layout, Layout::Channels { exact: true });
+    assert_eq!(head.quantization, Some(Quantization { scale: 0.25, zero_point: 0 }));
+    assert!(matches!(head.nonnegative, Nonnegative::Yes(_)));
+    // Integers that start at zero are a ReLU before the pooling.
+    assert_eq!(found(&network(0)).layout, Layout::Channels { exact: false });
+    let padded = Builder::new()
+        .output("c", &[0, 2])
+        .uint8s("q", &[2, 3, 3, 3], &[1; 54])
+        .floats("s", &[], &[0.5])
+        .uint8s("z", &[], &[0])
+        .node("QuantizeLinear", &["x", "s", "z"], &["xq"], &[])
+        .node("QLinearConv", &["xq", "s", "z", "q", "s", "z", "s", "z"], &["c"], &[ints("pads", &[1, 1, 1, 1])]);
+    assert!(padded.find().unwrap_err().to_string().contains("padding"));
 }

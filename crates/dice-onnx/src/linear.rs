@@ -82,9 +82,11 @@ impl<'m> Linear<'m> {
             "Conv" if is_standard(node) => convolution(graph, place, node),
             "MatMulInteger" if is_standard(node) => static_integer(graph, place, node),
             "Mul" if is_standard(node) => return scaled_integer(graph, place, node),
-            "QGemm" => quantized(graph, place, node, true),
-            "QLinearMatMul" => quantized(graph, place, node, false),
+            "QGemm" => quantized(graph, place, node, Some(6), [7, 8]),
+            "QLinearMatMul" => quantized(graph, place, node, None, [6, 7]),
+            "QLinearConv" => quantized(graph, place, node, Some(8), [6, 7]),
             "DynamicQuantizeMatMul" => dynamic(graph, place, node),
+            "MatMulIntegerToFloat" => integer_to_float(graph, place, node),
             _ => return Ok(None),
         };
         found.map(Some).map_err(|error| error.tensor(named(node)))
@@ -235,9 +237,16 @@ fn convolution<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto) -> Resu
     let (features, weight) = (required(node, 0)?, required(node, 1)?);
     constants(graph, node, &[1], "weights")?;
     constants(graph, node, &[2], "a bias")?;
+    let axis = convolved(graph, node, features, weight)?;
+    let bias = input(node, 2).map(|tensor| Bias { tensor, factor: 1.0, scaled: false });
+    Ok(Linear { axis, classes_first: true, bias, ..Linear::new(graph, place, features, weight)? })
+}
+
+/// Where the units of a convolution are that is a linear layer; refused where it is none.
+fn convolved(graph: &Graph, node: &NodeProto, features: &str, weight: &str) -> Result<Axis> {
     let shape = graph.constant_shape(weight)?;
     let kernel = shape.get(2..).unwrap_or_default();
-    let not_linear = |found: String| {
+    let not_linear = |found: String| -> Result<Axis> {
         Err(Error::new(ErrorKind::Unsupported, found)
             .expected("a linear layer as the last operator with weights")
             .fix("DICE needs a classifier that ends in a linear layer (Gemm, MatMul or a 1x1 convolution); name one by --head NODE"))
@@ -253,19 +262,24 @@ fn convolution<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto) -> Resu
         let extent = graph.dimensions(features)?;
         Some(extent.get(2..)?.iter().zip(kernel).all(|(extent, kernel)| *extent == Some(*kernel)))
     };
-    let axis = if kernel.iter().all(|extent| *extent == 1) {
-        Axis::Channel
+    if kernel.iter().all(|extent| *extent == 1) {
+        Ok(Axis::Channel)
     } else if ints("dilations").iter().all(|step| *step == 1) && covers() == Some(true) {
-        Axis::All
+        Ok(Axis::All)
     } else {
-        return not_linear(format!("a convolution {kernel:?}"));
-    };
-    let bias = input(node, 2).map(|tensor| Bias { tensor, factor: 1.0, scaled: false });
-    Ok(Linear { axis, classes_first: true, bias, ..Linear::new(graph, place, features, weight)? })
+        not_linear(format!("a convolution {kernel:?}"))
+    }
 }
 
-/// QGemm and QLinearMatMul: integers in, integers (or floats) out, scales beside them.
-fn quantized<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto, gemm: bool) -> Result<Linear<'m>> {
+/// QGemm, QLinearMatMul and QLinearConv: integers in, integers (or floats) out, scales beside them; `bias` and `result` (its scale
+/// and zero point) are places of inputs.
+fn quantized<'m>(
+    graph: &Graph<'m>,
+    place: usize,
+    node: &'m NodeProto,
+    bias: Option<usize>,
+    result: [usize; 2],
+) -> Result<Linear<'m>> {
     let (features, weight) = (required(node, 0)?, required(node, 3)?);
     if integer(node, "transA", 0) != 0 {
         return Err(Error::new(ErrorKind::Unsupported, "transposed features").expected("transA = 0"));
@@ -285,22 +299,24 @@ fn quantized<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto, gemm: boo
     let zero = input(node, 2).map(one).transpose()?;
     let unsigned = zero.as_ref().is_some_and(Constant::is_lowest);
     let zero_point = zero.map_or(Ok(0), |zero| zero.as_ints().map(|zero| zero[0]))?;
-    let bias = if gemm { input(node, 6) } else { None };
-    constants(graph, node, if gemm { &[6] } else { &[] }, "a bias")?;
+    constants(graph, node, bias.as_slice(), "a bias")?;
     // The products of integers are in steps of both scales, and so is the bias: once the features are floats again, it
     // alone needs the features' scale.
-    let bias = bias.map(|tensor| Bias { tensor, factor: scale, scaled: true });
+    let bias = bias.and_then(|place| input(node, place)).map(|tensor| Bias { tensor, factor: scale, scaled: true });
+    let (axis, classes_first) = match &*node.op_type {
+        "QLinearConv" => (convolved(graph, node, features, weight)?, true),
+        _ => (Axis::Last, integer(node, "transB", 0) != 0),
+    };
     let linear = Linear {
+        axis,
+        classes_first,
         weight_scale: Some(required(node, 4)?),
         weight_zero: input(node, 5),
-        classes_first: integer(node, "transB", 0) != 0,
         factor: float(node, "alpha", 1.0),
         bias,
-        cuts: input(node, if gemm { 8 } else { 7 })
-            .and_then(|zero| graph.small(zero))
-            .is_some_and(|zero| zero.is_lowest()),
+        cuts: input(node, result[1]).and_then(|zero| graph.small(zero)).is_some_and(|zero| zero.is_lowest()),
         // QGemm gives floats where no scale of the output is named.
-        integer_output: !gemm || input(node, 7).is_some(),
+        integer_output: input(node, result[0]).is_some(),
         ..Linear::new(graph, place, features, weight)?
     };
     Ok(match graph.producer(features) {
@@ -321,6 +337,25 @@ fn dynamic<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto) -> Result<L
         bias,
         rounds: true,
         ..Linear::new(graph, place, required(node, 0)?, required(node, 1)?)?
+    })
+}
+
+/// MatMulIntegerToFloat: features that an operator before it rounded, scales beside them.
+fn integer_to_float<'m>(graph: &Graph<'m>, place: usize, node: &'m NodeProto) -> Result<Linear<'m>> {
+    constants(graph, node, &[1, 3, 5, 6], "weights")?;
+    let rounding = |maker: &NodeProto| matches!(&*maker.op_type, "DynamicQuantizeLinear" | "QuantizeLinear");
+    let maker = graph.producer(required(node, 0)?).filter(|(_, maker)| rounding(maker));
+    let (quantizer, maker) = maker.ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, "integers from elsewhere")
+            .expected("DynamicQuantizeLinear or QuantizeLinear before it")
+    })?;
+    Ok(Linear {
+        weight_scale: Some(required(node, 3)?),
+        weight_zero: input(node, 5),
+        bias: input(node, 6).map(|tensor| Bias { tensor, factor: 1.0, scaled: false }),
+        parts: vec![quantizer, place],
+        rounds: true,
+        ..Linear::new(graph, place, required(maker, 0)?, required(node, 1)?)?
     })
 }
 

@@ -27,7 +27,9 @@ pub(crate) fn effect(node: &NodeProto) -> Effect {
         }
         "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization" => Effect::Affine,
         "QuantizeLinear" | "DequantizeLinear" => Effect::Rounding,
-        "GlobalAveragePool" | "AveragePool" | "ReduceMean" => Effect::Average,
+        "GlobalAveragePool" | "AveragePool" | "ReduceMean" | "QLinearGlobalAveragePool" | "QLinearAveragePool" => {
+            Effect::Average
+        }
         "Softmax" | "LogSoftmax" | "Hardmax" => Effect::Probabilities,
         "Sigmoid" | "HardSigmoid" | "Relu" | "Clip" | "Tanh" | "Log" | "Exp" | "GlobalMaxPool" | "MaxPool"
         | "ReduceMax" => Effect::Nonlinear,
@@ -62,6 +64,8 @@ pub(crate) struct Tail<'m> {
     pub(crate) exact: bool,
     /// Whether all so far was affine, up to rounding.
     open: bool,
+    /// Whether the tensor of the logits holds integers.
+    integers: bool,
     /// Whether the head includes rounding of logits.
     rounded: bool,
 }
@@ -80,8 +84,9 @@ impl<'m> Tail<'m> {
             parts: linear.parts.clone(),
             logits: linear.output,
             pending: Vec::new(),
-            exact: true,
+            exact: !(linear.cuts && many),
             open: !linear.cuts,
+            integers: linear.integer_output,
             rounded: false,
         };
         for (at, place) in tail.iter().enumerate() {
@@ -94,8 +99,9 @@ impl<'m> Tail<'m> {
                     read.advance(graph, output);
                 }
                 Effect::Average if read.open && many => read.advance(graph, output),
-                Effect::Rounding if linear.integer_output && read.logits == linear.output => {
-                    read.advance(graph, output)
+                Effect::Rounding if read.integers && read.pending.len() == 1 => {
+                    read.advance(graph, output);
+                    read.integers = false;
                 }
                 Effect::Rounding if !cuts(graph, node) => {}
                 Effect::Shape | Effect::Average => {}
