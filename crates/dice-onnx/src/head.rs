@@ -401,6 +401,16 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
                 _ => return refuse("two computed operands"),
             }
         }
+        "QLinearAdd" => {
+            let constant = |places: [usize; 3]| {
+                places.into_iter().all(|place| input(place).is_some_and(|name| graph.is_constant(name)))
+            };
+            match (constant([0, 1, 2]), constant([3, 4, 5])) {
+                (false, true) => input(0),
+                (true, false) => input(3),
+                _ => return refuse("two computed operands"),
+            }
+        }
         "BatchNormalization" => {
             if !(1..5).all(|place| input(place).is_some_and(|name| graph.is_constant(name))) {
                 return refuse("computed statistics");

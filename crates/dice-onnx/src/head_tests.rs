@@ -263,6 +263,18 @@ fn quantised_forms() {
         products.node("DequantizeLinear", &["o", "os", "oz"], &["d"], &[]).node("Add", &["d", "b"], &["y"], &[]);
     assert_eq!(values(&found(&products)), (ROWS.to_vec(), vec![1.0, 2.0]));
     assert_eq!(found(&products).notes.iter().filter(|note| note.contains("cuts negative")).count(), 0);
+    // The bias in integers of its own: (q - 4) / 2.
+    let added = rounded
+        .clone()
+        .uint8s("c", &[2], &[6, 8])
+        .floats("cs", &[], &[0.5])
+        .uint8s("cz", &[], &[4])
+        .node("QLinearMatMul", &["hq", "hs", "hz", "q", "s", "z", "os", "oz"], &["o"], &[])
+        .node("com.microsoft:QLinearAdd", &["o", "os", "oz", "c", "cs", "cz", "os", "oz"], &["a"], &[])
+        .node("DequantizeLinear", &["a", "os", "oz"], &["y"], &[]);
+    let head = found(&added);
+    assert_eq!((values(&head), head.logits.as_str()), ((ROWS.to_vec(), vec![1.0, 2.0]), "y"));
+    assert!(head.notes.iter().any(|note| note.contains("rounds logits to 8 bits within the head")), "{head}");
     let to_float = weights().node("DynamicQuantizeLinear", &["h"], &["hq", "hs", "hz"], &[]).node(
         "com.microsoft:MatMulIntegerToFloat",
         &["hq", "q", "hs", "s", "hz", "z", "b"],

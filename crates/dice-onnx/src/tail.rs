@@ -25,14 +25,14 @@ pub(crate) fn effect(node: &NodeProto) -> Effect {
         "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Dropout" | "Cast" => {
             Effect::Shape
         }
-        "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization" => Effect::Affine,
+        "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization" | "QLinearAdd" => Effect::Affine,
         "QuantizeLinear" | "DequantizeLinear" => Effect::Rounding,
         "GlobalAveragePool" | "AveragePool" | "ReduceMean" | "QLinearGlobalAveragePool" | "QLinearAveragePool" => {
             Effect::Average
         }
-        "Softmax" | "LogSoftmax" | "Hardmax" => Effect::Probabilities,
-        "Sigmoid" | "HardSigmoid" | "Relu" | "Clip" | "Tanh" | "Log" | "Exp" | "GlobalMaxPool" | "MaxPool"
-        | "ReduceMax" => Effect::Nonlinear,
+        "Softmax" | "LogSoftmax" | "Hardmax" | "QLinearSoftmax" => Effect::Probabilities,
+        "Sigmoid" | "QLinearSigmoid" | "HardSigmoid" | "Relu" | "Clip" | "Tanh" | "Log" | "Exp" | "GlobalMaxPool"
+        | "MaxPool" | "ReduceMax" => Effect::Nonlinear,
         "ArgMax" | "TopK" => Effect::Label,
         _ => Effect::None,
     }
@@ -48,8 +48,12 @@ pub(crate) fn is_label(node: &NodeProto) -> bool {
 
 /// Whether rounding cuts negative values off: exporters leave a ReLU out where it does.
 fn cuts(graph: &Graph, node: &NodeProto) -> bool {
-    let zero = || graph.small(node.input.get(2)?);
-    node.op_type == "QuantizeLinear" && zero().is_some_and(|zero| zero.is_lowest())
+    let place = match &*node.op_type {
+        "QuantizeLinear" => 2,
+        "QLinearAdd" => 7,
+        _ => return false,
+    };
+    node.input.get(place).and_then(|zero| graph.small(zero)).is_some_and(|zero| zero.is_lowest())
 }
 
 /// What is known once the nodes behind the linear operator are read in order.
@@ -97,6 +101,8 @@ impl<'m> Tail<'m> {
                 Effect::Affine if read.open => {
                     fold(graph, node, weights).map_err(|error| error.tensor(named(node)))?;
                     read.advance(graph, output);
+                    read.rounded |= read.integers;
+                    read.open = !cuts(graph, node);
                 }
                 Effect::Average if read.open && many => read.advance(graph, output),
                 Effect::Rounding if read.integers && read.pending.len() == 1 => {
@@ -159,7 +165,7 @@ impl<'m> Tail<'m> {
         if after("Relu") && !many {
             notes.push("The model cuts negative logits off (Relu) before its output; W h + b keeps them.".into());
         }
-        if after("Sigmoid") {
+        if after("Sigmoid") || after("QLinearSigmoid") {
             notes.push(
                 "Sigmoid: the classes may be independent labels, for which a score over all logits means less.".into(),
             );
@@ -192,6 +198,12 @@ fn affine(graph: &Graph, node: &NodeProto, classes: usize) -> Result<(Vec<f32>, 
             .collect();
         let shift = (0..classes).map(|class| (f64::from(beta[class]) - f64::from(mean[class]) * scale[class]) as f32);
         return Ok((scale.iter().map(|scale| *scale as f32).collect(), shift.collect()));
+    }
+    if node.op_type == "QLinearAdd" {
+        let place = if graph.is_constant(&node.input[0]) { 0 } else { 3 };
+        let (stored, scale, zero) = (parameter(place)?, parameter(place + 1)?, parameter(place + 2)?);
+        let shift = (0..classes).map(|class| (stored[class] - zero[class]) * scale[class]);
+        return Ok((vec![1.0; classes], shift.collect()));
     }
     let constant_first = graph.is_constant(&node.input[0]);
     let values = parameter(usize::from(!constant_first))?;
