@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! features -> [N, D] -> Clip -> Gather (units that keep a weight) -> Gemm (kept weights) -> log-sum-exp -> ood_score
-//!                                                                                        -> below the threshold -> is_ood
+//!                                                                  -> is it below the threshold? -> is_ood
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +70,7 @@ impl Export {
         let mut tail = Tail::new(model, &graph).map_err(located)?;
         check_head(found, calibrated).map_err(located)?;
         let rows = tail.rows(found);
-        let score = tail.score(&rows, calibrated);
+        let score = tail.score(&graph, found, &rows, calibrated);
         tail.output(SCORE, element::FLOAT, &[]);
         if let Some(threshold) = &calibrated.threshold {
             tail.decision(&score, threshold.score());
@@ -139,6 +139,24 @@ fn check_head(found: &FoundHead, calibrated: &Calibrated) -> Result<()> {
         .tensor(quoted(&found.node))
         .expected(format!("the head of the detector, {ours}"))
         .fix("fit the detector to this very model: dice fit --model"))
+}
+
+/// Where the model itself holds the head's weights as they are: a tensor, and whether classes are its first axis.
+fn stored_weight<'m>(graph: &Graph<'m>, found: &FoundHead) -> Option<(&'m str, bool)> {
+    let is_head = |node: &&NodeProto| node.name == found.node || node.output.first() == Some(&found.node);
+    let node = graph.nodes.iter().find(is_head)?;
+    let (classes, units, weight) = (found.classes(), found.units(), found.head.weight());
+    node.input.iter().filter(|name| graph.is_constant(name)).find_map(|name| {
+        let stored = graph.fold(name).ok().filter(|stored| stored.values.len() == weight.len())?.into_f32();
+        let same = |place: &dyn Fn(usize, usize) -> usize| {
+            weight.indexed_iter().all(|((class, unit), value)| stored[place(class, unit)].to_bits() == value.to_bits())
+        };
+        match (same(&|class, unit| class * units + unit), same(&|class, unit| unit * classes + class)) {
+            (true, _) => Some((name.as_str(), true)),
+            (false, true) => Some((name.as_str(), false)),
+            _ => None,
+        }
+    })
 }
 
 /// The operators that are added, in order.
@@ -214,7 +232,7 @@ impl Tail {
     }
 
     /// The score of `rows` `[N, D]`, as output [`SCORE`].
-    fn score(&mut self, rows: &str, calibrated: &Calibrated) -> String {
+    fn score(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> String {
         let detector = &calibrated.detector;
         let mut rows = rows.to_owned();
         if let Some(clip) = detector.clip() {
@@ -226,7 +244,7 @@ impl Tail {
                 self.node("Clip", &[&rows, "", &bound], vec![])
             };
         }
-        let logits = self.logits(&rows, calibrated);
+        let logits = self.logits(graph, found, &rows, calibrated);
         let max = self.reduce("ReduceMax", &logits, 1, 18);
         let score = match detector.spec().score {
             Score::MaxLogit => max,
@@ -251,33 +269,67 @@ impl Tail {
         self.named("Reshape", &[&score, &shape], vec![], SCORE)
     }
 
-    /// `[N, C]`: the kept weights of the units that keep any.
-    fn logits(&mut self, rows: &str, calibrated: &Calibrated) -> String {
+    /// `[N, C]`, of whichever takes less room: the model's own weights and which of them are kept, or those of the units that
+    /// keep any.
+    fn logits(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> String {
         let detector = &calibrated.detector;
         let head = detector.head();
         let (classes, units) = (head.classes(), head.units());
         let kept = |class: usize, unit: usize| detector.mask().is_none_or(|mask| mask.kept()[(class, unit)]);
+        let bias = self.floats("bias", &[classes], &head.bias().to_vec());
         let speaking: Vec<usize> = (0..units).filter(|unit| (0..classes).any(|class| kept(class, *unit))).collect();
-        // Leaving columns out pays where their weights take more room than the list of the others.
-        let compact = (units - speaking.len()) * classes * size_of::<f32>() > speaking.len() * size_of::<i64>();
-        let (rows, columns) = if compact {
+        let index = if speaking.len() < units { size_of::<i64>() } else { 0 };
+        let copied = speaking.len() * (classes * size_of::<f32>() + index);
+        let marked = if detector.mask().is_some() { classes * units } else { 0 };
+        if let Some((weight, classes_first)) = stored_weight(graph, found).filter(|_| marked < copied) {
+            let weight = self.unquantised(graph, weight);
+            let shape = if classes_first { [classes, units] } else { [units, classes] };
+            let weight = self.reshape(&weight, &shape.map(|extent| extent as i64));
+            let mut weight = self.node("Cast", &[&weight], vec![AttributeProto::int("to", element::FLOAT.into())]);
+            if detector.mask().is_some() {
+                let place = |place: usize| match classes_first {
+                    true => kept(place / units, place % units),
+                    false => kept(place % classes, place / classes),
+                };
+                let mask = (0..classes * units).map(|at| u8::from(place(at))).collect();
+                let mask = self.constant("kept", shape.map(|extent| extent as i64).to_vec(), element::BOOL, mask);
+                let mask = self.node("Cast", &[&mask], vec![AttributeProto::int("to", element::FLOAT.into())]);
+                weight = self.node("Mul", &[&weight, &mask], vec![]);
+            }
+            let turned = classes_first.then(|| AttributeProto::int("transB", 1));
+            return self.node("Gemm", &[rows, &weight, &bias], turned.into_iter().collect());
+        }
+        let mut rows = rows.to_owned();
+        if speaking.len() < units {
             let indices: Vec<i64> = speaking.iter().map(|unit| *unit as i64).collect();
             let indices = self.integers("units", &indices);
-            (self.node("Gather", &[rows, &indices], vec![AttributeProto::int("axis", 1)]), speaking)
-        } else {
-            (rows.to_owned(), (0..units).collect())
-        };
-        let mut weight = Vec::with_capacity(classes * columns.len());
-        for class in 0..classes {
-            weight.extend(columns.iter().map(
-                |unit| {
-                    if kept(class, *unit) { head.weight()[(class, *unit)] } else { 0.0 }
-                },
-            ));
+            rows = self.node("Gather", &[&rows, &indices], vec![AttributeProto::int("axis", 1)]);
         }
-        let weight = self.floats("weight", &[classes, columns.len()], &weight);
-        let bias = self.floats("bias", &[classes], &head.bias().to_vec());
+        let mut weight = Vec::with_capacity(classes * speaking.len());
+        for class in 0..classes {
+            let value = |unit: &usize| if kept(class, *unit) { head.weight()[(class, *unit)] } else { 0.0 };
+            weight.extend(speaking.iter().map(value));
+        }
+        let weight = self.floats("weight", &[classes, speaking.len()], &weight);
         self.node("Gemm", &[&rows, &weight, &bias], vec![AttributeProto::int("transB", 1)])
+    }
+
+    /// A stored tensor, dequantised once more where it is quantised: optimisers fuse a DequantizeLinear with its only reader,
+    /// which a second one would prevent.
+    fn unquantised(&mut self, graph: &Graph<'_>, tensor: &str) -> String {
+        let Some((_, node)) = graph.producer(tensor).filter(|(_, node)| node.op_type == "DequantizeLinear") else {
+            return tensor.to_owned();
+        };
+        let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
+        let rank = graph.constant_shape(tensor).map_or(0, |shape| shape.len() as i64);
+        let attributes = node.attribute.iter().filter_map(|attribute| match (&*attribute.name, attribute.i) {
+            // The first axis counted from the last: zeros are not written.
+            ("axis", 0) => Some(AttributeProto::int("axis", -rank)),
+            (_, 0) => None,
+            _ => Some(attribute.clone()),
+        });
+        let attributes = attributes.collect();
+        self.node(&node.op_type, &inputs, attributes)
     }
 
     /// `sum_c exp((f_c - max) / T)`, which cannot overflow.
@@ -575,15 +627,29 @@ mod tests {
         let named = pooled().node("Relu", &["y"], &["features"], &[]);
         let export = Export::new(&named.model().unwrap(), &found, &calibrated, true, &BTreeMap::new()).unwrap();
         assert_eq!(export.features(), Some("ood_features"));
-        let columns = |export: &Export| {
-            let exported = Model::from_bytes(export.bytes().to_vec(), Path::new("test.onnx")).unwrap();
-            let weight = exported.tensors().find(|tensor| tensor.name.starts_with("dice_ood/weight")).unwrap();
-            weight.dims[1]
+        let stored = |export: &Export| -> Vec<Vec<i64>> {
+            let exported = Model::from_bytes(export.bytes().to_vec(), "test.onnx").unwrap();
+            let ours = |tensor: &&TensorProto| {
+                ["weight", "kept"].iter().any(|name| tensor.name.starts_with(&format!("{PREFIX}{name}")))
+            };
+            exported.tensors().filter(ours).map(|tensor| tensor.dims.clone()).collect()
         };
-        // A unit that is never active contributes nothing: it keeps no weight, and its column is left out.
-        assert_eq!(columns(&export), 1);
+        // The model's own weights serve, with a byte for each that says whether it is kept, or without.
+        assert_eq!(stored(&export), [[3, 4]]);
         let dense = fitted(&found, &[1.0, 0.0, 3.0].repeat(ROWS), "energy");
-        assert_eq!(columns(&Export::new(&model, &found, &dense, false, &BTreeMap::new()).unwrap()), 3);
+        assert!(stored(&Export::new(&model, &found, &dense, false, &BTreeMap::new()).unwrap()).is_empty());
+        // A scale folded into the head: its weights are nowhere in the model. Only the unit that is left keeps some.
+        let scaled = Builder::new()
+            .features()
+            .counting("w", &[3, 4])
+            .floats("two", &[], &[2.0])
+            .output("y", &[0, 4])
+            .node("MatMul", &["h", "w"], &["m"], &[])
+            .node("Mul", &["m", "two"], &["y"], &[]);
+        let (model, found) = (scaled.model().unwrap(), scaled.find().unwrap());
+        let calibrated = fitted(&found, &[1.0, 0.0, 3.0].repeat(ROWS), "unit-prune(0.6) | energy");
+        assert_eq!(stored(&Export::new(&model, &found, &calibrated, false, &BTreeMap::new()).unwrap()), [[4, 1]]);
+        check(&scaled, "unit-prune(0.6) | energy");
     }
 
     #[test]
