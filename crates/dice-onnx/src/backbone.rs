@@ -40,6 +40,11 @@ pub struct Backbone {
 trait Network: Send + Sync {
     /// The features tensor of `pixels`, whose number fits `shape`.
     fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String>;
+
+    /// The most images that are worth running together.
+    fn most_at_once(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// Pixels as a model takes them.
@@ -149,18 +154,20 @@ impl Backbone {
     /// values that its type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
     pub fn run(&self, pixels: Vec<f32>, rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
         let Some(each) = pixels.len().checked_div(rows) else { return Ok(Vec::new()) };
-        let Some(batch) = self.shape.batch.filter(|batch| *batch != rows) else {
+        let batch = self.shape.batch.unwrap_or(rows.min(self.network.most_at_once()));
+        if batch == rows {
             return self.run_once(&pixels, rows, size);
-        };
+        }
         let mut features = Vec::with_capacity(rows * self.units);
         for part in pixels.chunks((batch * each).max(1)) {
             let held = part.len() / each.max(1);
-            // The last part is filled up with zeros, whose features are dropped.
             let mut part = Cow::Borrowed(part);
-            if held < batch {
-                part.to_mut().resize(batch * each, 0.0);
+            // Where the batch is fixed, the last part is filled up with zeros, whose features are dropped.
+            let run = self.shape.batch.unwrap_or(held);
+            if held < run {
+                part.to_mut().resize(run * each, 0.0);
             }
-            let made = self.run_once(&part, batch, size)?;
+            let made = self.run_once(&part, run, size)?;
             features.extend_from_slice(&made[..held * self.units]);
         }
         Ok(features)

@@ -13,6 +13,9 @@ use crate::splice::{only_output, replace_operators};
 use crate::tensor::element;
 use crate::{Model, quoted};
 
+/// More images than this leave the caches between operators: 32 run at half to four fifths of the speed.
+const AT_ONCE: usize = 8;
+
 pub(super) struct BuiltIn {
     model: rten::Model,
     input: NodeId,
@@ -140,5 +143,9 @@ impl Network for BuiltIn {
             _ => return Err("features of another type".into()),
         };
         Ok(Features { shape, values, are_integers })
+    }
+
+    fn most_at_once(&self) -> usize {
+        AT_ONCE
     }
 }

@@ -50,7 +50,8 @@ fn session(environment: &Environment, model: &[u8], folder: &Path) -> ort::Resul
     Session::builder(environment)?
         .with_log_level(LogLevel::Fatal)?
         .with_intra_threads(rayon::current_num_threads())?
-        .with_intra_op_spinning(false)?
+        // Threads that wait for the next operator spin; once the last is done they leave the cores to decoding.
+        .with_config_entry("session.force_spinning_stop", "1")?
         .with_config_entry(key, folder.to_string_lossy())?
         .commit_from_memory(model)
 }
