@@ -142,6 +142,19 @@ fn broken_images_are_named_and_counted() {
 }
 
 #[test]
+fn a_runtime_that_is_not_there_is_an_error_with_a_way_out() {
+    let desk = colours();
+    fs::write(desk.path("lib.so"), "no library").unwrap();
+    for path in ["nowhere.so", "lib.so", "train"] {
+        let message = failed(&desk.line(&format!("{FIT} --runtime onnxruntime={path}")), 1);
+        assert!(message.contains(path) && message.contains("libonnxruntime.so"), "{message}");
+    }
+    let message = failed(&desk.line(&format!("{FIT} --runtime tensorflow")), 2);
+    assert!(message.contains("built-in or onnxruntime=PATH"), "{message}");
+    assert!(!desk.path("d.safetensors").exists());
+}
+
+#[test]
 fn the_exported_model_says_what_it_is() {
     let desk = colours();
     succeeded(&desk.line(FIT));

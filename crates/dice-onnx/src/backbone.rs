@@ -14,6 +14,7 @@ use half::f16;
 
 pub use self::runtime::Runtime;
 use crate::preprocess::{Layout as PixelLayout, Preprocess};
+use crate::proto::NodeProto;
 use crate::{FoundHead, Layout, Model, Quantization, quoted};
 
 /// What to do where the built-in runtime cannot run a model.
@@ -34,6 +35,8 @@ pub struct Backbone {
     layout: Layout,
     quantization: Option<Quantization>,
     runtime: &'static str,
+    /// Whether images must not share a run.
+    alone: bool,
 }
 
 /// A model that a runtime has prepared, from its one input to its features tensor. Errors are the runtime's own words.
@@ -116,9 +119,23 @@ impl Backbone {
             Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &input, shape.element, &found.features)?),
             Runtime::OnnxRuntime(library) => Box::new(onnxruntime::OnnxRuntime::new(model, &found.features, library)?),
         };
+        // Its scale is that of all values it sees: images in one run would change each other's features.
+        let dynamic = |node: &NodeProto| node.op_type.starts_with("DynamicQuantize");
+        let alone = model.proto().graph.iter().flat_map(|graph| &graph.node).any(dynamic);
         let (units, layout) = (found.units(), found.layout);
         let (name, quantization) = (found.features.clone(), found.quantization);
-        Ok(Self { path, fingerprint, network, shape, name, units, layout, quantization, runtime: runtime.name() })
+        Ok(Self {
+            path,
+            fingerprint,
+            network,
+            shape,
+            name,
+            units,
+            layout,
+            quantization,
+            runtime: runtime.name(),
+            alone,
+        })
     }
 
     /// What the input looks like.
@@ -154,7 +171,7 @@ impl Backbone {
     /// values that its type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
     pub fn run(&self, pixels: Vec<f32>, rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
         let Some(each) = pixels.len().checked_div(rows) else { return Ok(Vec::new()) };
-        let batch = self.shape.batch.unwrap_or(rows.min(self.network.most_at_once()));
+        let batch = self.shape.batch.unwrap_or(if self.alone { 1 } else { rows.min(self.network.most_at_once()) });
         if batch == rows {
             return self.run_once(&pixels, rows, size);
         }

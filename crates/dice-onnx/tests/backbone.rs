@@ -107,6 +107,26 @@ fn features_and_head_are_the_logits_in_onnx_runtime() {
 }
 
 #[test]
+fn features_do_not_depend_on_the_images_beside_them() {
+    for runtime in [Some(Runtime::BuiltIn), onnxruntime()].into_iter().flatten() {
+        for name in ["onnc_resnet20.onnx", "vit_cifar10_pgd_2_3_16.onnx", "diablo_mobilenetv2_quant.onnx"] {
+            let Some((model, found)) = open(name) else { continue };
+            let backbone = Backbone::new(&model, &found, &runtime).unwrap();
+            let (pixels, size) = images(&backbone);
+            let alone = |place: usize| {
+                let each = pixels.len() / 2;
+                backbone.run(pixels[place * each..(place + 1) * each].to_vec(), 1, size).unwrap()
+            };
+            let apart = [alone(0), alone(1)].concat();
+            let largest = apart.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            for (together, apart) in backbone.run(pixels.clone(), 2, size).unwrap().iter().zip(&apart) {
+                assert!((together - apart).abs() <= 1e-5 * largest, "{name}, {runtime}: {together} for {apart}");
+            }
+        }
+    }
+}
+
+#[test]
 fn both_runtimes_make_the_same_features() {
     let Some(runtime) = onnxruntime() else { return };
     let quantised = [("onnxzoo_mobilenetv2-12-qdq.onnx", 0.2), ("diablo_mobilenetv2_quant.onnx", 0.2)];
