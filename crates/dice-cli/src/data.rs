@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, read_head, read_metadata};
 use dice_ood::{
-    Artifact, Block, Detector, Error, FeatureSource, LinearHead, NonFinite, Result, Together, for_each_block,
+    Artifact, Block, Detector, Error, ErrorKind, FeatureSource, LinearHead, NonFinite, Result, Together, for_each_block,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -23,7 +23,10 @@ impl<'a> Inputs<'a> {
     /// Files of features where there is no network, else images.
     pub(crate) fn find(network: Option<&'a Network>, inputs: &[String]) -> Result<Self> {
         Ok(match network {
-            None => Self::Features(Dataset::new(inputs)?),
+            None => Self::Features(Dataset::new(inputs).map_err(|error| match error.kind() {
+                ErrorKind::Missing => error.fix("for images, name the network they go through: --model MODEL.onnx"),
+                _ => error,
+            })?),
             Some(network) => Self::Images(network, ImageSet::find(inputs)?),
         })
     }

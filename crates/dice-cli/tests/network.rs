@@ -142,6 +142,21 @@ fn broken_images_are_named_and_counted() {
 }
 
 #[test]
+fn images_without_a_network_and_paths_without_images_say_what_to_do() {
+    let desk = colours();
+    succeeded(&desk.line(FIT));
+    let message = failed(&desk.line("score d.safetensors grey"), 1);
+    assert!(message.contains("--model"), "{message}");
+    let message = failed(&desk.line("score d.safetensors --model colours.onnx nowhere"), 1);
+    assert!(message.contains("nowhere") && message.contains("no such file or folder"), "{message}");
+    fs::create_dir(desk.path("empty")).unwrap();
+    let message = failed(&desk.line("eval d.safetensors --model colours.onnx --id test --ood x=empty"), 1);
+    assert!(message.contains("empty") && message.contains("no image"), "{message}");
+    let message = failed(&desk.line("export d.safetensors --model colours.onnx -o nowhere/x.onnx"), 1);
+    assert!(message.contains("nowhere/x.onnx") && message.contains("no such directory"), "{message}");
+}
+
+#[test]
 fn a_runtime_that_is_not_there_is_an_error_with_a_way_out() {
     let desk = colours();
     fs::write(desk.path("lib.so"), "no library").unwrap();

@@ -105,8 +105,9 @@ impl ImageSet {
     /// below zero is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`]; [`ErrorKind::Empty`] where there is no image; [`ErrorKind::Malformed`] for a broken shard or
-    /// table; [`ErrorKind::Missing`] or [`ErrorKind::Ambiguous`] where a table has no column of images, or several.
+    /// [`ErrorKind::Io`]; [`ErrorKind::Missing`] for a path that is not there; [`ErrorKind::Empty`] where there is no image;
+    /// [`ErrorKind::Malformed`] for a broken shard or table; [`ErrorKind::Missing`] or [`ErrorKind::Ambiguous`] where a table
+    /// has no column of images, or several.
     pub fn find(inputs: &[String]) -> Result<Self> {
         let mut places = Vec::new();
         for input in inputs {
@@ -345,6 +346,9 @@ fn find_places(input: &str, places: &mut Vec<Place>) -> Result<()> {
             Some((table, column)) if matches!(Kind::of(Path::new(table)), Kind::Table) => (table, Some(column)),
             _ => (input, None),
         };
+        if !pattern.contains(['*', '?', '[']) && !Path::new(pattern).exists() {
+            return Err(Error::new(ErrorKind::Missing, "no such file or folder").file(input));
+        }
         let unmatched = |error: glob::PatternError| {
             Error::new(ErrorKind::Argument, error.to_string()).file(input).expected("a folder, a file or a pattern")
         };

@@ -50,6 +50,11 @@ impl AtomicFile {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+        if !directory.is_dir() {
+            return Err(Error::new(ErrorKind::Io, "no such directory")
+                .file(destination.display())
+                .fix(format!("create {} first", directory.display())));
+        }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".dice-").suffix(".partial");
         // The rights that any new file gets, not the private ones of temporary files.
