@@ -32,7 +32,7 @@ pub(crate) struct Export {
     #[arg(long)]
     features: bool,
     /// Where to write; external data of the model are copied beside it.
-    #[arg(long, short, value_name = "FILE.onnx", value_parser = onnx)]
+    #[arg(long, short, value_name = "FILE.onnx", value_parser = |text: &str| crate::ending(text, "onnx"))]
     output: PathBuf,
 }
 
@@ -44,14 +44,6 @@ In Python, with ONNX Runtime:
   session = onnxruntime.InferenceSession('resnet50-ood.onnx')
   logits, score, is_ood = session.run(None, {'input': batch})
 Detector, threshold, TPR and preprocessing are in the model's metadata: dice inspect resnet50-ood.onnx.";
-
-fn onnx(text: &str) -> std::result::Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    match path.extension().is_some_and(|extension| extension == "onnx") {
-        true => Ok(path),
-        false => Err("a model is written as .onnx".into()),
-    }
-}
 
 impl Export {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {

@@ -32,7 +32,7 @@ pub(crate) struct Features {
     #[command(flatten)]
     running: Running,
     /// Where to write.
-    #[arg(long, short, value_name = "FILE.safetensors", value_parser = safetensors)]
+    #[arg(long, short, value_name = "FILE.safetensors", value_parser = |text: &str| crate::ending(text, "safetensors"))]
     output: PathBuf,
 }
 
@@ -41,14 +41,6 @@ const EXAMPLES: &str = "Examples:
   dice fit --features train.safetensors --head resnet.onnx -o detector.safetensors
   dice features --model resnet.onnx --images 'new/*.jpg' --preprocess imagenet -o new.safetensors
   dice score detector.safetensors new.safetensors";
-
-fn safetensors(text: &str) -> std::result::Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    match path.extension().is_some_and(|extension| extension == "safetensors") {
-        true => Ok(path),
-        false => Err("features are written as .safetensors".into()),
-    }
-}
 
 impl Features {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {

@@ -13,7 +13,7 @@ mod report;
 mod score;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
@@ -181,6 +181,15 @@ fn rate(text: &str) -> std::result::Result<f64, String> {
             Err(format!("expected a rate above 0 and below 1: for {percent} percent write {}", percent / 100.0))
         }
         _ => Err("expected a rate above 0 and below 1, such as 0.95".into()),
+    }
+}
+
+/// A file to write, of the only format there is for it.
+fn ending(text: &str, extension: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().is_some_and(|found| found == extension) {
+        true => Ok(path),
+        false => Err(format!("this is written as .{extension}")),
     }
 }
 
