@@ -1,6 +1,6 @@
 //! The head of any model: found, asked for by every name there is, and exported with a detector behind it.
 //!
-//!     cargo +nightly fuzz run head fuzz/corpus/head fuzz/seeds -- -rss_limit_mb=1024 -max_len=65536
+//!     cargo +nightly fuzz run -D -s none head fuzz/corpus/head fuzz/seeds -- -rss_limit_mb=1024 -max_len=65536
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,8 @@ const PATH: &str = "no-such-folder/model.onnx";
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(model) = Model::from_bytes(bytes.to_vec(), Path::new(PATH)) else { return };
-    let outputs = model.outputs().into_iter().take(4).map(|output| HeadOptions { head: Some(output.name), features: None });
+    let outputs =
+        model.outputs().into_iter().take(4).map(|output| HeadOptions { head: Some(output.name), features: None });
     for options in [HeadOptions::default()].into_iter().chain(outputs) {
         let Ok(found) = model.find_head(&options) else { continue };
         let again = HeadOptions { head: Some(found.node.clone()), features: Some(found.features.clone()) };
@@ -27,7 +28,9 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         }
         let head = Arc::new(found.head.clone());
-        let Ok(Ok(detector)) = "react(0.9) | dice(0.5) | energy".parse::<Spec>().map(|spec| spec.fit(&head, &statistics)) else {
+        let Ok(Ok(detector)) =
+            "react(0.9) | dice(0.5) | energy".parse::<Spec>().map(|spec| spec.fit(&head, &statistics))
+        else {
             continue;
         };
         let Ok(calibration) = Calibration::new(vec![0.0; 20]) else { continue };

@@ -1,6 +1,6 @@
 //! Any bytes as a model: read and described, or refused.
 //!
-//!     cargo +nightly fuzz run reader fuzz/corpus/reader fuzz/seeds -- -rss_limit_mb=1024 -max_len=65536
+//!     cargo +nightly fuzz run -D -s none reader fuzz/corpus/reader fuzz/seeds -- -rss_limit_mb=1024 -max_len=65536
 #![no_main]
 
 use std::path::Path;
