@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use dice_ood::{Error, ErrorKind, Result};
 use prost::Message;
@@ -24,6 +25,8 @@ pub struct Model {
     path: PathBuf,
     bytes: Bytes,
     proto: ModelProto,
+    /// Once it was asked for: it takes all bytes of the model.
+    fingerprint: OnceLock<String>,
 }
 
 impl Model {
@@ -67,7 +70,7 @@ impl Model {
         let damaged = |found: String| explained(Error::new(ErrorKind::Malformed, found));
         check_growth(&bytes).map_err(explained)?;
         let proto = ModelProto::decode(bytes.clone()).map_err(|error| damaged(error.to_string()))?;
-        let model = Self { path: path.to_owned(), bytes, proto };
+        let model = Self { path: path.to_owned(), bytes, proto, fingerprint: OnceLock::new() };
         let graph = model.proto.graph.as_ref().ok_or_else(|| damaged("no graph".into()))?;
         if graph.node.is_empty() || graph.output.is_empty() {
             return Err(damaged(format!(
@@ -149,6 +152,9 @@ impl Model {
     /// # Errors
     /// Those of reading external data, as in [`Model::find_head`].
     pub fn fingerprint(&self) -> Result<String> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known.clone());
+        }
         let hash = || {
             let mut hash = Sha256::new();
             hash.update(&self.bytes);
@@ -159,7 +165,8 @@ impl Model {
             }
             Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
         };
-        hash().map_err(|error: Error| error.file(self.path.display()))
+        let fingerprint = hash().map_err(|error: Error| error.file(self.path.display()))?;
+        Ok(self.fingerprint.get_or_init(|| fingerprint).clone())
     }
 
     /// What is used of each other file, as ranges that do not overlap: no byte is read twice, whatever tensors claim.
