@@ -14,6 +14,7 @@ mod npy;
 mod npz;
 mod output;
 mod safetensors;
+mod state;
 mod table;
 mod tensor;
 #[cfg(feature = "torch")]
@@ -34,8 +35,8 @@ use crate::statistics::Statistics;
 
 pub use heads::read_head;
 pub use output::{AtomicFile, FeaturesWriter, ScoreRow, ScoreWriter};
-pub(crate) use output::{Tensor, write_tensors};
 pub(crate) use safetensors::Header as SafetensorsHeader;
+pub(crate) use state::write_state;
 pub use tensor::{DType, TensorInfo, f32_of_f16};
 use tensor::{Rows, TensorFile};
 

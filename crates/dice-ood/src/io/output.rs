@@ -1,13 +1,12 @@
 //! Writing: files that appear whole or not at all, and the formats of scores.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, View};
+use safetensors::Dtype;
 
 use super::npy::header_for;
 use crate::calibration::Decision;
@@ -98,50 +97,6 @@ impl Write for AtomicFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-/// A tensor to be written.
-pub(crate) struct Tensor {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Tensor {
-    pub(crate) fn new(dtype: Dtype, shape: &[usize], bytes: impl IntoIterator<Item = u8>) -> Self {
-        Self { dtype, shape: shape.to_vec(), bytes: bytes.into_iter().collect() }
-    }
-}
-
-impl View for Tensor {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-/// Writes named tensors and metadata as one safetensors file, atomically.
-///
-/// # Errors
-/// [`ErrorKind::Io`].
-pub(crate) fn write_tensors(
-    destination: &Path,
-    tensors: Vec<(String, Tensor)>,
-    metadata: HashMap<String, String>,
-) -> Result<()> {
-    let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(destination.display()))?;
-    let mut file = AtomicFile::create(destination)?;
-    file.write_all(&bytes).map_err(|error| file.located(error))?;
-    file.commit()
 }
 
 /// Writes features as they come, as one safetensors file that `dice` reads back; memory does not grow with their number.

@@ -81,6 +81,15 @@ impl Header {
         &self.metadata
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Offset of each tensor in the file.
+    pub(super) fn starts(&self) -> &[u64] {
+        &self.starts
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.iter().any(|tensor| tensor.name == name)
     }

@@ -1,0 +1,457 @@
+//! One file for what was fitted: head, statistics, detectors, their calibration, and where it all came from.
+//!
+//! A `.safetensors` file that any tool can open. Tensors:
+//!
+//! | name | what |
+//! | --- | --- |
+//! | `head.weight` f32 `[C, D]`, `head.bias` f32 `[C]` | the dense head |
+//! | `statistics.activation_sum` f64 `[D]`, `statistics.rows` u64 `[1]`, `statistics.…` | what was gathered |
+//! | `stem.K.mask` u8 `[C, D]`, `stem.K.shaping.…` | the K-th distinct shaping and sparsity |
+//! | `pipeline.K.score.…`, `pipeline.K.reference` f64 `[m]` | the K-th distinct pipeline: its fitted score, and its scores of the reference inputs where a combination needs them |
+//! | `detector.N.calibration` f64 `[n]` | ascending calibration scores of detector N |
+//!
+//! Stems and pipelines are numbered as they first appear in the detectors' specs. `__metadata__` holds the schema version,
+//! a JSON description (specs, thresholds, tensors that are stored under another name, provenance) and a CRC-32 over
+//! description and tensors. With `energy`, `M` the mask and `b` the bias, a score is
+//! `logsumexp((M * W) @ h + b)`.
+
+mod legacy;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::calibration::{Calibration, Threshold};
+use crate::detector::Detector;
+use crate::error::{Error, ErrorKind, Result};
+use crate::head::LinearHead;
+use crate::io::{SafetensorsHeader, write_state};
+use crate::pipeline::{Fitting, Pipeline, Stem};
+use crate::spec::{PipelineSpec, Spec};
+use crate::state::{State, check_finite};
+use crate::statistics::Statistics;
+
+/// The version of the layout that this crate writes, and the newest it reads.
+pub const SCHEMA: u32 = 2;
+
+/// More than anyone compares.
+const MOST_DETECTORS: usize = 256;
+const SCHEMA_KEY: &str = "dice_ood_schema";
+const DESCRIPTION_KEY: &str = "dice_ood";
+const CHECKSUM_KEY: &str = "dice_ood_checksum";
+/// By which a file of statistics is known.
+pub(crate) const STATISTICS_SUM: &str = "statistics.activation_sum";
+
+/// A fitted detector, and what its decisions rest on.
+#[derive(Debug, Clone)]
+pub struct Calibrated {
+    detector: Detector,
+    decides: Option<Decides>,
+}
+
+/// In-distribution scores, and the threshold that follows from them.
+#[derive(Debug, Clone)]
+pub struct Decides {
+    calibration: Calibration,
+    threshold: Threshold,
+}
+
+impl Calibrated {
+    /// A detector without decisions.
+    pub fn scores_only(detector: Detector) -> Self {
+        Self { detector, decides: None }
+    }
+
+    /// A detector that accepts a fresh in-distribution input with probability at least `tpr`.
+    ///
+    /// # Errors
+    /// As [`Calibration::threshold`].
+    pub fn new(detector: Detector, calibration: Calibration, tpr: f64) -> Result<Self> {
+        let threshold = calibration.threshold(tpr)?;
+        Ok(Self { detector, decides: Some(Decides { calibration, threshold }) })
+    }
+
+    /// What scores.
+    pub fn detector(&self) -> &Detector {
+        &self.detector
+    }
+
+    /// In-distribution scores; `None` where the detector was fitted without calibration inputs and gives scores only.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.decides.as_ref().map(|decides| &decides.calibration)
+    }
+
+    /// What decides.
+    pub fn threshold(&self) -> Option<&Threshold> {
+        self.decides.as_ref().map(|decides| &decides.threshold)
+    }
+
+    /// The same detector at another operating point, from the same calibration scores.
+    ///
+    /// # Errors
+    /// As [`Calibration::threshold`]; [`ErrorKind::Calibration`] for a detector without calibration scores.
+    pub fn with_tpr(&self, tpr: f64) -> Result<Self> {
+        match &self.decides {
+            Some(decides) => Self::new(self.detector.clone(), decides.calibration.clone(), tpr),
+            None => Err(Error::new(ErrorKind::Calibration, "a detector without calibration scores")
+                .tensor(format!("detector '{}'", self.detector.spec()))
+                .expected("calibration scores, to set a threshold by")),
+        }
+    }
+}
+
+/// Everything one fit produced: what [`Artifact::save`] writes and [`Artifact::load`] reads.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    head: Arc<LinearHead>,
+    statistics: Statistics,
+    detectors: Vec<Calibrated>,
+    provenance: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Description {
+    library: String,
+    detectors: Vec<DetectorDescription>,
+    /// Tensors whose values are stored under another name, which equal ones share.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    same: BTreeMap<String, String>,
+    provenance: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DetectorDescription {
+    spec: String,
+    tpr: Option<f64>,
+    threshold: Option<f64>,
+}
+
+impl Artifact {
+    /// What a fit produced: the head, the statistics of its features, detectors fitted from both, the first being the one that
+    /// decides unless another is named, and where it came from (inputs, seeds, times).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Empty`] for no detectors; [`ErrorKind::Argument`] for more than 256, two with one spec, or one with
+    /// another head; [`ErrorKind::Shape`] for statistics of other features.
+    pub fn new(
+        head: Arc<LinearHead>,
+        statistics: Statistics,
+        detectors: Vec<Calibrated>,
+        provenance: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        check_specs(detectors.iter().map(|calibrated| calibrated.detector.spec().to_string()))?;
+        if statistics.units() != head.units() {
+            return Err(Error::new(ErrorKind::Shape, format!("[{}]", statistics.units()))
+                .tensor(STATISTICS_SUM)
+                .expected(format!("[{}], one for each unit of the head", head.units())));
+        }
+        let other = |one: &&Calibrated| !Arc::ptr_eq(one.detector.head(), &head) && **one.detector.head() != *head;
+        if let Some(other) = detectors.iter().find(other) {
+            return Err(Error::new(ErrorKind::Argument, "another head")
+                .tensor(format!("detector '{}'", other.detector.spec()))
+                .expected("the head of the artifact"));
+        }
+        Ok(Self { head, statistics, detectors, provenance })
+    }
+
+    /// The dense head.
+    pub fn head(&self) -> &Arc<LinearHead> {
+        &self.head
+    }
+
+    /// What was gathered from the training features; other detectors can be fitted from it.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// The detectors, the first being the one that decides unless another is named.
+    pub fn detectors(&self) -> &[Calibrated] {
+        &self.detectors
+    }
+
+    /// Where it came from, by key.
+    pub fn provenance(&self) -> &BTreeMap<String, String> {
+        &self.provenance
+    }
+
+    /// Writes the artifact to `path`, atomically. The same artifact gives the same bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut state = State::default();
+        let (classes, units) = self.head.weight().dim();
+        state.put("head.weight", &[classes, units], self.head.weight().iter().copied().collect::<Vec<f32>>());
+        state.put("head.bias", &[classes], self.head.bias().to_vec());
+        state.put_part("statistics", self.statistics.state());
+        self.save_detectors(&mut state);
+        let detectors = self.detectors.iter().map(|calibrated| DetectorDescription {
+            spec: calibrated.detector.spec().to_string(),
+            tpr: calibrated.threshold().map(Threshold::tpr),
+            threshold: calibrated.threshold().map(Threshold::score),
+        });
+        write(path, state, detectors.collect(), self.provenance.clone())
+    }
+
+    fn save_detectors(&self, state: &mut State) {
+        let mut order = Order::default();
+        for (index, calibrated) in self.detectors.iter().enumerate() {
+            let detector = &calibrated.detector;
+            for (place, pipeline) in detector.fitted().iter().enumerate() {
+                let (number, stem, new) = order.add(&pipeline.spec);
+                if let Some(stem) = stem {
+                    let mut part = State::default();
+                    pipeline.stem.save(&mut part);
+                    state.put_part(&format!("stem.{stem}"), part);
+                }
+                if new {
+                    let mut part = State::default();
+                    pipeline.save(&mut part);
+                    state.put_part(&format!("pipeline.{number}"), part);
+                }
+                if let Some(scores) = detector.reference().get(place) {
+                    state.put(&format!("pipeline.{number}.reference"), &[scores.len()], scores.clone());
+                }
+            }
+            if let Some(calibration) = calibrated.calibration() {
+                let scores = calibration.scores();
+                state.put(&format!("detector.{index}.calibration"), &[scores.len()], scores.to_vec());
+            }
+        }
+    }
+
+    /// Reads an artifact. Whatever can be recomputed from what the file holds is, and must agree.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a file that is none, or of a newer schema; [`ErrorKind::Malformed`] for one
+    /// whose parts contradict each other or its checksum.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::load_unnamed(path).map_err(|error| error.file(path.display()))
+    }
+
+    fn load_unnamed(path: &Path) -> Result<Self> {
+        let not_ours = |error: Error| match error.kind() {
+            ErrorKind::Malformed => error.fix("is this a detector, as this library writes them, and complete?"),
+            _ => error,
+        };
+        let (mut state, description) = read(path).map_err(not_ours)?;
+        check_specs(description.detectors.iter().map(|detector| detector.spec.clone()))?;
+        let (shape, weight) = state.take_shaped::<f32>("head.weight", &[None, None])?;
+        let bias = state.take::<f32>("head.bias", &[Some(shape[0])])?;
+        let head = Arc::new(LinearHead::from_rows(weight.to_vec(), bias.to_vec(), shape[1])?);
+        let mut part = state.take_part("statistics");
+        let statistics = Statistics::take(&mut part)?;
+        part.finish()?;
+        let detectors = load_detectors(&mut state, &description.detectors, &head, &statistics)?;
+        state.finish()?;
+        Self::new(head, statistics, detectors, description.provenance)
+    }
+}
+
+/// Numbers stems and pipelines as they first appear.
+#[derive(Default)]
+struct Order {
+    stems: Vec<String>,
+    pipelines: Vec<String>,
+}
+
+impl Order {
+    /// The number of a pipeline, that of its stem where the stem is new, and whether the pipeline is.
+    fn add(&mut self, spec: &PipelineSpec) -> (usize, Option<usize>, bool) {
+        let place = |all: &mut Vec<String>, text: String| match all.iter().position(|known| *known == text) {
+            Some(place) => (place, false),
+            None => {
+                all.push(text);
+                (all.len() - 1, true)
+            }
+        };
+        let (stem, new_stem) = place(&mut self.stems, spec.stem.to_string());
+        let (pipeline, new) = place(&mut self.pipelines, spec.to_string());
+        (pipeline, new_stem.then_some(stem), new)
+    }
+}
+
+fn check_specs(specs: impl Iterator<Item = String>) -> Result<()> {
+    let specs: Vec<String> = specs.collect();
+    let different: HashSet<&String> = specs.iter().collect();
+    if specs.is_empty() {
+        return Err(Error::new(ErrorKind::Empty, "no detectors").expected("at least one detector"));
+    }
+    // Every detector is packed when it is made: a small description must not ask for many.
+    if specs.len() > MOST_DETECTORS || specs.len() != different.len() {
+        return Err(Error::new(ErrorKind::Argument, format!("{} detectors", specs.len()))
+            .expected(format!("at most {MOST_DETECTORS}, all different")));
+    }
+    Ok(())
+}
+
+fn load_detectors(
+    state: &mut State,
+    described: &[DetectorDescription],
+    head: &Arc<LinearHead>,
+    statistics: &Statistics,
+) -> Result<Vec<Calibrated>> {
+    let fitting = Fitting::new(head, statistics)?;
+    let mut order = Order::default();
+    let mut pipelines: Vec<(Arc<Pipeline>, Vec<f64>)> = Vec::new();
+    let mut detectors = Vec::new();
+    for (index, described) in described.iter().enumerate() {
+        let spec: Spec =
+            described.spec.parse().map_err(|error: Error| Error::new(ErrorKind::Malformed, error.to_string()))?;
+        let (mut own, mut reference) = (Vec::new(), Vec::new());
+        for pipeline in spec.pipelines() {
+            let (number, stem, new) = order.add(pipeline);
+            if new {
+                pipelines.push(load_pipeline(state, pipeline, number, stem, &fitting)?);
+            }
+            own.push(Arc::clone(&pipelines[number].0));
+            if spec.as_pipeline().is_none() {
+                reference.push(pipelines[number].1.clone());
+            }
+        }
+        let name = format!("detector.{index}.calibration");
+        let detector = Detector::of_parts(spec, own, &reference)?;
+        detectors.push(calibrated(state, &name, detector, described)?);
+    }
+    Ok(detectors)
+}
+
+/// A pipeline, and its scores of the reference inputs where there are some.
+fn load_pipeline(
+    state: &mut State,
+    spec: &PipelineSpec,
+    number: usize,
+    stem: Option<usize>,
+    fitting: &Fitting<'_>,
+) -> Result<(Arc<Pipeline>, Vec<f64>)> {
+    let stem = fitting.stem(&spec.stem, |training| {
+        let mut part = stem.map(|stem| state.take_part(&format!("stem.{stem}"))).unwrap_or_default();
+        let loaded = Stem::load(&spec.stem, &mut part, training)?;
+        part.finish()?;
+        Ok(loaded)
+    })?;
+    let mut part = state.take_part(&format!("pipeline.{number}"));
+    let reference = if part.has("reference") { part.take::<f64>("reference", &[None])?.to_vec() } else { Vec::new() };
+    check_finite("reference", &reference)?;
+    let pipeline = Pipeline::load(spec, stem, &mut part)?;
+    part.finish()?;
+    Ok((Arc::new(pipeline), reference))
+}
+
+/// Adds the calibration scores of a detector, whose recorded threshold must follow from them.
+fn calibrated(
+    state: &mut State,
+    name: &str,
+    detector: Detector,
+    described: &DetectorDescription,
+) -> Result<Calibrated> {
+    match (state.has(name), described.tpr) {
+        (false, None) => Ok(Calibrated::scores_only(detector)),
+        (true, Some(tpr)) => {
+            let scores = state.take::<f64>(name, &[None])?;
+            let calibrated = Calibrated::new(detector, Calibration::new(scores.to_vec())?, tpr)?;
+            if calibrated.threshold().map(Threshold::score) == described.threshold {
+                return Ok(calibrated);
+            }
+            Err(Error::new(ErrorKind::Malformed, format!("a recorded threshold of {:?}", described.threshold))
+                .tensor(name)
+                .expected("the one that follows from the calibration scores"))
+        }
+        _ => Err(Error::new(ErrorKind::Malformed, "only one of the two")
+            .tensor(name)
+            .expected("calibration scores and a TPR, or neither")),
+    }
+}
+
+impl Statistics {
+    /// Writes the statistics alone, atomically: to be merged with others, or fitted from later
+    /// ([`read_statistics`](crate::io::read_statistics)).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut state = State::default();
+        state.put_part("statistics", self.state());
+        write(path, state, Vec::new(), BTreeMap::new())
+    }
+}
+
+/// Reads the statistics that an artifact carries, or that were saved alone.
+pub(crate) fn read_statistics(path: &Path) -> Result<Statistics> {
+    let load = || {
+        let (mut state, _) = read(path)?;
+        let mut part = state.take_part("statistics");
+        let statistics = Statistics::take(&mut part)?;
+        part.finish()?;
+        Ok(statistics)
+    };
+    load().map_err(|error: Error| error.file(path.display()))
+}
+
+fn write(
+    path: &Path,
+    mut state: State,
+    detectors: Vec<DetectorDescription>,
+    provenance: BTreeMap<String, String>,
+) -> Result<()> {
+    let same = state.share();
+    let description = Description { library: env!("CARGO_PKG_VERSION").into(), detectors, same, provenance };
+    let description = serde_json::to_string(&description)
+        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(path.display()))?;
+    let checksum = checksum(&description, &state);
+    let metadata = BTreeMap::from([
+        (SCHEMA_KEY.to_owned(), SCHEMA.to_string()),
+        (DESCRIPTION_KEY.to_owned(), description),
+        (CHECKSUM_KEY.to_owned(), checksum),
+    ]);
+    write_state(path, &state, &metadata)
+}
+
+/// The CRC-32 of the description and of every tensor's name, shape and values, in hexadecimal.
+fn checksum(description: &str, state: &State) -> String {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(description.as_bytes());
+    for (name, tensor) in state.tensors() {
+        crc.update(name.as_bytes());
+        crc.update(format!("{:?}{}", tensor.shape, tensor.values.type_name()).as_bytes());
+        crc.update(tensor.values.bytes());
+    }
+    format!("{:08x}", crc.finalize())
+}
+
+/// All tensors of a file of ours, shared ones under each of their names, and its description.
+fn read(path: &Path) -> Result<(State, Description)> {
+    let not_ours = || {
+        Error::new(ErrorKind::Unsupported, "a safetensors file of another kind")
+            .expected("a detector, or statistics, as this library writes them")
+    };
+    let file = SafetensorsHeader::read(path)?;
+    let schema = file.metadata().get(SCHEMA_KEY).ok_or_else(not_ours)?;
+    let description = file.metadata().get(DESCRIPTION_KEY).ok_or_else(not_ours)?;
+    match schema.parse::<u32>() {
+        Ok(SCHEMA) => {}
+        Ok(1) => return legacy::read(&file, description),
+        Ok(newer) if newer > SCHEMA => {
+            return Err(Error::new(ErrorKind::Unsupported, format!("schema {newer}"))
+                .expected(format!("schema {SCHEMA} or older"))
+                .fix("update dice-ood"));
+        }
+        _ => return Err(Error::new(ErrorKind::Malformed, format!("schema `{schema}`")).expected("a schema number")),
+    }
+    let mut state = file.state()?;
+    let found = checksum(description, &state);
+    if file.metadata().get(CHECKSUM_KEY) != Some(&found) {
+        return Err(Error::new(ErrorKind::Malformed, format!("contents whose checksum is {found}"))
+            .expected(format!("the recorded one, {}", file.metadata().get(CHECKSUM_KEY).map_or("none", String::as_str)))
+            .fix("the file is damaged: fit the detector again, or copy the file again"));
+    }
+    let description: Description = serde_json::from_str(description)
+        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor("description"))?;
+    state.unshare(&description.same)?;
+    Ok((state, description))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! A fitted detector: features in, scores out.
+
+use std::sync::Arc;
+
+use ndarray::ArrayView2;
+
+use crate::calibration::Calibration;
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Block;
+use crate::graph::{Graph, Wire};
+use crate::head::LinearHead;
+use crate::mask::Mask;
+use crate::node::{Member, Node};
+use crate::pipeline::{Fitting, Pipeline};
+use crate::plan::{NonFinite, Plan, Scored, wrong_shape};
+use crate::spec::{PipelineSpec, Spec};
+use crate::statistics::Statistics;
+
+impl Spec {
+    /// Fits this spec to a head and the statistics of its training features. To fit several, prepare them all on one
+    /// [`Fitting`], so that they share what they have in common.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] where head and statistics disagree on D, [`ErrorKind::Missing`] where the statistics lack
+    /// what the spec needs and for a combination, whose members also rest on reference inputs: see [`Spec::prepare`];
+    /// [`ErrorKind::Argument`] where parameters do not fit the data.
+    pub fn fit(&self, head: &Arc<LinearHead>, statistics: &Statistics) -> Result<Detector> {
+        let prepared = self.prepare(&Fitting::new(head, statistics)?)?;
+        match self {
+            Self::Pipeline(_) => prepared.finish(&[]),
+            Self::Combined { .. } => Err(Error::new(ErrorKind::Missing, "only training statistics")
+                .tensor(format!("detector '{self}'"))
+                .expected("reference inputs, held out of the fit, for the p-values of its members")
+                .fix("fit and calibrate it in one session, or prepare it and give its members' scores")),
+        }
+    }
+
+    /// Fits the pipelines of this spec.
+    ///
+    /// # Errors
+    /// As [`Spec::fit`].
+    pub fn prepare(&self, on: &Fitting<'_>) -> Result<Prepared> {
+        let pipelines = self.pipelines().into_iter().map(|pipeline| on.pipeline(pipeline)).collect::<Result<_>>()?;
+        Ok(Prepared { spec: self.clone(), pipelines })
+    }
+}
+
+/// A spec whose pipelines are fitted, before it knows what reference inputs score.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    spec: Spec,
+    pipelines: Vec<Arc<Pipeline>>,
+}
+
+impl Prepared {
+    /// What is being fitted.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Whether [`Prepared::finish`] takes scores of reference inputs.
+    pub fn takes_reference(&self) -> bool {
+        self.spec.as_pipeline().is_none()
+    }
+
+    /// The pipelines, in the order of [`Spec::pipelines`], each as a detector of its own.
+    pub fn pipelines(&self) -> Vec<Detector> {
+        self.pipelines.iter().map(|pipeline| Detector::of_pipeline(Arc::clone(pipeline))).collect()
+    }
+
+    /// The detector. `reference` holds what each pipeline scores the reference inputs, `[n]` each, row by row: inputs that
+    /// neither the fit nor the detector's own threshold rest on. A pipeline by itself takes none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another number of pipelines or rows, [`ErrorKind::NotFinite`], and [`ErrorKind::Empty`] for
+    /// a combination without reference inputs.
+    pub fn finish(self, reference: &[Vec<f64>]) -> Result<Detector> {
+        if self.takes_reference() && reference.len() != self.pipelines.len() {
+            return Err(Error::new(ErrorKind::Shape, format!("{} lists of scores", reference.len()))
+                .tensor("reference scores")
+                .expected(format!("{}, one for each pipeline", self.pipelines.len())));
+        }
+        let rows = reference.first().map_or(0, Vec::len);
+        if let Some(other) = reference.iter().find(|scores| scores.len() != rows) {
+            return Err(Error::new(ErrorKind::Shape, format!("[{}]", other.len()))
+                .tensor("reference scores")
+                .expected(format!("[{rows}], as for the other pipelines")));
+        }
+        let node = self.node(&self.spec, reference)?;
+        Ok(Detector::new(self.spec, node, self.pipelines, reference.to_vec()))
+    }
+
+    fn node(&self, spec: &Spec, reference: &[Vec<f64>]) -> Result<Node> {
+        match spec {
+            Spec::Pipeline(spec) => Ok(Node::Pipeline(Arc::clone(&self.pipelines[self.place(spec)]))),
+            Spec::Combined { rule, members } => {
+                let members = members.iter().map(|member| {
+                    let node = self.node(&member.spec, reference)?;
+                    let scores = node.fold(&|pipeline| reference[self.place(&pipeline.spec)].clone());
+                    let reference = Calibration::new(scores)
+                        .map_err(|error| error.tensor(format!("reference scores of '{}'", member.spec)))?;
+                    Ok(Member { node, reference: Arc::new(reference), weight: member.weight })
+                });
+                Ok(Node::Combined { rule: Arc::clone(rule), members: members.collect::<Result<_>>()? })
+            }
+        }
+    }
+
+    /// Which pipeline `spec` is.
+    fn place(&self, spec: &PipelineSpec) -> usize {
+        self.pipelines.iter().position(|pipeline| pipeline.spec == *spec).unwrap_or(0)
+    }
+}
+
+/// A detector that has been fitted: it scores inputs, higher = more in-distribution.
+#[derive(Debug, Clone)]
+pub struct Detector {
+    spec: Spec,
+    node: Node,
+    pipelines: Vec<Arc<Pipeline>>,
+    /// What each pipeline scores the reference inputs; empty for a pipeline by itself.
+    reference: Arc<Vec<Vec<f64>>>,
+    plan: Arc<Plan>,
+}
+
+impl Detector {
+    fn new(spec: Spec, node: Node, pipelines: Vec<Arc<Pipeline>>, reference: Vec<Vec<f64>>) -> Self {
+        let plan = Arc::new(Plan::of_nodes([node.clone()]));
+        Self { spec, node, pipelines, reference: Arc::new(reference), plan }
+    }
+
+    fn of_pipeline(pipeline: Arc<Pipeline>) -> Self {
+        let spec = Spec::Pipeline(pipeline.spec.clone());
+        Self::new(spec, Node::Pipeline(Arc::clone(&pipeline)), vec![pipeline], Vec::new())
+    }
+
+    /// A detector of loaded parts.
+    pub(crate) fn of_parts(spec: Spec, pipelines: Vec<Arc<Pipeline>>, reference: &[Vec<f64>]) -> Result<Self> {
+        Prepared { spec, pipelines }.finish(reference)
+    }
+
+    /// What was fitted.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The dense head.
+    pub fn head(&self) -> &Arc<LinearHead> {
+        &self.pipelines[0].stem.head
+    }
+
+    /// The kept weights `[C, D]` of a pipeline; `None` where all are kept by definition, and for a combination.
+    pub fn mask(&self) -> Option<&Mask> {
+        match &self.node {
+            Node::Pipeline(pipeline) => pipeline.stem.mask(),
+            Node::Combined { .. } => None,
+        }
+    }
+
+    /// The activation at which a pipeline clips features.
+    pub fn clip(&self) -> Option<f64> {
+        match &self.node {
+            Node::Pipeline(pipeline) => pipeline.stem.clip().map(f64::from),
+            Node::Combined { .. } => None,
+        }
+    }
+
+    /// How scoring runs on this machine, in words: the instruction-set level (`portable`, `avx2` or `avx512`) and the
+    /// layout of the weights that was chosen for the head's shape and density.
+    pub fn kernel(&self) -> String {
+        self.pipelines[0].stem.kernel.describe()
+    }
+
+    /// How many reference inputs the members' p-values rest on; 0 for a pipeline by itself.
+    pub fn reference_size(&self) -> usize {
+        self.reference.first().map_or(0, Vec::len)
+    }
+
+    /// The score `[N, 1]` as operators on features `[N, D]`; `None` where a step has no such expression.
+    pub fn express(&self, graph: &mut Graph) -> Option<Wire> {
+        self.node.express(graph)
+    }
+
+    pub(crate) fn fitted(&self) -> &[Arc<Pipeline>] {
+        &self.pipelines
+    }
+
+    pub(crate) fn reference(&self) -> &[Vec<f64>] {
+        &self.reference
+    }
+
+    /// Scores `features` `[N, D]`; higher = more in-distribution. The result for a row depends on that row alone, not
+    /// on the batch around it nor on the number of threads.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another D; [`ErrorKind::NotFinite`], naming row and column, for NaN or infinity, and
+    /// for features so large that a score overflows.
+    pub fn score(&self, features: ArrayView2<'_, f32>) -> Result<Vec<f64>> {
+        Ok(self.evaluate(features, NonFinite::Reject)?.scores)
+    }
+
+    /// Scores one input `[D]` on the calling thread; a pipeline allocates nothing once it has been called before: for
+    /// servers and loops that have no batch. The score is that of the same row in any batch.
+    ///
+    /// # Errors
+    /// As [`Detector::score`].
+    pub fn score_one(&self, features: &[f32]) -> Result<f64> {
+        if features.len() != self.head().units() {
+            return Err(wrong_shape(self.head(), &[features.len()], "[D]"));
+        }
+        self.plan.score_one(features)
+    }
+
+    /// Scores the rows of `block`; errors name its file and row.
+    ///
+    /// # Errors
+    /// As [`Detector::score`], but values that are not finite are treated as `non_finite` says.
+    pub fn score_block(&self, block: &Block, non_finite: NonFinite) -> Result<Scored> {
+        only(self.plan.score_block(block, non_finite)?)
+    }
+
+    /// Scores and predicted classes of `features` `[N, D]`.
+    ///
+    /// # Errors
+    /// As [`Detector::score_block`].
+    pub fn evaluate(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite) -> Result<Scored> {
+        only(self.plan.score(features, non_finite)?)
+    }
+}
+
+impl Plan {
+    /// Arranges `detectors`. Those that were fitted or loaded together share steps.
+    pub fn new<'a>(detectors: impl IntoIterator<Item = &'a Detector>) -> Self {
+        Self::of_nodes(detectors.into_iter().map(|detector| detector.node.clone()))
+    }
+}
+
+fn only(mut scored: Vec<Scored>) -> Result<Scored> {
+    scored.pop().ok_or_else(|| Error::new(ErrorKind::Empty, "no detector"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! ASH-S: each input's smallest activations go, and the rest grows by how much that took.
+
+use std::sync::Arc;
+
+use super::{Method, Shaper, Shaping};
+use crate::card::{Arguments, Card, Kind, Otherwise, Parameter, Value};
+use crate::error::Result;
+use crate::graph::{Binary, Graph, Reduce, Unary, Wire};
+use crate::state::State;
+use crate::training::Training;
+use crate::views::Workspace;
+
+/// `ash-s(0.9)`: 90 % of the units of each input are set to zero.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AshS {
+    p: f64,
+}
+
+impl Method for AshS {
+    const CARD: &'static Card = &Card {
+        name: "ash-s",
+        about: "zero each input's smallest activations, scale the rest by exp(sum before / sum after)",
+        formula: "h_d exp(s1 / s2) where h_d is above the round(p D)-th smallest, else 0; s1, s2 the sums before and after",
+        paper: "Djurisic et al., ICLR 2023",
+        cost: "D an input; nothing is kept",
+        example: "ash-s(0.9) | energy",
+        parameters: &[Parameter {
+            name: "p",
+            about: "fraction of each input's units set to zero",
+            kind: Kind::Fraction,
+            otherwise: Otherwise::Required,
+            bare: true,
+        }],
+    };
+
+    fn from_arguments(given: &Arguments) -> std::result::Result<Self, String> {
+        Ok(Self { p: given.real("p") })
+    }
+
+    fn arguments(&self) -> Arguments {
+        Arguments::new(Self::CARD, [Some(Value::Real(self.p))])
+    }
+}
+
+impl Shaping for AshS {
+    fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Shaper>> {
+        Ok(Arc::new(Pruned::new(self.p, on.head().units())))
+    }
+
+    fn load(&self, _: &mut State, units: usize) -> Result<Arc<dyn Shaper>> {
+        Ok(Arc::new(Pruned::new(self.p, units)))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pruned {
+    dropped: usize,
+    units: usize,
+}
+
+impl Pruned {
+    fn new(p: f64, units: usize) -> Self {
+        // Half to even, as Python rounds.
+        let dropped = (p * units as f64).round_ties_even() as usize;
+        Self { dropped: dropped.min(units.saturating_sub(1)), units }
+    }
+}
+
+impl Shaper for Pruned {
+    fn shape(&self, row: &mut [f32], workspace: &mut Workspace) {
+        if self.dropped == 0 {
+            // `exp(s1 / s2)` of equal sums.
+            row.iter_mut().for_each(|value| *value *= 1f64.exp() as f32);
+            return;
+        }
+        let before: f64 = row.iter().map(|value| f64::from(*value)).sum();
+        let order = &mut workspace.order;
+        order.clear();
+        order.extend_from_slice(row);
+        let (_, cut, _) = order.select_nth_unstable_by(self.dropped - 1, f32::total_cmp);
+        let cut = *cut;
+        row.iter_mut().filter(|value| **value <= cut).for_each(|value| *value = 0.0);
+        let after: f64 = row.iter().map(|value| f64::from(*value)).sum();
+        if after == 0.0 {
+            return;
+        }
+        let scale = (before / after).exp();
+        row.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
+    }
+
+    fn express(&self, graph: &mut Graph, features: Wire) -> Option<Wire> {
+        if self.dropped == 0 {
+            return Some(graph.scale(features, 1f64.exp()));
+        }
+        let cut = graph.reduce(Reduce::KthLargest(self.units - self.dropped + 1), features);
+        let kept = graph.binary(Binary::Greater, features, cut);
+        let pruned = graph.mul(features, kept);
+        let (before, after) = (graph.sum(features), graph.sum(pruned));
+        let ratio = graph.div(before, after);
+        let scale = graph.unary(Unary::Exp, ratio);
+        Some(graph.mul(pruned, scale))
+    }
+}

@@ -1,0 +1,271 @@
+//! The registry of methods. A method is one file here and its two lines below.
+
+mod ash_s;
+mod dice;
+mod energy;
+mod entropy;
+mod fisher;
+mod knn;
+mod max_logit;
+mod msp;
+mod react;
+mod unit_drop;
+mod unit_prune;
+mod vim;
+mod weight_drop;
+mod weight_prune;
+
+/// Every method there is: shapings, sparsities, scores, combinations.
+pub static METHODS: &[Entry] = &[
+    shaping::<ash_s::AshS>(),
+    shaping::<react::React>(),
+    sparsity::<dice::Dice>(),
+    sparsity::<unit_drop::UnitDrop>(),
+    sparsity::<unit_prune::UnitPrune>(),
+    sparsity::<weight_drop::WeightDrop>(),
+    sparsity::<weight_prune::WeightPrune>(),
+    score::<energy::Energy>(),
+    score::<entropy::Entropy>(),
+    score::<knn::Knn>(),
+    score::<max_logit::MaxLogit>(),
+    score::<msp::Msp>(),
+    score::<vim::Vim>(),
+    combination::<fisher::Fisher>(),
+];
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::calibration::Calibration;
+use crate::card::{Arguments, Card};
+use crate::error::Result;
+use crate::graph::{Graph, Wire};
+use crate::head::LinearHead;
+use crate::mask::Mask;
+use crate::state::State;
+use crate::statistics::Needs;
+use crate::training::Training;
+use crate::views::{Rows, Takes, Workspace};
+
+/// What an author writes to make a type a method: its card, and the way from arguments and back.
+pub trait Method: Debug + Send + Sync + Sized + 'static {
+    /// What it says of itself.
+    const CARD: &'static Card;
+
+    /// The method with these parameters.
+    ///
+    /// # Errors
+    /// A sentence, where parameters that are fine by themselves do not go together.
+    fn from_arguments(given: &Arguments) -> std::result::Result<Self, String>;
+
+    /// The parameters that [`Method::from_arguments`] makes this method of.
+    fn arguments(&self) -> Arguments;
+}
+
+/// A method behind a pointer.
+pub trait Step: Debug + Send + Sync {
+    /// What it says of itself.
+    fn card(&self) -> &'static Card;
+    /// Its parameters.
+    fn arguments(&self) -> Arguments;
+}
+
+impl<M: Method> Step for M {
+    fn card(&self) -> &'static Card {
+        M::CARD
+    }
+
+    fn arguments(&self) -> Arguments {
+        Method::arguments(self)
+    }
+}
+
+/// What is done to features before the head reads them.
+pub trait Shaping: Step {
+    /// What the fit rests on.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Fits to training features.
+    ///
+    /// # Errors
+    /// Where the statistics lack what [`Shaping::needs`] says, or cannot support the parameters.
+    fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Shaper>>;
+
+    /// Reads what [`Shaper::save`] wrote, for features of `units` values.
+    ///
+    /// # Errors
+    /// Where tensors are missing, of another shape, or not what a fit can give.
+    fn load(&self, state: &mut State, units: usize) -> Result<Arc<dyn Shaper>>;
+}
+
+/// A fitted [`Shaping`].
+pub trait Shaper: Debug + Send + Sync {
+    /// Shapes one row `[D]`.
+    fn shape(&self, row: &mut [f32], workspace: &mut Workspace);
+
+    /// The activation c where shaping is no more than `min(h, c)`: the kernel then clips while it reads.
+    fn clip(&self) -> Option<f32> {
+        None
+    }
+
+    /// Puts what was fitted.
+    fn save(&self, _to: &mut State) {}
+
+    /// The shaped features as operators on `features`.
+    fn express(&self, graph: &mut Graph, features: Wire) -> Option<Wire>;
+}
+
+/// Which weights of the head are kept.
+pub trait Sparsity: Step {
+    /// What the mask rests on beyond the mean activation.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// The kept weights `[C, D]`.
+    ///
+    /// # Errors
+    /// Where the statistics lack what [`Sparsity::needs`] says, and where no weight would be kept.
+    fn mask(&self, on: &Training<'_>) -> Result<Mask>;
+
+    /// The fraction dropped, where masks nest as it grows.
+    fn level(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// One number for an input; higher = more in-distribution.
+pub trait Score: Step {
+    /// What it reads of each input.
+    fn takes(&self) -> Takes;
+
+    /// What the fit rests on.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Fits to training features.
+    ///
+    /// # Errors
+    /// Where the statistics lack what [`Score::needs`] says, or cannot support the parameters.
+    fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Scorer>>;
+
+    /// Reads what [`Scorer::save`] wrote.
+    ///
+    /// # Errors
+    /// Where tensors are missing, of another shape, or not what a fit can give.
+    fn load(&self, state: &mut State, head: &LinearHead) -> Result<Arc<dyn Scorer>>;
+}
+
+/// A fitted [`Score`].
+pub trait Scorer: Debug + Send + Sync {
+    /// Scores `rows` into `out` `[n]`; an input's score depends on that input alone.
+    fn score(&self, rows: &Rows<'_>, workspace: &mut Workspace, out: &mut [f64]);
+
+    /// Puts what was fitted.
+    fn save(&self, _to: &mut State) {}
+
+    /// The score as operators: what ONNX export writes and tests evaluate as the reference. `None` where there is no
+    /// such expression.
+    fn express(&self, graph: &mut Graph, of: &Views) -> Option<Wire>;
+
+    /// Shares of the score that the units of one input have, `[D]`, where the score has such parts.
+    fn explain(&self, _row: &Rows<'_>) -> Option<Vec<f64>> {
+        None
+    }
+}
+
+/// What an expressed score reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Views {
+    /// The features `[N, D]` as the network makes them.
+    pub features: Wire,
+    /// The logits `[N, C]` of the shaped features and the kept weights.
+    pub logits: Wire,
+}
+
+/// One score of several.
+pub trait Combination: Step {
+    /// The combined score of one input, from what each member makes of it; higher = more in-distribution.
+    fn combine(&self, votes: &[Vote<'_>]) -> f64;
+
+    /// The same as operators, from each member's score `[N, 1]`. `None` where there is no such expression.
+    fn express(&self, graph: &mut Graph, members: &[Ballot<'_>]) -> Option<Wire>;
+}
+
+/// What a member of a combination makes of one input.
+#[derive(Debug, Clone, Copy)]
+pub struct Vote<'a> {
+    /// Its score.
+    pub score: f64,
+    /// Its scores of the reference inputs, which make p-values of scores.
+    pub reference: &'a Calibration,
+    /// What the combination multiplies its vote by.
+    pub weight: f64,
+}
+
+/// What a member of a combination makes of every input, as operators.
+#[derive(Debug, Clone, Copy)]
+pub struct Ballot<'a> {
+    /// Its scores `[N, 1]`.
+    pub score: Wire,
+    /// As in [`Vote`].
+    pub reference: &'a Calibration,
+    /// As in [`Vote`].
+    pub weight: f64,
+}
+
+/// A line of [`METHODS`].
+#[derive(Debug)]
+pub struct Entry {
+    /// What the method says of itself.
+    pub card: &'static Card,
+    pub(crate) make: Make,
+}
+
+/// How a method is made of its arguments, by what kind of step it is.
+#[derive(Debug)]
+pub(crate) enum Make {
+    Shaping(fn(&Arguments) -> std::result::Result<Arc<dyn Shaping>, String>),
+    Sparsity(fn(&Arguments) -> std::result::Result<Arc<dyn Sparsity>, String>),
+    Score(fn(&Arguments) -> std::result::Result<Arc<dyn Score>, String>),
+    Combination(fn(&Arguments) -> std::result::Result<Arc<dyn Combination>, String>),
+}
+
+impl Entry {
+    /// The method called `name`.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        METHODS.iter().find(|entry| entry.card.name == name)
+    }
+
+    /// What kind of step it is: `shaping`, `sparsity`, `score` or `combination`.
+    pub fn role(&self) -> &'static str {
+        match self.make {
+            Make::Shaping(_) => "shaping",
+            Make::Sparsity(_) => "sparsity",
+            Make::Score(_) => "score",
+            Make::Combination(_) => "combination",
+        }
+    }
+}
+
+const fn shaping<M: Method + Shaping>() -> Entry {
+    Entry { card: M::CARD, make: Make::Shaping(|given| Ok(Arc::new(M::from_arguments(given)?))) }
+}
+
+const fn sparsity<M: Method + Sparsity>() -> Entry {
+    Entry { card: M::CARD, make: Make::Sparsity(|given| Ok(Arc::new(M::from_arguments(given)?))) }
+}
+
+const fn score<M: Method + Score>() -> Entry {
+    Entry { card: M::CARD, make: Make::Score(|given| Ok(Arc::new(M::from_arguments(given)?))) }
+}
+
+const fn combination<M: Method + Combination>() -> Entry {
+    Entry { card: M::CARD, make: Make::Combination(|given| Ok(Arc::new(M::from_arguments(given)?))) }
+}
+
+#[cfg(test)]
+mod laws;

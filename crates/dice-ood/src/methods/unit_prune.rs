@@ -1,0 +1,44 @@
+//! Weak units pruned: an ablation of the paper.
+
+use super::{Method, Sparsity};
+use crate::card::{Arguments, Card, Parameter, Value};
+use crate::error::Result;
+use crate::mask::{Mask, largest};
+use crate::training::Training;
+
+/// `unit-prune(0.9)`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnitPrune {
+    p: f64,
+}
+
+impl Method for UnitPrune {
+    const CARD: &'static Card = &Card {
+        name: "unit-prune",
+        about: "keep the units with the largest mean activation",
+        formula: "M keeps the largest E[h]",
+        paper: "Sun and Li, ECCV 2022, ablation",
+        cost: "the kept weights an input",
+        example: "unit-prune(0.9) | energy",
+        parameters: &[Parameter::DROPPED],
+    };
+
+    fn from_arguments(given: &Arguments) -> std::result::Result<Self, String> {
+        Ok(Self { p: given.real("p") })
+    }
+
+    fn arguments(&self) -> Arguments {
+        Arguments::new(Self::CARD, [Some(Value::Real(self.p))])
+    }
+}
+
+impl Sparsity for UnitPrune {
+    fn mask(&self, on: &Training<'_>) -> Result<Mask> {
+        let mean = on.statistics().mean_activation().to_vec();
+        Mask::of_units(on.head().classes(), &largest(&mean, self.p))
+    }
+
+    fn level(&self) -> Option<f64> {
+        Some(self.p)
+    }
+}

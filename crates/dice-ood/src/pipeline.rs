@@ -1,0 +1,228 @@
+//! A fitted pipeline: shaping and kept weights in one part, which pipelines share, and the score behind them.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{Graph, Wire};
+use crate::head::LinearHead;
+use crate::kernel::{Kernel, Scratch};
+use crate::mask::Mask;
+use crate::methods::{Scorer, Shaper, Shaping, Views};
+use crate::spec::{PipelineSpec, StemSpec};
+use crate::state::State;
+use crate::statistics::Statistics;
+use crate::training::{Kept, Logits, Training};
+use crate::views::{Takes, Workspace};
+
+/// A place to fit detectors to one head and one set of statistics. Steps are fitted once: detectors with the same shaping and
+/// sparsity share its mask and packed weights, and equal pipelines are one.
+#[derive(Debug)]
+pub struct Fitting<'a> {
+    training: Training<'a>,
+    /// By the specs that they print as.
+    stems: Kept<String, Stem>,
+    pipelines: Kept<String, Pipeline>,
+}
+
+impl<'a> Fitting<'a> {
+    /// A place to fit detectors to `head`, from `statistics` of its features.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] where the two disagree on D.
+    pub fn new(head: &'a Arc<LinearHead>, statistics: &'a Statistics) -> Result<Self> {
+        Ok(Self { training: Training::new(head, statistics)?, stems: Kept::default(), pipelines: Kept::default() })
+    }
+
+    pub(crate) fn pipeline(&self, spec: &PipelineSpec) -> Result<Arc<Pipeline>> {
+        self.pipelines.get(&spec.to_string(), || {
+            let stem = self.stem(&spec.stem, |training| Stem::fit(&spec.stem, training))?;
+            let logits = Arc::clone(&stem);
+            let scorer = spec.score.fit(&self.training.behind(logits))?;
+            Ok(Pipeline::new(spec.clone(), stem, scorer))
+        })
+    }
+
+    pub(crate) fn stem(
+        &self,
+        spec: &StemSpec,
+        make: impl FnOnce(&Training<'_>) -> Result<Stem>,
+    ) -> Result<Arc<Stem>> {
+        self.stems.get(&spec.to_string(), || make(&self.training))
+    }
+}
+
+/// Everything before the score: shaped features through the kept weights of the head.
+#[derive(Debug)]
+pub(crate) struct Stem {
+    pub(crate) spec: StemSpec,
+    pub(crate) head: Arc<LinearHead>,
+    shaper: Option<Arc<dyn Shaper>>,
+    mask: Option<Mask>,
+    pub(crate) kernel: Kernel,
+}
+
+/// A stem and the score of what it makes.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) spec: PipelineSpec,
+    pub(crate) stem: Arc<Stem>,
+    pub(crate) takes: Takes,
+    pub(crate) scorer: Arc<dyn Scorer>,
+}
+
+impl Stem {
+    /// Fits shaping and sparsity. The mask rests on the mean of the features as they are also where they are shaped, as in
+    /// the authors' code.
+    pub(crate) fn fit(spec: &StemSpec, on: &Training<'_>) -> Result<Self> {
+        let shaper = spec.shaping.as_ref().map(|shaping| shaping.fit(on)).transpose()?;
+        let mask = spec.sparsity.as_ref().map(|sparsity| sparsity.mask(on)).transpose()?;
+        Self::new(spec.clone(), Arc::clone(on.head()), shaper, mask)
+    }
+
+    fn new(
+        spec: StemSpec,
+        head: Arc<LinearHead>,
+        shaper: Option<Arc<dyn Shaper>>,
+        mask: Option<Mask>,
+    ) -> Result<Self> {
+        let clip = shaper.as_ref().and_then(|shaper| shaper.clip());
+        let kernel = Kernel::new(&head, mask.as_ref(), clip)?;
+        Ok(Self { spec, head, shaper, mask, kernel })
+    }
+
+    /// The kept weights `[C, D]`; `None` where all are kept by definition.
+    pub(crate) fn mask(&self) -> Option<&Mask> {
+        self.mask.as_ref()
+    }
+
+    /// The activation at which features are clipped, where that is all that shaping does.
+    pub(crate) fn clip(&self) -> Option<f32> {
+        self.shaper.as_ref()?.clip()
+    }
+
+    /// What shapes rows before the kernel reads them; none where the kernel does it.
+    pub(crate) fn shaper(&self) -> Option<&dyn Shaper> {
+        self.shaper.as_deref().filter(|shaper| shaper.clip().is_none())
+    }
+
+    pub(crate) fn save(&self, to: &mut State) {
+        if let Some(shaper) = &self.shaper {
+            let mut part = State::default();
+            shaper.save(&mut part);
+            to.put_part("shaping", part);
+        }
+        if let Some(mask) = &self.mask {
+            let (classes, units) = mask.kept().dim();
+            to.put("mask", &[classes, units], mask.kept().iter().map(|kept| u8::from(*kept)).collect::<Vec<u8>>());
+        }
+    }
+
+    /// Reads what [`Stem::save`] wrote. The mask must be the one that the sparsity gives on this very `training`.
+    pub(crate) fn load(spec: &StemSpec, state: &mut State, on: &Training<'_>) -> Result<Self> {
+        let head = on.head();
+        let load = |shaping: &Arc<dyn Shaping>| -> Result<Arc<dyn Shaper>> {
+            let mut part = state.take_part("shaping");
+            let shaper = shaping.load(&mut part, head.units())?;
+            part.finish()?;
+            check_shaper(&*shaper, shaping, on)?;
+            Ok(shaper)
+        };
+        let shaper = spec.shaping.as_ref().map(load).transpose()?;
+        let mask = match &spec.sparsity {
+            None => None,
+            Some(sparsity) => {
+                let kept = state.take::<u8>("mask", &[Some(head.classes()), Some(head.units())])?;
+                let mask = sparsity.mask(on)?;
+                if !mask.kept().iter().map(|kept| u8::from(*kept)).eq(kept.iter().copied()) {
+                    return Err(Error::new(ErrorKind::Malformed, "another mask")
+                        .tensor("mask")
+                        .expected(format!("the weights that `{spec}` keeps of this head with these statistics")));
+                }
+                Some(mask)
+            }
+        };
+        Self::new(spec.clone(), Arc::clone(head), shaper, mask)
+    }
+
+    /// The logits `[N, C]` as operators, and the features that they are of.
+    pub(crate) fn express(&self, graph: &mut Graph) -> Option<Views> {
+        let features = graph.features();
+        let shaped = match &self.shaper {
+            None => features,
+            Some(shaper) => shaper.express(graph, features)?,
+        };
+        let (classes, units) = (self.head.classes(), self.head.units());
+        let weights: Vec<f32> = match &self.mask {
+            None => self.head.weight().iter().copied().collect(),
+            Some(mask) => {
+                let kept = mask.kept();
+                self.head.weight().iter().zip(kept).map(|(weight, kept)| if *kept { *weight } else { 0.0 }).collect()
+            }
+        };
+        let product = graph.times(shaped, [classes, units], weights);
+        let bias = graph.row(self.head.bias().iter().copied());
+        Some(Views { features, logits: graph.add(product, bias) })
+    }
+}
+
+impl Logits for Stem {
+    fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        let units = self.head.units();
+        let mut logits = vec![0.0; rows.len() / units * self.head.classes()];
+        let mut scratch = Scratch::default();
+        let finite = match self.shaper() {
+            None => self.kernel.logits(rows, &mut scratch, &mut logits),
+            Some(shaper) => {
+                let (mut shaped, mut workspace) = (rows.to_vec(), Workspace::default());
+                shaped.chunks_exact_mut(units).for_each(|row| shaper.shape(row, &mut workspace));
+                self.kernel.logits(&shaped, &mut scratch, &mut logits)
+            }
+        };
+        match finite {
+            true => Ok(logits),
+            false => Err(Error::new(ErrorKind::NotFinite, "NaN or infinity").tensor("features").expected("finite values")),
+        }
+    }
+}
+
+/// What can be fitted again from these statistics must be what was read.
+fn check_shaper(shaper: &dyn Shaper, shaping: &Arc<dyn Shaping>, on: &Training<'_>) -> Result<()> {
+    let state_of = |shaper: &dyn Shaper| {
+        let mut state = State::default();
+        shaper.save(&mut state);
+        state
+    };
+    match shaping.fit(on) {
+        Ok(fitted) if state_of(&*fitted) != state_of(shaper) => Err(Error::new(ErrorKind::Malformed, "another state")
+            .tensor(shaping.card().name)
+            .expected("the one that follows from these statistics")),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}
+
+impl Pipeline {
+    pub(crate) fn new(spec: PipelineSpec, stem: Arc<Stem>, scorer: Arc<dyn Scorer>) -> Self {
+        Self { takes: spec.score.takes(), spec, stem, scorer }
+    }
+
+    pub(crate) fn save(&self, to: &mut State) {
+        let mut part = State::default();
+        self.scorer.save(&mut part);
+        to.put_part("score", part);
+    }
+
+    /// Reads what [`Pipeline::save`] wrote.
+    pub(crate) fn load(spec: &PipelineSpec, stem: Arc<Stem>, state: &mut State) -> Result<Self> {
+        let mut part = state.take_part("score");
+        let scorer = spec.score.load(&mut part, &stem.head)?;
+        part.finish()?;
+        Ok(Self::new(spec.clone(), stem, scorer))
+    }
+
+    /// The score `[N, 1]` as operators.
+    pub(crate) fn express(&self, graph: &mut Graph) -> Option<Wire> {
+        let views = self.stem.express(graph)?;
+        self.scorer.express(graph, &views)
+    }
+}

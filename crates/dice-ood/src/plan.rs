@@ -1,0 +1,373 @@
+//! Any number of detectors over the same rows, with nothing computed twice.
+//!
+//! Rows are cut into tasks for threads. Within a task, pipelines with one stem share shaped rows and one visit of the logits;
+//! each score then gets the views that it takes, and combinations fold the scores of their members.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{Block, any_not_finite, not_finite};
+use crate::head::LinearHead;
+use crate::kernel::{Kernel, Scratch, Summary, Wanted};
+use crate::node::Node;
+use crate::pipeline::{Pipeline, Stem};
+use crate::views::{Rows, Workspace};
+
+/// What to do with an input whose features hold NaN or infinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NonFinite {
+    /// Refuse, naming its row and column.
+    #[default]
+    Reject,
+    /// Score it negative infinity: out-of-distribution, whatever the threshold.
+    OutOfDistribution,
+}
+
+/// The class of an input that could not be scored: no label equals it.
+pub const NO_CLASS: u32 = u32::MAX;
+
+/// What a detector makes of some inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Scores `[N]`, higher = more in-distribution.
+    pub scores: Vec<f64>,
+    /// Predicted classes `[N]` of the detector's own (shaped, sparsified) head, that of the first member for a combination;
+    /// [`NO_CLASS`] for inputs that could not be scored.
+    pub classes: Vec<u32>,
+}
+
+/// Working memory for a whole task.
+#[derive(Debug, Default)]
+struct Desk {
+    workspace: Workspace,
+    cleaned: Vec<f32>,
+    shaped: Vec<f32>,
+    logits: Vec<f32>,
+    /// By temperature, `[n]` each.
+    summaries: Vec<Summary>,
+    /// Rows that cannot be scored.
+    bad: Vec<bool>,
+}
+
+/// The working memory of threads, kept between calls.
+#[derive(Debug, Default)]
+struct Desks(Mutex<Vec<Desk>>);
+
+impl Desks {
+    fn with<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut desk = free().pop().unwrap_or_default();
+        let result = work(&mut desk);
+        free().push(desk);
+        result
+    }
+}
+
+/// Pipelines that share a stem.
+#[derive(Debug)]
+struct Group {
+    stem: Arc<Stem>,
+    /// At which logits are summarised; at least one, so that the predicted class is known.
+    temperatures: Vec<f64>,
+    logits: bool,
+    /// Each pipeline's place among the plan's, and that of its temperature.
+    members: Vec<(usize, usize)>,
+}
+
+/// Detectors arranged so that nothing is computed twice.
+#[derive(Debug)]
+pub struct Plan {
+    pipelines: Vec<Arc<Pipeline>>,
+    groups: Vec<Group>,
+    /// For each detector, how its score is made, and the group whose predictions are its own.
+    detectors: Vec<(Node, usize)>,
+    units: usize,
+    desks: Desks,
+}
+
+/// A value that cannot be scored: its row, its column, and itself.
+type Unscorable = (usize, usize, f32);
+
+impl Plan {
+    pub(crate) fn of_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
+        let mut plan =
+            Self { pipelines: Vec::new(), groups: Vec::new(), detectors: Vec::new(), units: 1, desks: Desks::default() };
+        for node in nodes {
+            let mut leaves = Vec::new();
+            node.leaves(&mut leaves);
+            leaves.iter().for_each(|pipeline| plan.add(pipeline));
+            let own = leaves.first().map_or(0, |first| plan.group_of(first));
+            plan.detectors.push((node, own));
+        }
+        plan.units = plan.pipelines.first().map_or(1, |first| first.stem.head.units());
+        plan
+    }
+
+    fn add(&mut self, pipeline: &Arc<Pipeline>) {
+        if self.pipelines.iter().any(|known| Arc::ptr_eq(known, pipeline)) {
+            return;
+        }
+        let group = self.group_of(pipeline);
+        if group == self.groups.len() {
+            let stem = Arc::clone(&pipeline.stem);
+            self.groups.push(Group { stem, temperatures: Vec::new(), logits: false, members: Vec::new() });
+        }
+        let group = &mut self.groups[group];
+        group.logits |= pipeline.takes.logits;
+        let temperature = pipeline.takes.temperature.or(group.temperatures.first().copied()).unwrap_or(1.0);
+        let place = group.temperatures.iter().position(|known| *known == temperature).unwrap_or_else(|| {
+            group.temperatures.push(temperature);
+            group.temperatures.len() - 1
+        });
+        group.members.push((self.pipelines.len(), place));
+        self.pipelines.push(Arc::clone(pipeline));
+    }
+
+    fn group_of(&self, pipeline: &Pipeline) -> usize {
+        let same = |group: &Group| Arc::ptr_eq(&group.stem, &pipeline.stem);
+        self.groups.iter().position(same).unwrap_or(self.groups.len())
+    }
+
+    /// How many visits of logits the plan takes for an input.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Inputs that make a task for a thread.
+    fn task(&self) -> usize {
+        self.groups.iter().map(|group| group.stem.kernel.task()).max().unwrap_or(1)
+    }
+
+    /// What each detector makes of the rows of `block`, in the order of the detectors; errors name its file and row.
+    ///
+    /// # Errors
+    /// As [`Plan::score`].
+    pub fn score_block(&self, block: &Block, non_finite: NonFinite) -> Result<Vec<Scored>> {
+        self.score_at(block.view(), non_finite, |row, column, value| block.not_finite(row, column, value))
+            .map_err(|error| block.located(error))
+    }
+
+    /// What each detector makes of `features` `[N, D]`, in the order of the detectors.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another D; [`ErrorKind::NotFinite`],
+    /// naming row and column, for NaN or infinity and for features so large that a score overflows, unless these are to be
+    /// scored as out-of-distribution.
+    pub fn score(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite) -> Result<Vec<Scored>> {
+        self.score_at(features, non_finite, |row, column, value| not_finite(row as u64, column, value))
+    }
+
+    fn score_at(
+        &self,
+        features: ArrayView2<'_, f32>,
+        non_finite: NonFinite,
+        located: impl Fn(usize, usize, f32) -> Error + Sync,
+    ) -> Result<Vec<Scored>> {
+        if let Some(first) = self.pipelines.first().filter(|_| features.ncols() != self.units) {
+            return Err(wrong_shape(&first.stem.head, features.shape(), "[N, D]"));
+        }
+        let features = features.as_standard_layout();
+        let features = features.as_slice().unwrap_or_default();
+        let (units, size) = (self.units, self.task());
+        let rows = features.len() / units;
+        let (pipelines, groups) = (self.pipelines.len().max(1), self.groups.len().max(1));
+        // By task, then by pipeline or group.
+        let mut scores = vec![0.0; rows * pipelines];
+        let mut classes = vec![0; rows * groups];
+        features
+            .par_chunks(size * units)
+            .zip(scores.par_chunks_mut(size * pipelines).zip(classes.par_chunks_mut(size * groups)))
+            .enumerate()
+            .try_for_each(|(task, (features, (scores, classes)))| {
+                self.desks
+                    .with(|desk| self.run(desk, features, non_finite, scores, classes))
+                    .map_err(|(row, column, value)| located(task * size + row, column, value))
+            })?;
+        Ok(self.fold(&scores, &classes, rows, size))
+    }
+
+    /// Scores a few rows on one thread: `scores` by pipeline, `classes` by group.
+    fn run(
+        &self,
+        desk: &mut Desk,
+        features: &[f32],
+        non_finite: NonFinite,
+        scores: &mut [f64],
+        classes: &mut [u32],
+    ) -> std::result::Result<(), Unscorable> {
+        desk.bad.clear();
+        // A fused kernel sees while it reads whether a value is not finite; shaping could hide it.
+        let fused = self.groups.first().is_none_or(|first| first.stem.shaper().is_none());
+        if (!fused && any_not_finite(features)) || !self.run_groups(desk, features, scores, classes) {
+            self.clean(desk, features, non_finite)?;
+            let cleaned = std::mem::take(&mut desk.cleaned);
+            self.run_groups(desk, &cleaned, scores, classes);
+            desk.cleaned = cleaned;
+        }
+        self.check(desk, features, non_finite, scores)
+    }
+
+    /// False where the features are not finite.
+    fn run_groups(&self, desk: &mut Desk, features: &[f32], scores: &mut [f64], classes: &mut [u32]) -> bool {
+        let rows = features.len() / self.units;
+        let mut groups = self.groups.iter().zip(classes.chunks_exact_mut(rows));
+        groups.all(|(group, classes)| self.run_group(group, desk, features, scores, classes))
+    }
+
+    /// Copies the rows, those that are not finite as zeros.
+    fn clean(&self, desk: &mut Desk, features: &[f32], non_finite: NonFinite) -> std::result::Result<(), Unscorable> {
+        desk.cleaned.clear();
+        desk.cleaned.extend_from_slice(features);
+        for (index, row) in desk.cleaned.chunks_exact_mut(self.units).enumerate() {
+            let column = row.iter().position(|value| !value.is_finite());
+            match (column, non_finite) {
+                (Some(column), NonFinite::Reject) => return Err((index, column, row[column])),
+                (Some(_), NonFinite::OutOfDistribution) => row.fill(0.0),
+                (None, _) => {}
+            }
+            desk.bad.push(column.is_some());
+        }
+        Ok(())
+    }
+
+    fn run_group(
+        &self,
+        group: &Group,
+        desk: &mut Desk,
+        features: &[f32],
+        scores: &mut [f64],
+        classes: &mut [u32],
+    ) -> bool {
+        let rows = classes.len();
+        let Desk { workspace, shaped, logits, summaries, .. } = desk;
+        let read = match group.stem.shaper() {
+            None => features,
+            Some(shaper) => {
+                shaped.clear();
+                shaped.extend_from_slice(features);
+                shaped.chunks_exact_mut(self.units).for_each(|row| shaper.shape(row, workspace));
+                shaped
+            }
+        };
+        if !group.visit(read, rows, &mut workspace.scratch, logits, summaries) && group.stem.shaper().is_none() {
+            return false;
+        }
+        for (class, summary) in classes.iter_mut().zip(&*summaries) {
+            *class = summary.argmax;
+        }
+        for (place, temperature) in &group.members {
+            let view = Rows {
+                units: self.units,
+                classes: group.stem.head.classes(),
+                features,
+                logits: &*logits,
+                summaries: &summaries[temperature * rows..][..rows],
+            };
+            self.pipelines[*place].scorer.score(&view, workspace, &mut scores[place * rows..][..rows]);
+        }
+        true
+    }
+
+    /// Scores that are not finite are refused, or become negative infinity.
+    fn check(
+        &self,
+        desk: &Desk,
+        features: &[f32],
+        non_finite: NonFinite,
+        scores: &mut [f64],
+    ) -> std::result::Result<(), Unscorable> {
+        let rows = features.len() / self.units;
+        for (place, score) in scores.iter_mut().enumerate() {
+            let row = place % rows;
+            let unread = desk.bad.get(row).is_some_and(|bad| *bad);
+            if score.is_finite() && !unread {
+                continue;
+            }
+            if non_finite == NonFinite::Reject && !unread {
+                // Finite features whose score overflows: name the largest.
+                let features = &features[row * self.units..][..self.units];
+                let largest =
+                    (0..self.units).max_by(|a, b| features[*a].abs().total_cmp(&features[*b].abs())).unwrap_or(0);
+                return Err((row, largest, features[largest]));
+            }
+            *score = f64::NEG_INFINITY;
+        }
+        Ok(())
+    }
+
+    /// From the scores of pipelines to those of detectors.
+    fn fold(&self, scores: &[f64], classes: &[u32], rows: usize, size: usize) -> Vec<Scored> {
+        let gathered = |values: usize| {
+            move |place: usize| (0..rows).map(move |row| {
+                let (task, within) = (row / size, row % size);
+                let here = size.min(rows - task * size);
+                task * size * values + place * here + within
+            })
+        };
+        let (of_pipelines, of_groups) = (gathered(self.pipelines.len()), gathered(self.groups.len()));
+        let leaf = |pipeline: &Arc<Pipeline>| -> Vec<f64> {
+            let place = self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline)).unwrap_or(0);
+            of_pipelines(place).map(|at| scores[at]).collect()
+        };
+        let scored = |(node, group): &(Node, usize)| {
+            let scores = node.fold(&leaf);
+            let mut classes: Vec<u32> = of_groups(*group).map(|at| classes[at]).collect();
+            for (class, _) in classes.iter_mut().zip(&scores).filter(|(_, score)| **score == f64::NEG_INFINITY) {
+                *class = NO_CLASS;
+            }
+            Scored { scores, classes }
+        };
+        self.detectors.iter().map(scored).collect()
+    }
+
+    /// Scores one row on the calling thread.
+    pub(crate) fn score_one(&self, features: &[f32]) -> Result<f64> {
+        const MOST: usize = 64;
+        let (pipelines, groups) = (self.pipelines.len(), self.groups.len());
+        let (mut scores, mut classes) = ([0.0; MOST], [0; MOST]);
+        let (scores, classes) = (&mut scores[..pipelines.min(MOST)], &mut classes[..groups.min(MOST)]);
+        self.desks
+            .with(|desk| self.run(desk, features, NonFinite::Reject, scores, classes))
+            .map_err(|(row, column, value)| not_finite(row as u64, column, value))?;
+        let place = |pipeline: &Arc<Pipeline>| self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
+        Ok(self.detectors[0].0.fold_one(&|pipeline| scores[place(pipeline).unwrap_or(0)]))
+    }
+}
+
+impl Group {
+    /// Logits and summaries of `features` `[n, D]`, as far as members take them. False where features are not finite.
+    fn visit(
+        &self,
+        features: &[f32],
+        rows: usize,
+        scratch: &mut Scratch,
+        logits: &mut Vec<f32>,
+        summaries: &mut Vec<Summary>,
+    ) -> bool {
+        let kernel: &Kernel = &self.stem.kernel;
+        summaries.clear();
+        summaries.resize(rows * self.temperatures.len(), Summary::default());
+        logits.clear();
+        if self.logits {
+            logits.resize(rows * self.stem.head.classes(), 0.0);
+        }
+        if let ([temperature], false) = (&self.temperatures[..], self.logits) {
+            return kernel.summarise(features, *temperature, scratch, summaries);
+        }
+        let mut parts: Vec<(f64, &mut [Summary])> =
+            self.temperatures.iter().copied().zip(summaries.chunks_exact_mut(rows)).collect();
+        let logits = self.logits.then_some(&mut logits[..]);
+        kernel.visit(features, scratch, Wanted { summaries: &mut parts, logits })
+    }
+}
+
+pub(crate) fn wrong_shape(head: &LinearHead, found: &[usize], expected: &str) -> Error {
+    let units = head.units();
+    Error::new(ErrorKind::Shape, format!("{found:?}"))
+        .tensor("features")
+        .expected(format!("{}, as the head has {units} units", expected.replace('D', &units.to_string())))
+        .fix("are these the penultimate features of the network that the detector was fitted to?")
+}

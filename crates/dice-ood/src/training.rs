@@ -1,0 +1,130 @@
+//! What the fit of a step rests on.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ndarray::{Array1, Array2};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::head::LinearHead;
+use crate::linalg::{Axes, least_squares};
+use crate::statistics::{Space, Statistics};
+
+/// A head, the statistics of its training features, and what follows from them and is worth keeping.
+#[derive(Debug, Clone)]
+pub struct Training<'a> {
+    head: &'a Arc<LinearHead>,
+    statistics: &'a Statistics,
+    /// Of the shaped features and kept weights that the score at hand will read.
+    logits: Option<Arc<dyn Logits>>,
+    axes: Arc<Kept<About, Axes>>,
+}
+
+/// What principal axes are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum About {
+    /// The mean activation.
+    Mean,
+    /// `-pinv(W) b`, whose logits are as near to zero as can be.
+    HeadOrigin,
+}
+
+/// What makes logits of features.
+pub(crate) trait Logits: Debug + Send + Sync {
+    /// `[n, C]` of `rows` `[n, D]`.
+    fn logits(&self, rows: &[f32]) -> Result<Vec<f32>>;
+}
+
+impl<'a> Training<'a> {
+    /// # Errors
+    /// [`ErrorKind::Shape`] where the two disagree on D.
+    pub(crate) fn new(head: &'a Arc<LinearHead>, statistics: &'a Statistics) -> Result<Self> {
+        if statistics.units() != head.units() {
+            return Err(Error::new(ErrorKind::Shape, format!("[{}]", statistics.units()))
+                .tensor("mean activation")
+                .expected(format!("[{}], one for each unit of the head", head.units()))
+                .fix("are features and head of the same network?"));
+        }
+        Ok(Self { head, statistics, logits: None, axes: Arc::default() })
+    }
+
+    /// The same, for a score that reads these logits.
+    pub(crate) fn behind(&self, logits: Arc<dyn Logits>) -> Self {
+        Self { logits: Some(logits), ..self.clone() }
+    }
+
+    /// The dense head.
+    pub fn head(&self) -> &Arc<LinearHead> {
+        self.head
+    }
+
+    /// What was gathered from its training features.
+    pub fn statistics(&self) -> &Statistics {
+        self.statistics
+    }
+
+    /// Logits `[n, C]` of `rows` `[n, D]`, from the shaped features and kept weights that the score at hand will read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFinite`] where rows are not; [`ErrorKind::Missing`] for a step that stands before the logits.
+    pub fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
+        let logits = self.logits.as_ref();
+        logits.ok_or_else(|| Error::new(ErrorKind::Missing, "no logits before the score"))?.logits(rows)
+    }
+
+    /// The principal axes of the training features about their mean, or about the point that the head maps to nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] where the second moment was not gathered, [`ErrorKind::Unsupported`] in a build without linear
+    /// algebra.
+    pub fn axes(&self, about: About) -> Result<Arc<Axes>> {
+        self.axes.get(&about, || Axes::of(&self.moment_about(&self.centre(about)?)?))
+    }
+
+    /// The point `[D]` that axes are about.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] in a build without linear algebra.
+    pub fn centre(&self, about: About) -> Result<Array1<f64>> {
+        match about {
+            About::Mean => Ok(self.statistics.mean_activation()),
+            About::HeadOrigin => {
+                let weight = self.head.weight().mapv(f64::from);
+                Ok(-least_squares(&weight, &self.head.bias().mapv(f64::from))?)
+            }
+        }
+    }
+
+    /// `E[(h - c) (h - c)^T]` `[D, D]`.
+    fn moment_about(&self, centre: &Array1<f64>) -> Result<Array2<f64>> {
+        let moment = self.statistics.second_moment(Space::Features)?;
+        let (mean, rows) = (self.statistics.mean_activation(), self.statistics.rows().max(1) as f64);
+        Ok(Array2::from_shape_fn(moment.dim(), |(i, j)| {
+            moment[(i, j)] / rows - mean[i] * centre[j] - centre[i] * mean[j] + centre[i] * centre[j]
+        }))
+    }
+}
+
+/// Things that are made once for each key, and shared.
+#[derive(Debug)]
+pub(crate) struct Kept<K, T>(Mutex<BTreeMap<K, Arc<T>>>);
+
+impl<K, T> Default for Kept<K, T> {
+    fn default() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+}
+
+impl<K: Ord + Clone, T> Kept<K, T> {
+    /// What is kept under `key`, or what `make` makes.
+    pub(crate) fn get(&self, key: &K, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let map = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = map().get(key) {
+            return Ok(Arc::clone(found));
+        }
+        // The lock is not held while something is made, which may ask for other things.
+        let made = Arc::new(make()?);
+        Ok(Arc::clone(map().entry(key.clone()).or_insert(made)))
+    }
+}
