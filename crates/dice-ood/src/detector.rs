@@ -77,7 +77,7 @@ impl Detector {
     /// # Errors
     /// [`ErrorKind::Shape`] where mask and head disagree.
     pub(crate) fn from_parts(spec: Spec, head: Arc<LinearHead>, mask: Option<Mask>, clip: Option<f64>) -> Result<Self> {
-        let kernel = Kernel::new(&head, mask.as_ref(), clip.map(|clip| clip as f32), spec.score.temperature())?;
+        let kernel = Kernel::new(&head, mask.as_ref(), clip.map(|clip| clip as f32))?;
         Ok(Self { spec, head, mask, clip, kernel, workspaces: Workspaces::default() })
     }
 
@@ -219,10 +219,11 @@ impl Detector {
         classes: &mut [u32],
     ) -> std::result::Result<(), (usize, usize, f32)> {
         let units = self.head.units();
+        let temperature = self.spec.score.temperature();
         let Workspace { scratch, summaries, cleaned } = workspace;
         summaries.resize(classes.len(), Summary::default());
         let mut bad = Vec::new();
-        if !self.kernel.summarise(features, scratch, summaries) {
+        if !self.kernel.summarise(features, temperature, scratch, summaries) {
             cleaned.clear();
             cleaned.extend_from_slice(features);
             for (index, row) in cleaned.chunks_exact_mut(units).enumerate().filter(|(_, row)| any_not_finite(row)) {
@@ -233,7 +234,7 @@ impl Detector {
                 row.fill(0.0);
                 bad.push(index);
             }
-            let _ = self.kernel.summarise(cleaned, scratch, summaries);
+            let _ = self.kernel.summarise(cleaned, temperature, scratch, summaries);
         }
         let places = scores.chunks_exact_mut(kinds.len()).zip(classes.iter_mut());
         for (row, ((scores, class), summary)) in places.zip(&*summaries).enumerate() {

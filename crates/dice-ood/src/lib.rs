@@ -15,6 +15,12 @@ mod sparsify;
 mod spec;
 mod statistics;
 
+/// Not part of the interface: what the benchmarks of this crate time.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::kernel::{Product, Scratch, Slab, second_moment};
+}
+
 pub use artifact::{Artifact, Calibrated};
 pub use calibration::{Calibration, Decision, Threshold};
 pub use detector::{Detector, NO_CLASS, NonFinite, Scored, Together};
