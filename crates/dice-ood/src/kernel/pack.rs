@@ -1,4 +1,4 @@
-//! How a masked head is laid out in memory, chosen from its shape and density.
+//! How a matrix is laid out in memory, chosen from its shape and density, and the proof that the layout is sound.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ const CANDIDATES: usize = 128;
 /// The layout of a masked head.
 #[derive(Debug, Clone)]
 pub(super) enum Layout {
-    /// Few classes: rows are multiplied as they lie.
+    /// Few classes: rows of features are multiplied without being transposed.
     Rows(Rows),
     /// Inputs as lanes, units in tiles.
     Tiles(Vec<Tile>),
@@ -56,9 +56,10 @@ pub(super) struct Tile {
 #[derive(Debug, Clone)]
 pub(super) struct Chunk {
     pub(super) column: usize,
-    /// Where each goes in the transposed tile; those that keep no weight go to a line that nobody reads.
+    /// The line of the transposed tile that each column is written to; columns without a kept weight are written to
+    /// one spare line behind the tile.
     pub(super) places: [u16; CHUNK],
-    /// Whether any keeps a weight.
+    /// Whether any of the columns keeps a weight.
     pub(super) kept: bool,
 }
 
@@ -70,7 +71,7 @@ pub(super) enum Weights {
     Dense(Vec<[f32; GROUP]>),
 }
 
-/// Two classes that advance together: over units that both keep, then over units that one keeps.
+/// Two classes that advance together: over units that both keep, then over units that only one of them keeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair {
     pub(super) classes: [u32; 2],
@@ -98,6 +99,17 @@ impl Layout {
     /// Lays out the weights for which `kept(class, unit)`, for blocks of `lanes` inputs, or vectors of `width` values
     /// and `group` classes.
     pub(super) fn new(
+        head: &LinearHead,
+        kept: &dyn Fn(usize, usize) -> bool,
+        lanes: usize,
+        (width, group): (usize, usize),
+    ) -> Self {
+        let layout = Self::choose(head, kept, lanes, (width, group));
+        layout.check(head.weight().dim(), lanes, (width, group));
+        layout
+    }
+
+    fn choose(
         head: &LinearHead,
         kept: &dyn Fn(usize, usize) -> bool,
         lanes: usize,
@@ -132,6 +144,27 @@ impl Layout {
             tiles.push(Tile::new(head, kept, &[], 0..all));
         }
         Self::Tiles(tiles)
+    }
+
+    /// Asserts conditions (3) to (6) of [`generic`](super::generic) for rows of `units` values and blocks of at most
+    /// `lanes` inputs, or vectors of `width` values and `group` classes.
+    fn check(&self, (classes, units): (usize, usize), lanes: usize, (width, group): (usize, usize)) {
+        match self {
+            Self::Rows(rows) => {
+                let weights = classes.div_ceil(group) * group * units.div_ceil(width) * width;
+                assert!(rows.width == width && rows.group == group, "(6): vectors of this level");
+                assert!(units >= width && rows.weights.len() == weights, "(6): whole vectors and groups");
+            }
+            Self::Tiles(tiles) => {
+                let mut end = 0;
+                for tile in tiles {
+                    assert!(tile.columns.start == end, "(3): tiles follow each other");
+                    tile.check(classes, units, lanes);
+                    end = tile.columns.end;
+                }
+                assert!(end == units, "(3): tiles cover the units");
+            }
+        }
     }
 }
 
@@ -181,24 +214,7 @@ impl Rows {
 impl Tile {
     fn new(head: &LinearHead, kept: &dyn Fn(usize, usize) -> bool, units: &[usize], columns: Range<usize>) -> Self {
         let (classes, all) = head.weight().dim();
-        let unread = units.len() as u16;
-        let mut places = units.iter().enumerate().peekable();
-        let chunks = columns
-            .clone()
-            .step_by(CHUNK)
-            .map(|column| {
-                let start = column.min(all.saturating_sub(CHUNK));
-                let mut chunk = Chunk { column: start, places: [unread; CHUNK], kept: false };
-                // Columns that a chunk which stepped back shares with the one before are not placed twice.
-                for offset in column - start..CHUNK {
-                    if let Some((place, _)) = places.next_if(|(_, unit)| **unit == start + offset) {
-                        chunk.places[offset] = place as u16;
-                        chunk.kept = true;
-                    }
-                }
-                chunk
-            })
-            .collect();
+        let chunks = chunks(columns.clone(), units, all);
         let lists: Vec<List> = (0..classes).map(|class| List::new(head, kept, units, class)).collect();
         let total: usize = lists.iter().map(|list| list.weights.len()).sum();
         let weights = if total as f64 > DENSE * (classes * units.len()) as f64 {
@@ -208,6 +224,68 @@ impl Tile {
         };
         Self { columns, units: units.len(), chunks, weights }
     }
+
+    /// The `columns` of all rows of `matrix` `[M, width]` as a dense tile, for blocks of at most `lanes` inputs.
+    pub(super) fn of_columns(matrix: &[f32], width: usize, columns: Range<usize>, lanes: usize) -> Self {
+        let units: Vec<usize> = columns.clone().collect();
+        let chunks = chunks(columns.clone(), &units, width);
+        let groups = (matrix.len() / width).div_ceil(GROUP);
+        let mut weights = Vec::with_capacity(groups * units.len());
+        for rows in matrix.chunks(GROUP * width) {
+            weights.extend(columns.clone().map(|column| {
+                let mut group = [0.0; GROUP];
+                group.iter_mut().zip(rows.chunks_exact(width)).for_each(|(weight, row)| *weight = row[column]);
+                group
+            }));
+        }
+        let tile = Self { columns, units: units.len(), chunks, weights: Weights::Dense(weights) };
+        tile.check(matrix.len() / width, width, lanes);
+        tile
+    }
+
+    /// Asserts conditions (3) to (5) of [`generic`](super::generic).
+    fn check(&self, classes: usize, all: usize, lanes: usize) {
+        assert!(self.columns.start <= self.columns.end && self.columns.end <= all, "(3): columns of the rows");
+        assert!(self.units * lanes <= TILE, "(4): the units fit the tile");
+        for chunk in &self.chunks {
+            assert!(all < CHUNK || chunk.column + CHUNK <= all, "(3): chunks lie within rows");
+            assert!(chunk.places.iter().all(|place| usize::from(*place) <= self.units), "(4): lines of the tile");
+        }
+        match &self.weights {
+            Weights::Dense(weights) => {
+                assert!(weights.len() == classes.div_ceil(GROUP) * self.units, "(5): all weights of whole groups");
+            }
+            Weights::Sparse { pairs, shared, apart } => {
+                let lines = classes.next_multiple_of(GROUP);
+                let places = apart.iter().flat_map(|step| step.places.map(usize::from));
+                let places = places.chain(shared.iter().map(|step| step.place as usize));
+                assert!(places.max().is_none_or(|place| place < self.units), "(4): lines of the tile");
+                for pair in pairs {
+                    assert!(pair.classes[0] != pair.classes[1], "(5): the classes of a pair differ");
+                    assert!(pair.classes.iter().all(|class| (*class as usize) < lines), "(5): lines of the logits");
+                }
+            }
+        }
+    }
+}
+
+/// Cuts `columns` of rows of `all` values into chunks; `units` of them, ascending, are placed in the tile.
+fn chunks(columns: Range<usize>, units: &[usize], all: usize) -> Vec<Chunk> {
+    let spare = units.len() as u16;
+    let mut places = units.iter().enumerate().peekable();
+    let chunks = columns.step_by(CHUNK).map(|column| {
+        let start = column.min(all.saturating_sub(CHUNK));
+        let mut chunk = Chunk { column: start, places: [spare; CHUNK], kept: false };
+        // Columns that a chunk which stepped back shares with the one before are not placed twice.
+        for offset in column - start..CHUNK {
+            if let Some((place, _)) = places.next_if(|(_, unit)| **unit == start + offset) {
+                chunk.places[offset] = place as u16;
+                chunk.kept = true;
+            }
+        }
+        chunk
+    });
+    chunks.collect()
 }
 
 /// What one class keeps of a tile.
@@ -252,7 +330,7 @@ fn dense(lists: &[List], units: usize) -> Weights {
 fn sparse(mut lists: Vec<List>) -> Weights {
     lists.sort_by_key(|list| Reverse(list.weights.len()));
     if lists.len() % 2 == 1 {
-        // The line behind the last class takes what its empty partner adds: zeros.
+        // The last class is paired with an empty one, whose line of logits lies behind the classes and gets zeros.
         lists.push(List { class: lists.len(), places: Vec::new(), weights: Vec::new() });
     }
     let mut matched = Vec::with_capacity(lists.len() / 2);
