@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use dice_ood::internal::{Product, Scratch, second_moment};
+use dice_ood::{Product, Scratch, second_moment};
 use ndarray::ArrayView2;
 
 const RUNS: usize = 5;

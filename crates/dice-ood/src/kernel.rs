@@ -55,6 +55,8 @@ mod generic;
 mod isa;
 mod level;
 mod moment;
+#[cfg(test)]
+mod naive;
 mod pack;
 mod product;
 mod scratch;
@@ -165,7 +167,6 @@ impl Kernel {
     /// The logits of the rows of `features` `[n, D]` into `out` `[n, C]`. False where any value is not finite: then `out`
     /// holds nothing of use.
     #[must_use]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the plan of a group of detectors will ask for logits"))]
     pub(crate) fn logits(&self, features: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> bool {
         self.visit(features, scratch, Wanted { summaries: &mut [], logits: Some(out) })
     }

@@ -31,7 +31,7 @@ pub use detector::{Detector, Prepared};
 pub use error::{Error, ErrorKind, Result};
 pub use features::{ArraySource, Block, FeatureSource, HoldOut, for_each_block};
 pub use head::LinearHead;
-pub use kernel::{Product, Scratch, Slab};
+pub use kernel::{Product, Scratch, Slab, second_moment};
 pub use linalg::Axes;
 pub use mask::{Mask, Salience, contribution};
 pub use pipeline::Fitting;

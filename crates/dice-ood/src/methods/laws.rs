@@ -1,0 +1,208 @@
+//! The laws that every method obeys. A method that is not in the table, or whose example does not use it, fails here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ndarray::{Array2, Axis};
+use proptest::prelude::*;
+
+use super::{Entry, METHODS, Make};
+use crate::card::{Arguments, Otherwise, Value};
+use crate::detector::Detector;
+use crate::error::ErrorKind;
+use crate::graph::Graph;
+use crate::head::LinearHead;
+use crate::pipeline::Fitting;
+use crate::random::SplitMix64;
+use crate::spec::Spec;
+use crate::statistics::{Needs, Statistics};
+
+const UNITS: usize = 12;
+const CLASSES: usize = 5;
+
+struct Problem {
+    head: Arc<LinearHead>,
+    features: Array2<f32>,
+    labels: Vec<i64>,
+}
+
+/// Rectified features of five classes that the head tells apart, as those of a network are.
+fn problem(seed: u64) -> Problem {
+    let mut random = SplitMix64::new(seed);
+    let mut uniform = move || (random.next() >> 40) as f32 / (1u64 << 24) as f32;
+    let weight = (0..CLASSES * UNITS).map(|_| uniform() - 0.4).collect();
+    let head = LinearHead::from_rows(weight, (0..CLASSES).map(|_| uniform() * 0.1).collect(), UNITS).unwrap();
+    let labels: Vec<i64> = (0..160).map(|row| row % CLASSES as i64).collect();
+    let features = Array2::from_shape_fn((160, UNITS), |(row, unit)| {
+        (head.weight()[(row % CLASSES, unit)] * 2.0 + uniform() - 0.3).max(0.0)
+    });
+    Problem { head: Arc::new(head), features, labels }
+}
+
+impl Problem {
+    fn statistics(&self, needs: &Needs) -> Statistics {
+        let mut statistics = Statistics::of_head(&self.head, needs).unwrap();
+        statistics.update_labelled(self.features.view(), &self.labels).unwrap();
+        statistics
+    }
+
+    fn fit(&self, spec: &Spec) -> Detector {
+        let statistics = self.statistics(&spec.needs());
+        let prepared = spec.prepare(&Fitting::new(&self.head, &statistics).unwrap()).unwrap();
+        let score = |one: &Detector| one.score(self.features.view()).unwrap();
+        let reference: Vec<Vec<f64>> = prepared.pipelines().iter().map(score).collect();
+        prepared.finish(&reference).unwrap()
+    }
+}
+
+/// A method's example, its parameters made small enough for the problem at hand.
+fn example(entry: &Entry) -> Spec {
+    let text = entry.card.example.replace("(50)", "(3)").replace("(256)", "(4)").replace("(0.99)", "(0.9)");
+    text.parse().unwrap()
+}
+
+#[test]
+fn every_method_is_registered_once_under_its_own_name() {
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/methods")).unwrap();
+    let files: BTreeSet<String> = files
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_string_lossy().replace('_', "-"))
+        .filter(|name| !["mod", "laws"].contains(&name.as_str()))
+        .collect();
+    let named: BTreeSet<String> = METHODS.iter().map(|entry| entry.card.name.to_owned()).collect();
+    assert_eq!(named.len(), METHODS.len(), "a name that stands twice");
+    assert_eq!(named, files, "one file a method");
+}
+
+#[test]
+fn every_card_is_whole_and_its_defaults_build_and_print_back() {
+    for entry in METHODS {
+        let card = entry.card;
+        for text in [card.name, card.about, card.formula, card.paper, card.cost, card.example] {
+            assert!(!text.is_empty() && !text.ends_with('.'), "{}: `{text}`", card.name);
+        }
+        assert!(card.parameters.iter().filter(|parameter| parameter.bare).count() <= 1, "{}", card.name);
+        assert!(example(entry).to_string().contains(card.name), "{}", card.name);
+        let given = card.parameters.iter().map(|parameter| match parameter.otherwise {
+            Otherwise::Default(value) => Some(value),
+            Otherwise::Absent => None,
+            Otherwise::Required => Some(Value::Real(0.5)),
+        });
+        let given = Arguments::new(card, given);
+        let arguments = match &entry.make {
+            Make::Shaping(make) => make(&given).map(|step| step.arguments()),
+            Make::Sparsity(make) => make(&given).map(|step| step.arguments()),
+            Make::Score(make) => make(&given).map(|step| step.arguments()),
+            Make::Combination(make) => make(&given).map(|step| step.arguments()),
+        };
+        // A method may ask for one of several parameters, none of which it needs by itself.
+        let only_absent = card.parameters.iter().all(|parameter| parameter.otherwise == Otherwise::Absent);
+        assert!(arguments.is_ok_and(|back| back == given) || only_absent, "{}", card.name);
+    }
+}
+
+#[test]
+fn a_batch_scores_as_its_rows_whatever_the_threads() {
+    let problem = problem(1);
+    for entry in METHODS {
+        let detector = problem.fit(&example(entry));
+        let all = detector.score(problem.features.view()).unwrap();
+        let rows: Vec<f64> = problem
+            .features
+            .axis_iter(Axis(0))
+            .flat_map(|row| detector.score(row.insert_axis(Axis(0))).unwrap())
+            .collect();
+        assert_eq!(rows, all, "{}", entry.card.name);
+        let one: Vec<f64> =
+            problem.features.rows().into_iter().map(|row| detector.score_one(&row.to_vec()).unwrap()).collect();
+        assert_eq!(one, all, "{}", entry.card.name);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_eq!(pool.install(|| detector.score(problem.features.view()).unwrap()), all, "{}", entry.card.name);
+    }
+}
+
+#[test]
+fn what_is_missing_is_asked_for_by_name() {
+    let problem = problem(2);
+    let nothing = problem.statistics(&Needs::default());
+    for entry in METHODS {
+        let spec = example(entry);
+        let fitting = Fitting::new(&problem.head, &nothing).unwrap();
+        match spec.prepare(&fitting) {
+            Ok(_) => assert_eq!(spec.needs(), Needs::default(), "{}", entry.card.name),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Missing, "{}: {error}", entry.card.name);
+                let asked = spec.needs().iter().any(|need| error.to_string().contains(&need.to_string()));
+                assert!(asked, "{}: {error}", entry.card.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn masks_that_keep_nothing_are_refused() {
+    let head = Arc::new(LinearHead::from_rows(vec![1.0; 6], vec![0.0; 2], 3).unwrap());
+    let statistics = Statistics::from_mean_activation(ndarray::Array1::zeros(3)).unwrap();
+    let spec: Spec = "dice(0.5) | energy".parse().unwrap();
+    assert_eq!(spec.fit(&head, &statistics).unwrap_err().kind(), ErrorKind::Argument);
+    let other = Statistics::from_mean_activation(ndarray::Array1::zeros(4)).unwrap();
+    assert_eq!(spec.fit(&head, &other).unwrap_err().kind(), ErrorKind::Shape);
+}
+
+fn kept(problem: &Problem, text: &str) -> Vec<bool> {
+    let detector = problem.fit(&format!("{text} | energy").parse().unwrap());
+    detector.mask().unwrap().kept().iter().copied().collect()
+}
+
+#[test]
+fn presets_and_scopes_keep_what_they_say() {
+    let problem = problem(3);
+    let count = |text: &str| kept(&problem, text).iter().filter(|kept| **kept).count();
+    assert_eq!(count("dice(0)"), CLASSES * UNITS);
+    assert_eq!(count("dice(0, preset=official)"), CLASSES * UNITS - 1, "the smallest goes");
+    let per_class = kept(&problem, "dice(0.75, scope=per-class)");
+    assert!(per_class.chunks(UNITS).all(|class| class.iter().filter(|kept| **kept).count() == UNITS / 4));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The expression is the specification, in f64.
+    #[test]
+    fn every_score_is_its_expression(seed: u64) {
+        let problem = problem(seed);
+        for entry in METHODS {
+            let detector = problem.fit(&example(entry));
+            let mut graph = Graph::default();
+            let Some(wire) = detector.express(&mut graph) else { continue };
+            let expected = graph.evaluate(problem.features.as_slice().unwrap(), problem.features.nrows(), wire);
+            for (found, expected) in detector.score(problem.features.view()).unwrap().iter().zip(expected) {
+                // Sums of at most a hundred f32 products of values below 4: gamma_100 * 400, doubled for what follows.
+                let bound = 2.0 * 100.0 * 0.5 * f64::from(f32::EPSILON) * 400.0;
+                prop_assert!(
+                    (found - expected).abs() <= bound * expected.abs().max(1.0),
+                    "{}: {} for {}", entry.card.name, found, expected
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn masks_nest_as_p_grows(seed: u64, low in 0.0f64..0.95, more in 0.0f64..0.5) {
+        let problem = problem(seed);
+        let high = (low + more).min(0.95);
+        for entry in METHODS.iter().filter(|entry| matches!(entry.make, Make::Sparsity(_))) {
+            let name = entry.card.name;
+            let (wide, narrow) = (kept(&problem, &format!("{name}({low})")), kept(&problem, &format!("{name}({high})")));
+            prop_assert!(narrow.iter().zip(&wide).all(|(narrow, wide)| !narrow || *wide), "{} {} {}", name, low, high);
+        }
+    }
+
+    #[test]
+    fn whole_counts_survive_without_ties_and_presets_agree_there(seed: u64, tenths in 1usize..10) {
+        let problem = problem(seed);
+        let p = tenths as f64 / 10.0;
+        let paper = kept(&problem, &format!("dice({p})"));
+        prop_assert_eq!(paper.iter().filter(|kept| **kept).count(), CLASSES * UNITS / 10 * (10 - tenths));
+        prop_assert_eq!(&kept(&problem, &format!("dice({p}, preset=official)")), &paper);
+    }
+}
