@@ -90,10 +90,24 @@ pub(crate) struct Summary {
 /// What one visit of the logits is to give for `n` inputs. A value does not depend on what else is wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted<'a, 'b> {
-    /// Temperatures, and the summaries `[n]` at each.
-    pub(crate) summaries: &'a mut [(f64, &'b mut [Summary])],
+    /// The summaries at any number of temperatures.
+    pub(crate) summaries: &'a mut [Summaries<'b>],
     /// The logits `[n, C]`, row by row.
     pub(crate) logits: Option<&'b mut [f32]>,
+}
+
+/// The summaries of `n` inputs at one temperature.
+#[derive(Debug)]
+pub(crate) struct Summaries<'b> {
+    inverse_temperature: f32,
+    out: &'b mut [Summary],
+}
+
+impl<'b> Summaries<'b> {
+    /// Logits are divided by `temperature`; `out` is `[n]`.
+    pub(crate) fn at(temperature: f64, out: &'b mut [Summary]) -> Self {
+        Self { inverse_temperature: (1.0 / temperature) as f32, out }
+    }
 }
 
 /// A masked head, packed for one level.
@@ -161,7 +175,7 @@ impl Kernel {
         scratch: &mut Scratch,
         out: &mut [Summary],
     ) -> bool {
-        self.visit(features, scratch, Wanted { summaries: &mut [(temperature, out)], logits: None })
+        self.visit(features, scratch, Wanted { summaries: &mut [Summaries::at(temperature, out)], logits: None })
     }
 
     /// The logits of the rows of `features` `[n, D]` into `out` `[n, C]`. False where any value is not finite: then `out`
@@ -177,7 +191,7 @@ impl Kernel {
     pub(crate) fn visit(&self, features: &[f32], scratch: &mut Scratch, mut wanted: Wanted<'_, '_>) -> bool {
         let count = features.len() / self.units;
         assert_eq!(features.len(), count * self.units, "features are [n, D]");
-        assert!(wanted.summaries.iter().all(|(_, out)| out.len() == count), "summaries are [n]");
+        assert!(wanted.summaries.iter().all(|summaries| summaries.out.len() == count), "summaries are [n]");
         assert!(wanted.logits.as_ref().is_none_or(|out| out.len() == count * self.bias.len()), "logits are [n, C]");
         let batch = self.batch();
         let mut first = 0;

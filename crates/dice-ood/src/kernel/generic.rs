@@ -25,7 +25,7 @@ use super::isa::{BLOCK, Isa, fused, will_read, will_read_now};
 use super::level::Work;
 use super::pack::{Apart, CHUNK, Chunk, GROUP, Layout, Pair, Rows, Shared, TILE, Tile, Weights};
 use super::scratch::Scratch;
-use super::{Kernel, Wanted};
+use super::{Kernel, Summaries, Wanted};
 
 /// Inputs beyond the last wide block are taken eight at a time.
 pub(super) const NARROW: usize = 8;
@@ -47,6 +47,7 @@ pub(super) struct Block<'a, 'w, 'o> {
 
 impl<'a, 'w, 'o> Block<'a, 'w, 'o> {
     /// `rows.len()` inputs, at most a block of the kernel's level, with which `features` begin.
+    #[inline]
     pub(super) fn new(
         kernel: &'a Kernel,
         features: &'a [f32],
@@ -221,9 +222,8 @@ fn give<I: Isa, const L: usize, const S: usize>(logits: &[f32], wanted: &mut Wan
         for from in (0..rows.len()).step_by(S) {
             let part = rows.start + from..rows.end.min(rows.start + from + S);
             let largest = largest::<L, S>(logits, from);
-            for (temperature, out) in wanted.summaries.iter_mut() {
-                let inverse = (1.0 / *temperature) as f32;
-                summarise::<I, L, S>(logits, from, &largest, inverse, &mut out[part.clone()]);
+            for Summaries { inverse_temperature, out } in wanted.summaries.iter_mut() {
+                summarise::<I, L, S>(logits, from, &largest, *inverse_temperature, &mut out[part.clone()]);
             }
         }
     }

@@ -66,6 +66,7 @@ impl Level {
     }
 
     /// Does `work` with the instructions of this level.
+    #[inline]
     pub(super) fn run<W: Work>(self, work: W) -> W::Output {
         match self.0 {
             // SAFETY: (1): the compiler's target has what the portable level uses.
@@ -80,6 +81,7 @@ impl Level {
     }
 
     /// Inputs of a wide block.
+    #[inline]
     pub(super) fn lanes(self) -> usize {
         match self.0 {
             Known::Portable => Portable::LANES,

@@ -22,6 +22,7 @@ struct Aligned([f32; 16]);
 
 impl Lines {
     /// The first `values` floats, of whatever value the last use has left.
+    #[inline]
     pub(super) fn take(&mut self, values: usize) -> &mut [f32] {
         let needed = values.div_ceil(16);
         if self.0.len() < needed {

@@ -211,7 +211,8 @@ fn summaries_do_not_depend_on_what_else_is_wanted() {
                 assert!(kernel.logits(&features, &mut scratch, &mut logits_alone));
                 let mut logits = vec![0.0; rows * classes];
                 let [mut a, mut b, mut c] = [(); 3].map(|()| vec![Summary::default(); rows]);
-                let summaries = &mut [(1.0, &mut a[..]), (2.5, &mut b[..]), (0.1, &mut c[..])];
+                let summaries =
+                    &mut [Summaries::at(1.0, &mut a), Summaries::at(2.5, &mut b), Summaries::at(0.1, &mut c)];
                 assert!(kernel.visit(&features, &mut scratch, Wanted { summaries, logits: Some(&mut logits) }));
                 assert_eq!([a, b, c], alone, "{}", kernel.describe());
                 assert_eq!(logits, logits_alone);
