@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use dice_onnx::{Backbone, DECISION, Export, HeadOptions, InputShape, Layout, Model, Runtime, SCORE};
-use dice_ood::{Calibrated, Calibration, Decision, Gather, LinearHead, Spec, Statistics};
+use dice_ood::{Calibrated, Calibration, Decision, Needs, LinearHead, Spec, Statistics};
 use ndarray::ArrayView2;
 use rten_tensor::prelude::{AsView, Layout as _};
 
@@ -95,7 +95,7 @@ fn check(name: &str, specs: &[&str]) {
         .map(|i| ((i * 7919 + i / each * 31) % 255) as f32 / 255.0 * (i / each + 1) as f32 / 6.0 - 0.5)
         .collect();
     let features = backbone.run(pixels.clone(), ROWS, size).unwrap();
-    let mut statistics = Statistics::new(found.units(), Gather::ALL);
+    let mut statistics = Statistics::new(found.units(), &Needs::marginals());
     let rows = ArrayView2::from_shape((ROWS, found.units()), &features).unwrap();
     statistics.update(rows).unwrap();
     let head = Arc::new(found.head.clone());

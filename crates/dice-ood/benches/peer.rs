@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use dice_ood::io::{Dataset, Location, ScoreRow, ScoreWriter, read_head, read_vector};
 use dice_ood::metrics::Curve;
-use dice_ood::{Detector, Gather, Result, Spec, Statistics, for_each_block};
+use dice_ood::{Detector, Needs, Result, Spec, Statistics, for_each_block};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 
@@ -75,7 +75,7 @@ fn prepare(words: &[&str]) -> Result<(Box<dyn FnMut()>, String)> {
         ["fit", features, out] => {
             let features = load(features)?;
             let fit = move || {
-                let mut statistics = Statistics::new(features.ncols(), Gather::default());
+                let mut statistics = Statistics::new(features.ncols(), &Needs::default());
                 statistics.update(features.view()).expect("finite features");
                 statistics.mean_activation()
             };

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dice_ood::{Detector, Gather, LinearHead, Spec, Statistics, reference};
+use dice_ood::{Detector, Needs, LinearHead, Spec, Statistics, reference};
 use ndarray::{Array1, Array2, Axis};
 
 const RUNS: usize = 5;
@@ -37,7 +37,7 @@ fn measure(units: usize, classes: usize, inputs: usize, spec: &str) {
     let weight: Vec<f32> = (0..classes * units).map(|_| (uniform() - 0.5) * 0.2).collect();
     let head = Arc::new(LinearHead::from_rows(weight, vec![0.0; classes], units).expect("a head"));
     let features = Array2::from_shape_fn((inputs, units), |_| (uniform() - 0.6).max(0.0));
-    let mut statistics = Statistics::new(units, Gather::default());
+    let mut statistics = Statistics::new(units, &Needs::default());
     statistics.update(features.view()).expect("finite features");
     let detector = spec.parse::<Spec>().and_then(|spec| spec.fit(&head, &statistics)).expect("a detector");
     check(&detector, &features);

@@ -54,7 +54,6 @@ impl<'a> Fitting<'a> {
 /// Everything before the score: shaped features through the kept weights of the head.
 #[derive(Debug)]
 pub(crate) struct Stem {
-    pub(crate) spec: StemSpec,
     pub(crate) head: Arc<LinearHead>,
     shaper: Option<Arc<dyn Shaper>>,
     mask: Option<Mask>,
@@ -76,18 +75,13 @@ impl Stem {
     pub(crate) fn fit(spec: &StemSpec, on: &Training<'_>) -> Result<Self> {
         let shaper = spec.shaping.as_ref().map(|shaping| shaping.fit(on)).transpose()?;
         let mask = spec.sparsity.as_ref().map(|sparsity| sparsity.mask(on)).transpose()?;
-        Self::new(spec.clone(), Arc::clone(on.head()), shaper, mask)
+        Self::new(Arc::clone(on.head()), shaper, mask)
     }
 
-    fn new(
-        spec: StemSpec,
-        head: Arc<LinearHead>,
-        shaper: Option<Arc<dyn Shaper>>,
-        mask: Option<Mask>,
-    ) -> Result<Self> {
+    fn new(head: Arc<LinearHead>, shaper: Option<Arc<dyn Shaper>>, mask: Option<Mask>) -> Result<Self> {
         let clip = shaper.as_ref().and_then(|shaper| shaper.clip());
         let kernel = Kernel::new(&head, mask.as_ref(), clip)?;
-        Ok(Self { spec, head, shaper, mask, kernel })
+        Ok(Self { head, shaper, mask, kernel })
     }
 
     /// The kept weights `[C, D]`; `None` where all are kept by definition.
@@ -141,7 +135,7 @@ impl Stem {
                 Some(mask)
             }
         };
-        Self::new(spec.clone(), Arc::clone(head), shaper, mask)
+        Self::new(Arc::clone(head), shaper, mask)
     }
 
     /// The logits `[N, C]` as operators, and the features that they are of.

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, any_not_finite, not_finite};
 use crate::head::LinearHead;
-use crate::kernel::{Kernel, Scratch, Summary, Wanted};
+use crate::kernel::{Kernel, Scratch, Summaries, Summary, Wanted};
 use crate::node::Node;
 use crate::pipeline::{Pipeline, Stem};
 use crate::views::{Rows, Workspace};
@@ -357,8 +357,8 @@ impl Group {
         if let ([temperature], false) = (&self.temperatures[..], self.logits) {
             return kernel.summarise(features, *temperature, scratch, summaries);
         }
-        let mut parts: Vec<(f64, &mut [Summary])> =
-            self.temperatures.iter().copied().zip(summaries.chunks_exact_mut(rows)).collect();
+        let parts = self.temperatures.iter().zip(summaries.chunks_exact_mut(rows));
+        let mut parts: Vec<Summaries<'_>> = parts.map(|(temperature, out)| Summaries::at(*temperature, out)).collect();
         let logits = self.logits.then_some(&mut logits[..]);
         kernel.visit(features, scratch, Wanted { summaries: &mut parts, logits })
     }

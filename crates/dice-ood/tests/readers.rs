@@ -320,7 +320,7 @@ fn claims_are_not_believed() {
     // Zero rows claim no bytes, whatever their width.
     let path = folder.write("none.npy", &npy("<f4", false, &format!("0, {huge}"), &[]));
     let mut source = Dataset::new(&[path.to_string_lossy().into_owned()]).unwrap().open().unwrap();
-    let gathered = dice_ood::Statistics::gather(&mut *source, dice_ood::Gather::ALL);
+    let gathered = dice_ood::Statistics::gather(&mut *source, None, &dice_ood::Needs::marginals());
     assert_eq!(gathered.unwrap_err().kind(), ErrorKind::Empty);
     let mut header_claim = huge.to_le_bytes().to_vec();
     header_claim.extend(b"{}");

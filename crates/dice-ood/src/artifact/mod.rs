@@ -312,7 +312,8 @@ fn load_detectors(
             }
         }
         let name = format!("detector.{index}.calibration");
-        let detector = Detector::of_parts(spec, own, &reference)?;
+        let contradicts = |error: Error| Error::new(ErrorKind::Malformed, error.to_string());
+        let detector = Detector::of_parts(spec, own, &reference).map_err(contradicts)?;
         detectors.push(calibrated(state, &name, detector, described)?);
     }
     Ok(detectors)

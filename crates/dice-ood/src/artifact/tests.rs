@@ -43,7 +43,7 @@ fn save_load_score_is_bit_equal() {
     assert_eq!(loaded.statistics, artifact.statistics);
     let again = directory.path().join("again.safetensors");
     loaded.save(&again).unwrap();
-    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&path).unwrap(), "equal bytes");
+    assert!(std::fs::read(&again).unwrap() == std::fs::read(&path).unwrap(), "other bytes");
     assert_eq!(loaded.provenance, artifact.provenance);
     for (loaded, saved) in loaded.detectors.iter().zip(&artifact.detectors) {
         assert_eq!(loaded.detector.score(features.view()).unwrap(), saved.detector.score(features.view()).unwrap());
@@ -164,7 +164,9 @@ fn files_of_schema_1_are_read() {
         &[],
     );
     let features = Array2::from_shape_fn((8, 9), |(row, unit)| ((row * 13 + unit * 29) % 31) as f32 / 10.0);
-    assert_eq!(artifact.detectors()[0].detector().score(features.view()).unwrap(), scores.unwrap());
+    // Recorded with portable instructions: levels differ in the order of additions.
+    let found = artifact.detectors()[0].detector().score(features.view()).unwrap();
+    assert!(found.iter().zip(scores.unwrap()).all(|(found, recorded)| (found - recorded).abs() < 2e-5));
     assert_eq!(artifact.detectors().len(), 3);
     assert!(artifact.detectors()[0].threshold().is_some());
 }

@@ -87,7 +87,8 @@ impl Prepared {
                 .expected(format!("[{rows}], as for the other pipelines")));
         }
         let node = self.node(&self.spec, reference)?;
-        Ok(Detector::new(self.spec, node, self.pipelines, reference.to_vec()))
+        let reference = if self.takes_reference() { reference.to_vec() } else { Vec::new() };
+        Ok(Detector::new(self.spec, node, self.pipelines, reference))
     }
 
     fn node(&self, spec: &Spec, reference: &[Vec<f64>]) -> Result<Node> {

@@ -93,20 +93,6 @@ impl Header {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.iter().any(|tensor| tensor.name == name)
     }
-
-    /// The tensor `name`, which must have `dtype`, and its rows.
-    pub(crate) fn expect(&self, name: &str, dtype: DType) -> Result<(TensorInfo, Rows)> {
-        let located = |error: Error| error.file(self.path.display()).tensor(name);
-        let tensor = self.tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
-            located(Error::new(ErrorKind::Missing, "no such tensor").expected(format!("a tensor of {dtype}")))
-        })?;
-        if tensor.dtype != dtype {
-            return Err(located(
-                Error::new(ErrorKind::Malformed, tensor.to_string()).expected(format!("{dtype} values")),
-            ));
-        }
-        Ok((tensor.clone(), self.open(tensor).map_err(located)?))
-    }
 }
 
 impl TensorFile for Header {

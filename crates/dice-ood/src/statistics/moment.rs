@@ -12,7 +12,7 @@ use crate::state::{State, check_finite};
 /// row order: the sum depends neither on blocks nor on threads.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SecondMoment {
-    /// Row-major; only entries `[i, j]` with `i <= j` are kept up to date.
+    /// Row-major; entries `[i, j]` with `i > j` are zero.
     sums: Vec<f64>,
     units: usize,
     space: Space,
@@ -53,6 +53,8 @@ impl SecondMoment {
     pub(super) fn load(state: &mut State, units: usize, space: Space) -> Result<Self> {
         let sums = state.take::<f64>("sums", &[Some(units), Some(units)])?;
         check_finite("sums", &sums)?;
-        Ok(Self { sums: sums.to_vec(), units, space })
+        let mut sums = sums.to_vec();
+        sums.chunks_exact_mut(units).enumerate().for_each(|(row, sums)| sums[..row].fill(0.0));
+        Ok(Self { sums, units, space })
     }
 }
