@@ -1,6 +1,7 @@
 //! `dice`: fit, calibrate, score and evaluate out-of-distribution detectors.
 #![allow(rustdoc::broken_intra_doc_links, reason = "doc comments of arguments are help texts: [N, D] is a shape there")]
 
+mod account;
 mod data;
 mod demo;
 mod eval;
@@ -9,6 +10,7 @@ mod features;
 mod fit;
 mod inspect;
 mod network;
+mod progress;
 mod report;
 mod score;
 
@@ -35,7 +37,7 @@ struct Arguments {
     /// Threads to use; all cores by default. Results do not depend on it.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Print results only: no progress, no notes.
+    /// Print results and warnings only: no progress, no notes.
     #[arg(long, short, global = true)]
     quiet: bool,
 }
@@ -96,6 +98,11 @@ impl Context {
         if !self.quiet {
             complain(text);
         }
+    }
+
+    /// Says that something is probably a mistake on standard error, also when asked to be quiet.
+    fn warn(&self, text: impl std::fmt::Display) {
+        complain(format_args!("\x1b[1;33mwarning\x1b[0m: {text}"));
     }
 }
 

@@ -15,7 +15,8 @@ use common::{Desk, failed, stderr, succeeded};
 fn the_demo_shows_every_step() {
     let desk = Desk::new();
     let text = succeeded(&desk.run(&["demo"]));
-    for part in ["1. Fit", "2. How well", "3. Why", "4. Decide", "dice(0.9) | energy", "near-silent", "-> ood", "-> id"]
+    for part in
+        ["1. Fit", "2. How well", "3. What", "4. Decide", "dice(0.9) | energy", "near-silent", "-> ood", "-> id"]
     {
         assert!(text.contains(part), "{part} is missing from:\n{text}");
     }
