@@ -16,6 +16,8 @@ const LARGEST_DISTANCE: f64 = 0.3;
 /// Probability of a higher energy for a training row. A network is surer of its training inputs than of validation
 /// inputs, 0.54 for those at hand and up to 0.8 where it has learnt them by heart.
 const LARGEST_SEPARATION: f64 = 0.9;
+/// Total variance of calibration features over that of training features, or the reverse.
+const LARGEST_SPREAD: f64 = 2.5;
 
 /// Refuses what can never be meant.
 ///
@@ -56,16 +58,17 @@ pub(super) fn repetitions(calibration: &Witness) -> Option<Finding> {
     ((distinct as f64) < LEAST_DISTINCT * rows as f64).then_some(Finding::CalibrationRepeats { distinct, rows })
 }
 
-/// Calibration inputs that are not like the training inputs, by their mean features or by their energies.
+/// Calibration inputs that are not like the training inputs, by the mean or spread of their features or by their energies.
 pub(super) fn unlike(training: (&Witness, &Reading), calibration: (&Witness, &Reading)) -> Option<Finding> {
     let (rows, others) = (training.0.sampled().len() as f64, calibration.0.sampled().len() as f64);
     if training.0.sampled().len() < FEWEST_ROWS || calibration.0.sampled().len() < 2 {
         return None;
     }
     let (mean, variance) = moments(training.0);
-    let (other, _) = moments(calibration.0);
+    let (other, other_variance) = moments(calibration.0);
     let apart: f64 = mean.iter().zip(&other).map(|(a, b)| (a - b) * (a - b)).sum();
     let total: f64 = variance.iter().sum();
+    let spread = other_variance.iter().sum::<f64>() / total;
     if total <= 0.0 {
         return None;
     }
@@ -76,7 +79,12 @@ pub(super) fn unlike(training: (&Witness, &Reading), calibration: (&Witness, &Re
     let few = 3.0 * (12.0 * others.min(calibration.1.energies.len() as f64)).sqrt().recip();
     let far = squared > LARGEST_DISTANCE * LARGEST_DISTANCE + 3.0 * by_chance;
     let separate = (separation - 0.5).abs() > (LARGEST_SEPARATION - 0.5 + few).min(0.49);
-    (far || separate).then_some(Finding::CalibrationUnlikeTraining { distance: squared.sqrt(), separation })
+    let otherwise_spread = calibration.0.sampled().len() >= FEWEST_ROWS && spread.max(1.0 / spread) > LARGEST_SPREAD;
+    (far || separate || otherwise_spread).then_some(Finding::CalibrationUnlikeTraining {
+        distance: squared.sqrt(),
+        spread,
+        separation,
+    })
 }
 
 /// Mean and variance of each unit over the sampled rows.

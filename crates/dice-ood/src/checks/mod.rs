@@ -147,6 +147,8 @@ pub enum Finding {
         /// Distance between the means of calibration and training features, in units of the training features'
         /// standard deviation (root of the summed squares over all units, both).
         distance: f64,
+        /// Total variance of the calibration features over that of the training features.
+        spread: f64,
         /// Probability that a training row has a higher energy than a calibration row: 0.5 where they are alike.
         separation: f64,
     },
@@ -248,11 +250,12 @@ impl fmt::Display for Finding {
                 "Only {distinct} of the {rows} calibration rows are different: the promise rests on as many inputs, and the \
                  intervals of the realised rate are too narrow. Calibrate on each input once."
             ),
-            Self::CalibrationUnlikeTraining { distance, separation } => write!(
+            Self::CalibrationUnlikeTraining { distance, spread, separation } => write!(
                 f,
-                "The calibration inputs are not like the training inputs: their means are {distance:.2} standard deviations apart, \
-                 and a training row has the higher energy in {} of the pairs, where 50 % means alike. The promise holds for inputs \
-                 like the calibration inputs only: check that they are in-distribution.",
+                "The calibration inputs are not like the training inputs: the means of their features are {distance:.2} standard \
+                 deviations apart, their variance is {spread:.2} times that of the training features, and a training row has the \
+                 higher energy in {} of the pairs, where 50 % means alike. The promise holds for inputs like the calibration inputs \
+                 only: check that they are in-distribution.",
                 percent(separation)
             ),
         }
