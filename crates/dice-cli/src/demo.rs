@@ -10,7 +10,7 @@ use dice_ood::{Artifact, Error, Fit, NonFinite, Result, Salience, for_each_block
 use crate::account::near_silent;
 use crate::eval::Eval;
 use crate::network::Running;
-use crate::report::{Format, percent};
+use crate::report::{Format, percent, tables};
 use crate::score::{OnNonFinite, Orientation};
 use crate::{Context, print};
 
@@ -81,6 +81,8 @@ impl Demo {
             scores: false,
             orientation: Orientation::InDistribution,
             at_tpr: 0.95,
+            tpr: None,
+            check: false,
             bootstrap: 200,
             seed: 0,
             format: None,
@@ -89,12 +91,13 @@ impl Demo {
             output: None,
         };
         let report = eval.evaluate(context)?;
-        print(&eval.tables(&report).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
+        print(&tables(&report, false).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
 
         let mask = artifact.detectors[0].detector.mask();
         let salience = Salience::measure(&artifact.head, &artifact.statistics, mask);
         step(3, "What does DICE keep, and does it help here?", "dice inspect detector.safetensors")?;
-        let [dice, energy] = [0, 1].map(|index| report.detectors[index].average.auroc);
+        let [dice, energy] =
+            [0, 1].map(|index| report.detectors[index].average.map_or(f64::NAN, |average| average.auroc));
         let outcome = if dice > energy { "better" } else { "worse" };
         print(&format!(
             "{} % of the units keep no weight.\n{}\nMeasured on this network, DICE is {outcome} than dense energy: average AUROC {} against \

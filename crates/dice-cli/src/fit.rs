@@ -93,10 +93,10 @@ const EXAMPLES: &str = "Examples:
   dice fit --model resnet50.onnx --images train/ --preprocess imagenet --calibration val/ -o detector.safetensors
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
-      -d 'react(0.9) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
+      -d 'react(0.99) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
   dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors
 
-Detectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.9) | dice(0.9) | energy'.
+Detectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy'.
   shaping   react(Q): clip at that quantile of all training activations; react(c=VALUE)
   sparsity  dice(P): keep the largest contributions; P is the fraction of weights dropped
             dice(P, preset=paper|official|openood|pytorch-ood): paper keeps exactly the top

@@ -315,8 +315,9 @@ mod tests {
         mixed.extend([-1.0; 900]);
         let mixed = verdict(&mixed);
         assert!(mixed.statistic < 0.1 && mixed.verdict == Verdict::Contradicted, "{mixed:?}");
-        // One input proves nothing; nor do inputs that could not be scored break the count.
-        assert_eq!(verdict(&[-5.0]).verdict, Verdict::Consistent);
+        // One input is significant only where it is beyond thousands of calibration scores.
+        assert_eq!(check(&calibration[..2000], &[-5.0], 0.95).verdict, Verdict::Consistent);
+        // Inputs that could not be scored are below all.
         assert_eq!(verdict(&[f64::NEG_INFINITY; 50]).statistic, 1.0);
     }
 }
