@@ -2,14 +2,13 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, read_head, read_metadata};
 use dice_ood::{
     Artifact, Block, Detector, Error, ErrorKind, FeatureSource, LinearHead, NonFinite, Result, Together, for_each_block,
 };
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Context;
 use crate::network::{Network, Running, origin_of};
@@ -105,77 +104,23 @@ pub(crate) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(source: Box<dyn FeatureSource + 'a>, rows: Option<u64>, what: &str, context: &Context) -> Self {
-        let bar = bar(what, rows.or(source.rows()), context.quiet);
+        let bar = match rows.or(source.rows()) {
+            Some(rows) => ProgressBar::new(rows)
+                .with_style(style("{msg} {wide_bar} {human_pos}/{human_len}, {per_sec}, {eta} left")),
+            None => ProgressBar::new_spinner().with_style(style("{msg} {spinner} {human_pos}, {per_sec}")),
+        };
+        bar.set_draw_target(if context.quiet || !std::io::stderr().is_terminal() {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr_with_hz(8)
+        });
+        bar.set_message(what.to_owned());
         Self { source, bar }
     }
 }
 
-/// A bar of `total` steps, or a count where their number is not known: on a terminal, and nowhere else.
-fn bar(what: &str, total: Option<u64>, quiet: bool) -> ProgressBar {
-    let bar = match total {
-        Some(total) => ProgressBar::new(total)
-            .with_style(style("{msg} {wide_bar} {human_pos}/{human_len}, {whole_per_sec}, {eta} left")),
-        None => ProgressBar::new_spinner().with_style(style("{msg} {spinner} {human_pos}, {whole_per_sec}")),
-    };
-    bar.set_draw_target(if quiet || !std::io::stderr().is_terminal() {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr_with_hz(8)
-    });
-    bar.set_message(what.to_owned());
-    bar
-}
-
 fn style(template: &str) -> ProgressStyle {
-    let whole_per_sec = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-        // Nothing can be done about a text that takes no more.
-        let _ = write!(text, "{}/s", HumanCount(state.per_sec() as u64));
-    };
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("whole_per_sec", whole_per_sec)
-}
-
-/// Shows how far an evaluation has come, a bar for each of its stages.
-pub(crate) struct Stages {
-    quiet: bool,
-    bar: Mutex<Option<ProgressBar>>,
-}
-
-impl Stages {
-    pub(crate) fn new(context: &Context) -> Self {
-        Self { quiet: context.quiet, bar: Mutex::new(None) }
-    }
-
-    /// Ends the bar of the last stage and puts the next one, if any, in its place.
-    fn replace(&self, next: Option<ProgressBar>) {
-        let last = std::mem::replace(&mut *self.bar.lock().unwrap_or_else(PoisonError::into_inner), next);
-        if let Some(last) = last {
-            last.finish_and_clear();
-        }
-    }
-}
-
-impl dice_ood::Progress for Stages {
-    fn begin(&self, stage: &str, total: Option<u64>) {
-        self.replace(Some(bar(stage, total, self.quiet)));
-    }
-
-    fn advance(&self, steps: u64) {
-        if let Some(bar) = &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
-            bar.inc(steps);
-        }
-    }
-
-    fn finish(&self) {
-        self.replace(None);
-    }
-}
-
-impl Drop for Stages {
-    fn drop(&mut self) {
-        self.replace(None);
-    }
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl FeatureSource for Progress<'_> {

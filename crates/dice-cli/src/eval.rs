@@ -7,11 +7,12 @@ use dice_ood::evaluation::{EvaluationOptions, TestSet, evaluate, evaluate_scores
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Report, Result, Spec};
 
-use crate::data::{Inputs, Stages, check_origin, dataset, network};
+use crate::data::{Inputs, check_origin, dataset, network};
 use crate::network::Running;
+use crate::progress::Bar;
 use crate::report::{Format, contradiction, json, tables};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
-use crate::{Context, complain, print};
+use crate::{Context, print};
 
 /// Evaluate detectors on in-distribution and out-of-distribution test sets.
 ///
@@ -116,12 +117,12 @@ impl Eval {
             }
             _ => print(&text)?,
         }
-        self.conclude(&report)
+        self.conclude(&report, context)
     }
 
     /// Says where a promise is contradicted: by an error where asked to check, else by a warning, which is printed also where
     /// notes are not.
-    fn conclude(&self, report: &Report) -> Result<()> {
+    fn conclude(&self, report: &Report, context: &Context) -> Result<()> {
         let broken = report.detectors.iter().filter(|detector| detector.breaks_its_promise());
         let accounts: Vec<String> = broken
             .filter_map(|detector| {
@@ -141,7 +142,7 @@ impl Eval {
         match self.check {
             true => Err(Error::new(ErrorKind::Calibration, text)),
             false => {
-                complain(format_args!("\x1b[1;33mwarning\x1b[0m: {text}"));
+                context.warn(text);
                 Ok(())
             }
         }
@@ -173,7 +174,7 @@ impl Eval {
         };
         let id = read(&self.id)?;
         let sets = self.ood.iter().map(|(name, file)| Ok((name.clone(), read(std::slice::from_ref(file))?)));
-        evaluate_scores("scores", &id, &sets.collect::<Result<Vec<_>>>()?, &self.options(), &Stages::new(context))
+        evaluate_scores("scores", &id, &sets.collect::<Result<Vec<_>>>()?, &self.options(), &mut Bar::new(context))
     }
 
     fn of_features(&self, path: &Path, context: &Context) -> Result<Report> {
@@ -195,7 +196,7 @@ impl Eval {
         }
         let sets = ood.iter().map(|(name, inputs)| TestSet::new(*name, || inputs.open(context))).collect();
         let id = TestSet::new(id.name(), || id.open(context));
-        evaluate(&compared, id, sets, &self.options(), &Stages::new(context))
+        evaluate(&compared, id, sets, &self.options(), &mut Bar::new(context))
     }
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.

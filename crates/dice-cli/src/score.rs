@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::data::{Inputs, Progress, check_origin, network};
 use crate::network::Running;
 use crate::report::{contradiction, count, json, percent};
-use crate::{Context, complain, refuse_overwrite};
+use crate::{Context, refuse_overwrite};
 
 /// Score inputs: id, score (higher = more in-distribution), p-value, decision and predicted class for each.
 ///
@@ -167,7 +167,7 @@ impl Score {
             file.commit()?;
         }
         summary.tell(context);
-        self.conclude(&summary, &inputs)
+        self.conclude(&summary, &inputs, context)
     }
 
     /// The detector that decides, at the TPR asked for. Which one of several is told.
@@ -217,8 +217,9 @@ impl Score {
         for output in self.output.iter().chain(&self.summary) {
             refuse_overwrite(output, files.iter().map(PathBuf::as_path).chain([self.artifact.as_path()]).chain(model))?;
         }
-        if self.summary.is_some() && self.summary == self.output {
+        if let Some(summary) = self.summary.as_ref().filter(|summary| Some(*summary) == self.output.as_ref()) {
             return Err(Error::new(ErrorKind::Argument, "the file of --output")
+                .file(summary.display())
                 .tensor("--summary")
                 .expected("a file of its own"));
         }
@@ -254,7 +255,7 @@ impl Score {
 
     /// Says where the promise is contradicted: by an error where asked to check, else by a warning, which is printed also
     /// where notes are not.
-    fn conclude(&self, summary: &Summary, inputs: &Inputs<'_>) -> Result<()> {
+    fn conclude(&self, summary: &Summary, inputs: &Inputs<'_>, context: &Context) -> Result<()> {
         let (Some(promise), Some(check)) = (&summary.promise, &summary.check) else { return Ok(()) };
         if check.verdict != Verdict::Contradicted {
             return Ok(());
@@ -268,7 +269,7 @@ impl Score {
         match self.check {
             true => Err(Error::new(ErrorKind::Calibration, text).file(inputs.name())),
             false => {
-                complain(format_args!("\x1b[1;33mwarning\x1b[0m: {text}"));
+                context.warn(text);
                 Ok(())
             }
         }

@@ -12,12 +12,12 @@
 //! let (id, far) = (array![[2.0, 0.1], [0.2, 1.4]], array![[0.1, 0.1]]);
 //! let sets = vec![TestSet::new("far", || Ok(Box::new(ArraySource::new(far.view()))))];
 //! let id = ArraySource::with_labels(id.view(), &[0, 1])?;
-//! let report = evaluate(&[energy], TestSet::of("test", id), sets, &EvaluationOptions::default(), &())?;
+//! let report = evaluate(&[energy], TestSet::of("test", id), sets, &EvaluationOptions::default(), &mut ())?;
 //! assert_eq!((report.dense_accuracy, report.detectors[0].sets[0].metrics.auroc), (Some(1.0), 1.0));
 //! # Ok::<(), dice_ood::Error>(())
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -208,7 +208,7 @@ pub fn evaluate(
     id: TestSet<'_>,
     ood: Vec<TestSet<'_>>,
     options: &EvaluationOptions,
-    progress: &dyn Progress,
+    progress: &mut dyn Progress,
 ) -> Result<Report> {
     check(options, ood.iter().map(|set| set.name.as_str()))?;
     let head = one_head(detectors)?;
@@ -225,14 +225,13 @@ pub fn evaluate(
         })
         .collect::<Result<Vec<_>>>()?;
     let correct = |index: usize| id.correct.as_ref().map(|correct| &correct[index][..]);
-    let reporter = Reporter::begin(options, progress, detectors.len() * ood.len());
+    let reporter = Reporter::new(options, progress, detectors.len() * ood.len());
     let reports = detectors.iter().enumerate().map(|(index, calibrated)| {
         let sets = ood.iter().map(|(name, scores)| (name.as_str(), &scores[index][..]));
         let name = calibrated.detector.spec().to_string();
         reporter.detector(name, &id.scores[index], correct(index), Some(calibrated), sets)
     });
     let reports = reports.collect::<Result<_>>()?;
-    progress.finish();
     Ok(Report {
         at_tpr: options.at_tpr,
         id_inputs: id.rows(),
@@ -250,7 +249,7 @@ pub fn evaluate_scores(
     id: &[f64],
     ood: &[(String, Vec<f64>)],
     options: &EvaluationOptions,
-    progress: &dyn Progress,
+    progress: &mut dyn Progress,
 ) -> Result<Report> {
     check(options, ood.iter().map(|(name, _)| name.as_str()))?;
     if id.is_empty() {
@@ -261,10 +260,9 @@ pub fn evaluate_scores(
             .tensor("in-distribution scores")
             .expected("numbers"));
     }
-    let reporter = Reporter::begin(options, progress, ood.len());
+    let reporter = Reporter::new(options, progress, ood.len());
     let sets = ood.iter().map(|(name, scores)| (name.as_str(), &scores[..]));
     let report = reporter.detector(name.into(), id, None, None, sets)?;
-    progress.finish();
     Ok(Report { at_tpr: options.at_tpr, id_inputs: id.len(), dense_accuracy: None, detectors: vec![report] })
 }
 
@@ -314,10 +312,11 @@ impl Scores {
         detectors: &[&Detector],
         classes: Option<usize>,
         options: &EvaluationOptions,
-        progress: &dyn Progress,
+        progress: &mut dyn Progress,
     ) -> Result<Self> {
         let mut source = (set.open)()?;
-        progress.begin(&set.name, source.rows());
+        let total = source.rows();
+        let mut done = 0;
         let mut all = Self {
             scores: vec![Vec::new(); detectors.len()],
             correct: classes.map(|_| vec![Vec::new(); detectors.len()]),
@@ -338,10 +337,10 @@ impl Scores {
             if labels.is_none() {
                 all.correct = None;
             }
-            progress.advance(block.rows() as u64);
+            done += block.rows() as u64;
+            progress.advance(&set.name, done, total);
             Ok(())
         })?;
-        progress.finish();
         if all.rows() == 0 { Err(no_rows(&set.name)) } else { Ok(all) }
     }
 
@@ -369,14 +368,22 @@ fn checked_labels(block: &Block, classes: usize) -> Result<Option<&[i64]>> {
 /// Makes reports of scores.
 struct Reporter<'a> {
     options: &'a EvaluationOptions,
-    progress: &'a dyn Progress,
+    /// Replicates drawn, and who is told. They are drawn on all threads.
+    drawn: Mutex<(u64, &'a mut dyn Progress)>,
+    replicates: u64,
 }
 
 impl<'a> Reporter<'a> {
-    /// Starts to report on so many pairs of detector and out-of-distribution set.
-    fn begin(options: &'a EvaluationOptions, progress: &'a dyn Progress, pairs: usize) -> Self {
-        progress.begin("bootstrap", Some(u64::from(options.bootstrap) * pairs as u64));
-        Self { options, progress }
+    /// Reports on so many pairs of detector and out-of-distribution set.
+    fn new(options: &'a EvaluationOptions, progress: &'a mut dyn Progress, pairs: usize) -> Self {
+        let replicates = u64::from(options.bootstrap) * pairs as u64;
+        Self { options, drawn: Mutex::new((0, progress)), replicates }
+    }
+
+    fn advance(&self) {
+        let (drawn, progress) = &mut *self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        *drawn += 1;
+        progress.advance("bootstrap", *drawn, Some(self.replicates));
     }
 
     fn detector<'s>(
@@ -409,7 +416,7 @@ impl<'a> Reporter<'a> {
     ) -> Result<SetReport> {
         let EvaluationOptions { at_tpr, bootstrap, seed, .. } = *self.options;
         let curve = Curve::new(id, ood).map_err(|error| error.file(name))?;
-        let drawn = || self.progress.advance(1);
+        let drawn = || self.advance();
         let intervals =
             (bootstrap > 0).then(|| curve.intervals_observed(at_tpr, bootstrap as usize, LEVEL, seed, &drawn));
         let ccr = |fpr: f64| correct.map(|correct| ccr_at_fpr(id, correct, ood, fpr)).transpose();
@@ -488,7 +495,6 @@ mod tests {
     use crate::calibration::Calibration;
     use crate::features::ArraySource;
     use ndarray::{Array2, array};
-    use std::sync::Mutex;
 
     fn head() -> Arc<LinearHead> {
         Arc::new(LinearHead::from_rows(vec![1.0, 0.0, 0.0, 1.0], vec![0.0, 0.0], 2).unwrap())
@@ -510,16 +516,15 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Listener(Mutex<Vec<(String, Option<u64>, u64)>>);
+    struct Listener(Vec<(String, u64, Option<u64>)>);
 
     impl Progress for Listener {
-        fn begin(&self, stage: &str, total: Option<u64>) {
-            self.0.lock().unwrap().push((stage.into(), total, 0));
+        fn advance(&mut self, what: &str, done: u64, total: Option<u64>) {
+            match self.0.last_mut() {
+                Some(last) if last.0 == what => *last = (what.into(), done, total),
+                _ => self.0.push((what.into(), done, total)),
+            }
         }
-        fn advance(&self, steps: u64) {
-            self.0.lock().unwrap().last_mut().unwrap().2 += steps;
-        }
-        fn finish(&self) {}
     }
 
     #[test]
@@ -537,9 +542,9 @@ mod tests {
             TestSet::of("near", ArraySource::new(near.view())),
             TestSet::new("far", || Ok(Box::new(ArraySource::new(far.view())))),
         ];
-        let listener = Listener::default();
+        let mut listener = Listener::default();
         let id = TestSet::of("test", ArraySource::with_labels(id.view(), &labels).unwrap());
-        let report = evaluate(&detectors, id, sets, &options, &listener).unwrap();
+        let report = evaluate(&detectors, id, sets, &options, &mut listener).unwrap();
         assert_eq!((report.id_inputs, report.dense_accuracy), (100, Some(1.0)));
         let first = &report.detectors[0];
         assert_eq!((first.detector.as_str(), first.sets.len(), first.sets[1].ood_inputs), ("max-logit", 2, 40));
@@ -552,9 +557,8 @@ mod tests {
         assert_eq!(first.sets[1].accepted, Some(0.0));
         let mean = (first.sets[0].metrics.auroc + first.sets[1].metrics.auroc) / 2.0;
         assert_eq!(first.average.unwrap().auroc, mean);
-        let stages = listener.0.into_inner().unwrap();
-        let expected = [("test", 100, 100), ("near", 60, 60), ("far", 40, 40), ("bootstrap", 40, 40)];
-        assert_eq!(stages, expected.map(|(stage, total, steps)| (stage.to_owned(), Some(total), steps)));
+        let expected = [("test", 100), ("near", 60), ("far", 40), ("bootstrap", 40)];
+        assert_eq!(listener.0, expected.map(|(stage, steps)| (stage.to_owned(), steps, Some(steps))));
     }
 
     #[test]
@@ -563,11 +567,11 @@ mod tests {
         let (id, labels) = (rows(20, 1.0), labels(20));
         let source = ArraySource::with_labels(id.view(), &labels).unwrap();
         let report =
-            evaluate(&detectors, TestSet::of("test", source), vec![], &EvaluationOptions::default(), &()).unwrap();
+            evaluate(&detectors, TestSet::of("test", source), vec![], &EvaluationOptions::default(), &mut ()).unwrap();
         assert_eq!(report.detectors[0].average, None);
         assert_eq!(report.detectors[0].accuracy, Some(1.0));
         let unlabelled = TestSet::of("test", ArraySource::new(id.view()));
-        let report = evaluate(&detectors, unlabelled, vec![], &EvaluationOptions::default(), &()).unwrap();
+        let report = evaluate(&detectors, unlabelled, vec![], &EvaluationOptions::default(), &mut ()).unwrap();
         assert_eq!((report.dense_accuracy, report.detectors[0].accuracy), (None, None));
     }
 
@@ -581,7 +585,7 @@ mod tests {
         let message = |detectors: &[Calibrated], labels: &[i64], names: &[&str], ood: &Array2<f32>, options| {
             let sets = names.iter().map(|name| TestSet::of(*name, ArraySource::new(ood.view()))).collect();
             let id = TestSet::of("test", ArraySource::with_labels(id.view(), labels).unwrap());
-            evaluate(detectors, id, sets, options, &()).unwrap_err().to_string()
+            evaluate(detectors, id, sets, options, &mut ()).unwrap_err().to_string()
         };
         let good = [0, 1, 0, 1];
         let steep = EvaluationOptions { at_tpr: 1.5, ..plain };
@@ -596,15 +600,15 @@ mod tests {
         ] {
             assert!(found.contains(part) && !found.contains("--"), "`{part}` is missing from: {found}");
         }
-        let nan = evaluate_scores("s", &[1.0, f64::NAN], &[], &plain, &()).unwrap_err().to_string();
+        let nan = evaluate_scores("s", &[1.0, f64::NAN], &[], &plain, &mut ()).unwrap_err().to_string();
         assert!(nan.contains("NaN at row 1"), "{nan}");
-        assert!(evaluate_scores("s", &[], &[], &plain, &()).is_err());
+        assert!(evaluate_scores("s", &[], &[], &plain, &mut ()).is_err());
     }
 
     #[test]
     fn scores_of_other_tools_are_evaluated_alike() {
         let ood = [("x".to_owned(), vec![0.0, 1.0])];
-        let report = evaluate_scores("theirs", &[2.0, 3.0], &ood, &EvaluationOptions::default(), &()).unwrap();
+        let report = evaluate_scores("theirs", &[2.0, 3.0], &ood, &EvaluationOptions::default(), &mut ()).unwrap();
         assert_eq!(report.detectors[0].sets[0].metrics.auroc, 1.0);
         assert_eq!(report.detectors[0].detector, "theirs");
         // Features that could not be scored count as out-of-distribution.
@@ -612,7 +616,8 @@ mod tests {
         let (id, broken) = (rows(4, 1.0), array![[f32::NAN, 0.0]]);
         let options = EvaluationOptions { non_finite: NonFinite::OutOfDistribution, ..Default::default() };
         let sets = vec![TestSet::of("broken", ArraySource::new(broken.view()))];
-        let report = evaluate(&detectors, TestSet::of("id", ArraySource::new(id.view())), sets, &options, &()).unwrap();
+        let report =
+            evaluate(&detectors, TestSet::of("id", ArraySource::new(id.view())), sets, &options, &mut ()).unwrap();
         assert_eq!(report.detectors[0].sets[0].metrics.auroc, 1.0);
     }
 }
