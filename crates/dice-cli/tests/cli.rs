@@ -306,7 +306,7 @@ fn failures_are_one_clear_message_and_leave_nothing_behind() {
         ("eval d.safetensors --id test.safetensors --ood x=nan.npy".into(), &["nan.npy", "NaN"]),
         (
             "eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(),
-            &["one.npy", "vector [N]"],
+            &["one.npy", "labels"],
         ),
         ("eval --scores --id missing.csv --ood x=missing.csv".into(), &["missing.csv"]),
         ("inspect .".into(), &["directory"]),
