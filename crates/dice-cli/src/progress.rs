@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use dice_ood::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::Context;
 
@@ -24,17 +24,26 @@ impl Bar {
     fn begin(&mut self, what: &str, total: Option<u64>) {
         self.bar.finish_and_clear();
         self.stage = what.to_owned();
-        let (bar, template) = match total {
-            Some(rows) => (ProgressBar::new(rows), "{msg} {wide_bar} {human_pos}/{human_len}, {per_sec}, {eta} left"),
-            None => (ProgressBar::new_spinner(), "{msg} {spinner} {human_pos}, {per_sec}"),
-        };
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_draw_target(match self.shown {
-            true => ProgressDrawTarget::stderr_with_hz(8),
-            false => ProgressDrawTarget::hidden(),
-        });
-        self.bar = bar.with_style(style).with_message(self.stage.clone());
+        self.bar = bar(what, total, self.shown);
     }
+}
+
+/// A bar of `total` steps, or a count where their number is not known; all numbers are whole.
+pub(crate) fn bar(what: &str, total: Option<u64>, shown: bool) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(rows) => (ProgressBar::new(rows), "{msg} {wide_bar} {human_pos}/{human_len}, {whole_per_sec}, {eta} left"),
+        None => (ProgressBar::new_spinner(), "{msg} {spinner} {human_pos}, {whole_per_sec}"),
+    };
+    let whole_per_sec = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        // A text that takes no more is cut short.
+        let _ = write!(text, "{}/s", HumanCount(state.per_sec() as u64));
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_draw_target(match shown {
+        true => ProgressDrawTarget::stderr_with_hz(8),
+        false => ProgressDrawTarget::hidden(),
+    });
+    bar.with_style(style.with_key("whole_per_sec", whole_per_sec)).with_message(what.to_owned())
 }
 
 impl Progress for Bar {

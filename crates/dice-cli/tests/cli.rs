@@ -304,10 +304,7 @@ fn failures_are_one_clear_message_and_leave_nothing_behind() {
         ("score head.safetensors one.npy".into(), &["written by `dice fit`"]),
         ("score d.safetensors one.npy -d msp".into(), &["'energy'", "one of the fitted detectors"]),
         ("eval d.safetensors --id test.safetensors --ood x=nan.npy".into(), &["nan.npy", "NaN"]),
-        (
-            "eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(),
-            &["one.npy", "labels"],
-        ),
+        ("eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(), &["one.npy", "labels"]),
         ("eval --scores --id missing.csv --ood x=missing.csv".into(), &["missing.csv"]),
         ("inspect .".into(), &["directory"]),
         ("score d.safetensors d.safetensors".into(), &["d.safetensors", "features"]),
