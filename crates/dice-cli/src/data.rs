@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, read_head, read_metadata};
-use dice_ood::{
-    Artifact, Block, Detector, Error, ErrorKind, FeatureSource, LinearHead, NonFinite, Result, Together, for_each_block,
-};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
+use indicatif::ProgressBar;
 
 use crate::Context;
 use crate::network::{Network, Running, origin_of};
+use crate::progress::bar;
 
 /// What a command reads: features that are there, or images whose features a network makes.
 pub(crate) enum Inputs<'a> {
@@ -104,23 +103,9 @@ pub(crate) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(source: Box<dyn FeatureSource + 'a>, rows: Option<u64>, what: &str, context: &Context) -> Self {
-        let bar = match rows.or(source.rows()) {
-            Some(rows) => ProgressBar::new(rows)
-                .with_style(style("{msg} {wide_bar} {human_pos}/{human_len}, {per_sec}, {eta} left")),
-            None => ProgressBar::new_spinner().with_style(style("{msg} {spinner} {human_pos}, {per_sec}")),
-        };
-        bar.set_draw_target(if context.quiet || !std::io::stderr().is_terminal() {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr_with_hz(8)
-        });
-        bar.set_message(what.to_owned());
-        Self { source, bar }
+        let shown = !context.quiet && std::io::stderr().is_terminal();
+        Self { bar: bar(what, rows.or(source.rows()), shown), source }
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl FeatureSource for Progress<'_> {
@@ -145,43 +130,6 @@ impl FeatureSource for Progress<'_> {
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
-    }
-}
-
-/// Scores and predicted classes of a data set by several detectors in one pass, and its labels where it has them.
-pub(crate) struct Scores {
-    /// For each detector `[N]`.
-    pub(crate) scores: Vec<Vec<f64>>,
-    /// For each detector `[N]`.
-    pub(crate) classes: Vec<Vec<u32>>,
-    /// `[N]`.
-    pub(crate) labels: Option<Vec<i64>>,
-}
-
-impl Scores {
-    pub(crate) fn of(source: &mut dyn FeatureSource, detectors: &[&Detector], non_finite: NonFinite) -> Result<Self> {
-        let mut all = Self {
-            scores: vec![Vec::new(); detectors.len()],
-            classes: vec![Vec::new(); detectors.len()],
-            labels: Some(Vec::new()),
-        };
-        let together = Together::new(detectors.iter().copied());
-        for_each_block(source, |block| {
-            for (index, scored) in together.score_block(block, non_finite)?.into_iter().enumerate() {
-                all.scores[index].extend(scored.scores);
-                all.classes[index].extend(scored.classes);
-            }
-            match (&mut all.labels, &block.labels) {
-                (Some(labels), Some(more)) => labels.extend(more),
-                _ => all.labels = None,
-            }
-            Ok(())
-        })?;
-        Ok(all)
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.scores.first().map_or(0, Vec::len)
     }
 }
 

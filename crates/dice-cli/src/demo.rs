@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dice_ood::io::Dataset;
-use dice_ood::{Artifact, Error, NonFinite, Result, Salience, for_each_block};
+use dice_ood::io::{Dataset, Location, read_head};
+use dice_ood::{Artifact, Error, Fit, NonFinite, Result, Salience, for_each_block};
 
+use crate::account::near_silent;
 use crate::eval::Eval;
-use crate::fit::{Fit, verdict};
-use crate::network::{Choices, Running};
-use crate::report::{Format, percent};
+use crate::network::Running;
+use crate::report::{Format, percent, tables};
 use crate::score::{OnNonFinite, Orientation};
 use crate::{Context, print};
 
@@ -49,36 +50,19 @@ impl Demo {
             std::fs::write(folder.join(name), bytes).map_err(|error| Error::io(folder.join(name), error))?;
         }
         let file = |name: &str| folder.join(format!("{name}.safetensors")).to_string_lossy().into_owned();
+        let detector = folder.join("detector.safetensors");
         print(
             "A DenseNet that reads 8x8 handwritten digits: 256 penultimate features, 10 classes. What it has never seen:\n\
              letters and photo patches. Features and head ship with this program; the images do not matter any more.\n\n",
         )?;
 
-        let fit = Fit {
-            features: vec![file("train")],
-            labels: None,
-            head: Some(file("head")),
-            model: None,
-            images: Vec::new(),
-            choices: Choices::default(),
-            running: Running::default(),
-            detectors: DETECTORS.iter().map(|spec| spec.parse()).collect::<Result<_>>()?,
-            tpr: 0.95,
-            calibration: vec![file("calibration")],
-            calibration_fraction: 0.1,
-            seed: 0,
-            statistics: Vec::new(),
-            save_statistics: None,
-            output: folder.join("detector.safetensors"),
-        };
         step(
             1,
             "Fit detectors on 1,100 training digits; set thresholds on 348 digits the network has not seen",
             "dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d ... -o detector.safetensors",
         )?;
-        let quiet = Context { quiet: true };
-        let artifact = fit.fit(&quiet)?;
-        artifact.save(&fit.output)?;
+        let artifact = fit(&file)?;
+        artifact.save(&detector)?;
         print(&fitted(&artifact))?;
 
         step(
@@ -87,7 +71,7 @@ impl Demo {
             "dice eval detector.safetensors --id test.safetensors --ood letters=letters.safetensors --ood photos=photos.safetensors",
         )?;
         let eval = Eval {
-            artifact: Some(fit.output.clone()),
+            artifact: Some(detector.clone()),
             id: vec![file("test")],
             id_labels: None,
             model: None,
@@ -97,6 +81,8 @@ impl Demo {
             scores: false,
             orientation: Orientation::InDistribution,
             at_tpr: 0.95,
+            tpr: None,
+            check: false,
             bootstrap: 200,
             seed: 0,
             format: None,
@@ -105,18 +91,20 @@ impl Demo {
             output: None,
         };
         let report = eval.evaluate(context)?;
-        print(&eval.tables(&report).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
+        print(&tables(&report, false).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
 
         let mask = artifact.detectors[0].detector.mask();
         let salience = Salience::measure(&artifact.head, &artifact.statistics, mask);
-        step(3, "Why does DICE help here, or not?", "dice inspect detector.safetensors")?;
-        let [dice, energy] = [0, 1].map(|index| report.detectors[index].average.auroc);
+        step(3, "What does DICE keep, and does it help here?", "dice inspect detector.safetensors")?;
+        let [dice, energy] =
+            [0, 1].map(|index| report.detectors[index].average.map_or(f64::NAN, |average| average.auroc));
         let outcome = if dice > energy { "better" } else { "worse" };
         print(&format!(
-            "{}\nHere DICE is {outcome} than dense energy: average AUROC {} against {}. On the paper's CIFAR-10 DenseNet, where three\n\
-             quarters of the units keep no weight at p = 0.9, it is better (see the README). No method wins everywhere:\n\
-             compare on your own data before you choose.\n",
-            wrapped(&verdict(&salience)),
+            "{} % of the units keep no weight.\n{}\nMeasured on this network, DICE is {outcome} than dense energy: average AUROC {} against \
+             {}. On the paper's CIFAR-10\nDenseNet it is better (see the README). No method wins everywhere: compare on your own data before \
+             you choose.\n",
+            percent(salience.unused_units),
+            near_silent(&salience),
             percent(dice),
             percent(energy),
         ))?;
@@ -130,6 +118,15 @@ impl Demo {
             }
         }
     }
+}
+
+/// Fits the demo's detectors to its files.
+fn fit(file: &dyn Fn(&str) -> String) -> Result<Artifact> {
+    let head = read_head(&Location::parse(&file("head")), None)?;
+    let open = |name: &str| Dataset::new(&[file(name)])?.open();
+    let specs = DETECTORS.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>>>()?;
+    let fit = Fit::new(Arc::new(head)).calibrate_on(|| open("calibration"));
+    Ok(specs.into_iter().fold(fit, Fit::detector).features(open("train")?)?.artifact)
 }
 
 fn step(number: u32, what: &str, command: &str) -> Result<()> {
@@ -183,21 +180,4 @@ fn decisions(artifact: &Artifact, folder: &Path) -> Result<String> {
         }
     }
     Ok(text)
-}
-
-/// Breaks a paragraph at about 110 columns.
-fn wrapped(text: &str) -> String {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + word.chars().count() < 110 => {
-                if !line.is_empty() {
-                    line.push(' ');
-                }
-                *line += word;
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.join("\n")
 }

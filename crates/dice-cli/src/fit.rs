@@ -1,21 +1,18 @@
 //! `dice fit`: features and head in, a calibrated detector out.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dice_onnx::{ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, expand, read_statistics};
-use dice_ood::{
-    Artifact, Calibrated, Calibration, Detector, Error, ErrorKind, FeatureSource, Gather, HoldOut, LinearHead,
-    NonFinite, Result, Salience, Sparsity, Spec, Statistics,
-};
+use dice_ood::{Artifact, Error, ErrorKind, Fitted, HoldOut, LinearHead, Result, Spec, Statistics};
 
-use crate::data::{Inputs, Progress, Scores, dataset, head, is_onnx, origin_of_features};
+use crate::account::Account;
+use crate::data::{Inputs, dataset, head, is_onnx, origin_of_features};
 use crate::network::{Choices, Network, Running, check_fingerprint};
-use crate::report::{count, percent};
+use crate::progress::Bar;
 use crate::{Context, refuse_overwrite};
 
 /// Fit a detector to a trained network: to its features and head, or to an ONNX model and images.
@@ -27,50 +24,58 @@ use crate::{Context, refuse_overwrite};
 pub(crate) struct Fit {
     /// Penultimate features [N, D] of in-distribution training inputs (labels beside them stratify the hold-out).
     #[arg(long, short = 'f', num_args = 1.., value_name = "FILE", required_unless_present_any = ["statistics", "images"])]
-    pub(crate) features: Vec<String>,
+    features: Vec<String>,
     /// Class labels [N] of the features, where they are in a file of their own.
     #[arg(long, value_name = "FILE", requires = "features")]
-    pub(crate) labels: Option<String>,
+    labels: Option<String>,
     /// The linear head: weight [C, D] and bias [C]; or the ONNX model it is part of.
     #[arg(long, value_name = "FILE", required_unless_present = "model")]
-    pub(crate) head: Option<String>,
+    head: Option<String>,
     /// An ONNX model, whose head is found and whose features are computed from --images; MODEL.onnx#NODE names its head.
     #[arg(long, value_name = "MODEL.onnx", conflicts_with = "head", requires = "images")]
-    pub(crate) model: Option<String>,
+    model: Option<String>,
     /// Training images instead of features: folders, patterns, .txt lists of paths, .tar shards, .parquet[#COLUMN]; subfolders
     /// of a single folder are classes, which stratify the hold-out.
     #[arg(long, num_args = 1.., value_name = "PATH", requires = "model", conflicts_with_all = ["features", "labels", "statistics"])]
-    pub(crate) images: Vec<String>,
+    images: Vec<String>,
     #[command(flatten)]
-    pub(crate) choices: Choices,
+    choices: Choices,
     #[command(flatten)]
-    pub(crate) running: Running,
+    running: Running,
     /// The detector to fit; give several to fit them all from the same pass.
     #[arg(long = "detector", short = 'd', value_name = "SPEC", default_value = "dice(0.9) | energy")]
-    pub(crate) detectors: Vec<Spec>,
+    detectors: Vec<Spec>,
     /// Probability with which a fresh in-distribution input is to be accepted.
     ///
     /// 0.95 takes at least 19 calibration inputs, 0.99 takes 99; thousands make the realised rate certain.
     #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
-    pub(crate) tpr: f64,
+    tpr: f64,
     /// In-distribution features (with --model: images) for the threshold, not seen in training; better than a held-out part.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "calibration_fraction")]
-    pub(crate) calibration: Vec<String>,
+    calibration: Vec<String>,
     /// Share of the training data to hold out of the fit for the threshold, to the nearest percent; 0 for none, and no decisions.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
-    pub(crate) calibration_fraction: f64,
+    calibration_fraction: f64,
     /// Seed of the hold-out.
     #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    seed: u64,
     /// Published statistics instead of features: a mean activation [D], or another detector; several are merged.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with_all = ["features", "calibration_fraction", "seed"])]
-    pub(crate) statistics: Vec<String>,
+    statistics: Vec<String>,
     /// Also write the statistics alone here: those of several parts of the data merge with --statistics A B.
     #[arg(long, value_name = "FILE", value_parser = file_to_write)]
-    pub(crate) save_statistics: Option<PathBuf>,
+    save_statistics: Option<PathBuf>,
     /// Where to write; an existing directory gets one file for each detector.
     #[arg(long, short, value_name = "FILE", value_parser = file_to_write)]
-    pub(crate) output: PathBuf,
+    output: PathBuf,
+    /// Also print what was fitted, the accuracy of the head and all warnings to standard output, for machines.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<SummaryFormat>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SummaryFormat {
+    Json,
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {
@@ -88,10 +93,10 @@ const EXAMPLES: &str = "Examples:
   dice fit --model resnet50.onnx --images train/ --preprocess imagenet --calibration val/ -o detector.safetensors
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
-      -d 'react(0.9) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
+      -d 'react(0.99) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
   dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors
 
-Detectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.9) | dice(0.9) | energy'.
+Detectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy'.
   shaping   react(Q): clip at that quantile of all training activations; react(c=VALUE)
   sparsity  dice(P): keep the largest contributions; P is the fraction of weights dropped
             dice(P, preset=paper|official|openood|pytorch-ood): paper keeps exactly the top
@@ -110,22 +115,37 @@ impl Fit {
         for output in outputs.iter().chain(&self.save_statistics) {
             refuse_overwrite(output, inputs.iter().map(PathBuf::as_path))?;
         }
+        // The library refuses that too, but only once images have become features.
         if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
             return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.detectors[twice]))
                 .tensor("--detector")
                 .expected("different detectors"));
         }
-        let artifact = self.fit(context)?;
+        check_destination(&self.output)?;
+        let fitted = self.fit(context)?;
+        let held_out = self.statistics.is_empty() && self.calibration.is_empty() && self.calibration_fraction > 0.0;
+        let account = Account { fitted: &fitted, head: self.head_name(), held_out };
+        context.note(account.text());
+        for finding in &fitted.findings {
+            context.warn(finding);
+        }
+        self.write(&fitted.artifact, &outputs, context)?;
+        match self.format {
+            Some(SummaryFormat::Json) => account.print_json(&outputs),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the statistics alone where asked to, and each detector to its own of `outputs`, or all to the only one.
+    fn write(&self, artifact: &Artifact, outputs: &[PathBuf], context: &Context) -> Result<()> {
         if let Some(path) = &self.save_statistics {
             artifact.statistics.save(path)?;
             context.note(format_args!("Wrote {}", path.display()));
         }
-        let several = outputs.len() > 1;
-        let detectors = artifact.detectors.clone();
-        let mut part = artifact;
+        let mut part = artifact.clone();
         for (place, output) in outputs.iter().enumerate() {
-            if several {
-                part.detectors = vec![detectors[place].clone()];
+            if outputs.len() > 1 {
+                part.detectors = vec![artifact.detectors[place].clone()];
             }
             part.save(output)?;
             context.note(format_args!("Wrote {}", output.display()));
@@ -134,8 +154,7 @@ impl Fit {
     }
 
     /// Everything but the writing.
-    pub(crate) fn fit(&self, context: &Context) -> Result<Artifact> {
-        check_destination(&self.output)?;
+    fn fit(&self, context: &Context) -> Result<Fitted> {
         let network = match &self.model {
             Some(model) => Some(Network::open(model, &self.choices, &self.running, context)?),
             None => None,
@@ -149,52 +168,59 @@ impl Fit {
             Some(network) => Some(self.features_of_images(network, context)?),
             None => None,
         };
-        let from = self.start(calibration, copy.as_ref().map(|(_folder, features)| features))?;
+        let start = self.start(copy.as_ref().map(|(_folder, features)| features))?;
         let origin = match &network {
             Some(network) => Some(network.origin().clone()),
-            None => self.recorded_origin(&from)?,
+            None => self.recorded_origin(&start, calibration.as_ref())?,
         };
-        let (head_file, head_of) = match (&network, &self.head) {
-            (None, Some(file)) => (file.as_str(), None),
-            (network, _) => (self.model.as_deref().unwrap_or_default(), network.as_ref().map(Network::head)),
+        let opened = match &start {
+            Start::Features(training) => Some(training.open()?),
+            Start::Statistics(_) => None,
         };
-        let head = |units: usize| head_of.map_or_else(|| head(head_file, units), |head| Ok(head.clone()));
-        let (head, statistics, calibration) = match &from {
-            From::Statistics(calibration) => {
-                let statistics = self.merged_statistics()?;
-                let head = head(statistics.units())?;
-                (head, statistics, calibration.as_ref().map(|inputs| inputs.open(context)).transpose()?)
+        let units = match (&opened, &start) {
+            (_, Start::Statistics(statistics)) => statistics.units(),
+            (source, _) => source.as_ref().map_or(0, |source| source.units()),
+        };
+        let head = Arc::new(self.read_head(network.as_ref(), units)?);
+        head.check_features(units).map_err(|error| error.file(start.name()))?;
+        let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
+        let mut fit = dice_ood::Fit::new(Arc::clone(&head))
+            .tpr(self.tpr)
+            .provenance(self.provenance(origin.as_ref(), calibration.is_some())?)
+            .progress(Bar::new(context));
+        for spec in &self.detectors {
+            fit = fit.detector(*spec);
+        }
+        fit = match (&calibration, &start) {
+            (Some(inputs), _) => fit.calibrate_on(|| {
+                let source = inputs.open(context)?;
+                head.check_features(source.units()).map_err(|error| error.file(&name))?;
+                Ok(source)
+            }),
+            (None, Start::Features(training)) if self.calibration_fraction > 0.0 => {
+                fit.hold_out(HoldOut::new(self.calibration_fraction, self.seed)?, || training.open())
             }
-            From::Features { training, calibration } => {
-                let source = training.open()?;
-                let head = head(source.units())?;
-                check_widths(&head, source.units(), &training.names()[0], head_file)?;
-                let rows = source.rows();
-                let fitted_on = match calibration {
-                    CalibrateOn::HoldOut(hold_out) => hold_out.select(source, false),
-                    _ => source,
-                };
-                let statistics =
-                    Statistics::gather(&mut Progress::new(fitted_on, rows, "gathering", context), Gather::ALL)?;
-                let held_out = match calibration {
-                    CalibrateOn::HoldOut(hold_out) => Some(hold_out.select(training.open()?, true)),
-                    CalibrateOn::Inputs(inputs) => Some(inputs.open(context)?),
-                    CalibrateOn::Nothing => None,
-                };
-                (head, statistics, held_out)
-            }
+            _ => fit,
         };
-        let head = Arc::new(head);
-        let fitted: Vec<Detector> =
-            self.detectors.iter().map(|spec| spec.fit(&head, &statistics)).collect::<Result<_>>()?;
-        let detectors = match calibration {
-            None => fitted.into_iter().map(Calibrated::scores_only).collect(),
-            Some(source) => self.calibrate(fitted, source, &from.calibration_name(), head_file, context)?,
+        let fitted = match (opened, &start) {
+            (Some(source), _) => fit.features(source),
+            (None, Start::Statistics(statistics)) => fit.statistics(statistics.clone()),
+            (None, Start::Features(_)) => return Err(Error::new(ErrorKind::Missing, "no features")),
         };
-        let provenance = self.provenance(&from, origin.as_ref(), head_file)?;
-        let artifact = Artifact { head, statistics, detectors, provenance };
-        context.note(self.summary(&artifact, &from));
-        Ok(artifact)
+        fitted.map_err(|error| if error.kind() == ErrorKind::Calibration { error.file(&name) } else { error })
+    }
+
+    /// The head that was asked for, where several are there the one that `units` units feed.
+    fn read_head(&self, network: Option<&Network>, units: usize) -> Result<LinearHead> {
+        match (network, &self.head) {
+            (Some(network), _) => Ok(network.head().clone()),
+            (None, file) => head(file.as_deref().unwrap_or_default(), units),
+        }
+    }
+
+    /// What was taken as the head, as far as it is known here.
+    fn head_name(&self) -> &str {
+        self.head.as_deref().or(self.model.as_deref()).unwrap_or_default()
     }
 
     /// Every file that is read.
@@ -222,14 +248,12 @@ impl Fit {
     }
 
     /// Where features came from, if their files say so; a head of another model is refused.
-    fn recorded_origin(&self, from: &From<'_>) -> Result<Option<Origin>> {
+    fn recorded_origin(&self, start: &Start, calibration: Option<&Inputs<'_>>) -> Result<Option<Origin>> {
         let mut files = Vec::new();
-        if let From::Features { training, .. } = from {
+        if let Start::Features(training) = start {
             files.extend_from_slice(training.files());
         }
-        if let From::Statistics(Some(Inputs::Features(data)))
-        | From::Features { calibration: CalibrateOn::Inputs(Inputs::Features(data)), .. } = from
-        {
+        if let Some(Inputs::Features(data)) = calibration {
             files.extend_from_slice(data.files());
         }
         let origin = origin_of_features(&files)?;
@@ -251,9 +275,9 @@ impl Fit {
     }
 
     /// What the fit starts from; `images` where features were computed from images.
-    fn start<'a>(&self, calibration: Option<Inputs<'a>>, images: Option<&Dataset>) -> Result<From<'a>> {
+    fn start(&self, images: Option<&Dataset>) -> Result<Start> {
         if !self.statistics.is_empty() {
-            return Ok(From::Statistics(calibration));
+            return Ok(Start::Statistics(self.merged_statistics()?));
         }
         if [&self.features, &self.calibration].into_iter().flatten().filter(|file| *file == "-").count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
@@ -262,202 +286,46 @@ impl Fit {
             Some(images) => images.clone(),
             None => dataset(&self.features, self.labels.as_ref())?,
         };
-        Ok(match calibration {
-            Some(inputs) => From::Features { training, calibration: CalibrateOn::Inputs(inputs) },
-            None if self.calibration_fraction == 0.0 => From::Features { training, calibration: CalibrateOn::Nothing },
-            None => From::Features {
-                training: training.rereadable()?,
-                calibration: CalibrateOn::HoldOut(HoldOut::new(self.calibration_fraction, self.seed)?),
-            },
-        })
+        let twice = self.calibration.is_empty() && self.calibration_fraction > 0.0;
+        Ok(Start::Features(if twice { training.rereadable()? } else { training }))
     }
 
-    fn calibrate(
-        &self,
-        fitted: Vec<Detector>,
-        source: Box<dyn FeatureSource + '_>,
-        name: &str,
-        head_file: &str,
-        context: &Context,
-    ) -> Result<Vec<Calibrated>> {
-        check_widths(fitted[0].head(), source.units(), name, head_file)?;
-        let mut source = Progress::new(source, None, "calibrating", context);
-        let scored = Scores::of(&mut source, &fitted.iter().collect::<Vec<_>>(), NonFinite::Reject)?;
-        if scored.rows() == 0 {
-            return Err(Error::new(ErrorKind::Calibration, "no calibration inputs")
-                .file(name)
-                .expected(format!("at least {} for a TPR of {}", Calibration::inputs_needed(self.tpr), self.tpr))
-                .fix("give --calibration, or more training data"));
-        }
-        fitted
-            .into_iter()
-            .zip(scored.scores)
-            .map(|(detector, scores)| Calibrated::new(detector, Calibration::new(scores)?, self.tpr))
-            .collect()
-    }
-
-    fn provenance(
-        &self,
-        from: &From<'_>,
-        origin: Option<&Origin>,
-        head_file: &str,
-    ) -> Result<BTreeMap<String, String>> {
+    fn provenance(&self, origin: Option<&Origin>, calibrated_on_files: bool) -> Result<BTreeMap<String, String>> {
         let mut provenance = match origin {
             Some(origin) => origin.to_notes()?,
             None => BTreeMap::new(),
         };
-        let training = match from {
-            From::Statistics(_) => ("statistics", self.statistics.join(" ")),
-            From::Features { .. } if self.images.is_empty() => ("features", self.features.join(" ")),
-            From::Features { .. } => ("images", self.images.join(" ")),
+        let training = match (&*self.statistics, &*self.images) {
+            ([], []) => ("features", self.features.join(" ")),
+            ([], images) => ("images", images.join(" ")),
+            (statistics, _) => ("statistics", statistics.join(" ")),
         };
-        let calibration = match from {
-            From::Statistics(Some(_)) | From::Features { calibration: CalibrateOn::Inputs(_), .. } => {
-                self.calibration.join(" ")
-            }
-            From::Features { calibration: CalibrateOn::HoldOut(_), .. } => {
-                format!("{:.2} of the {}, seed {}", self.calibration_fraction, training.0, self.seed)
-            }
-            _ => "none".into(),
+        let calibration = match (calibrated_on_files, training.0) {
+            (true, _) => self.calibration.join(" "),
+            (false, "statistics") => "none".into(),
+            (false, _) if self.calibration_fraction == 0.0 => "none".into(),
+            (false, what) => format!("{:.2} of the {what}, seed {}", self.calibration_fraction, self.seed),
         };
-        let record = [("head", head_file.to_owned()), ("fitted", now()), training, ("calibration", calibration)];
+        let record = [("head", self.head_name().to_owned()), ("fitted", now()), training, ("calibration", calibration)];
         provenance.extend(record.map(|(key, value)| (key.to_owned(), value)));
         Ok(provenance)
-    }
-
-    fn summary(&self, artifact: &Artifact, from: &From<'_>) -> String {
-        let head = &artifact.head;
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "Fitted to {}; head of {} classes and {} units.",
-            behind(&artifact.statistics),
-            head.classes(),
-            head.units()
-        );
-        if head.bias().iter().all(|bias| *bias == 0.0) {
-            text += "The head has no bias, or one of zeros: make sure that its file is not missing it.\n";
-        }
-        for calibrated in &artifact.detectors {
-            let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m", calibrated.detector.spec());
-            text += &describe(calibrated, &artifact.statistics);
-        }
-        if let From::Features { calibration: CalibrateOn::HoldOut(_), .. } = from {
-            text += "\nThe threshold rests on a part of the training data. If the network was trained on these inputs it is surer of \
-                     them than of new ones, and new ones are then accepted less often than promised: give --calibration a \
-                     set that the network has not seen.\n";
-        }
-        text.trim_end().to_owned()
     }
 }
 
 /// What a fit starts from.
-enum From<'a> {
-    Statistics(Option<Inputs<'a>>),
-    Features { training: Dataset, calibration: CalibrateOn<'a> },
+enum Start {
+    Features(Dataset),
+    Statistics(Statistics),
 }
 
-enum CalibrateOn<'a> {
-    HoldOut(HoldOut),
-    Inputs(Inputs<'a>),
-    Nothing,
-}
-
-impl From<'_> {
-    /// What is calibrated on, for messages.
-    fn calibration_name(&self) -> String {
+impl Start {
+    /// The first file, for messages.
+    fn name(&self) -> String {
         match self {
-            Self::Statistics(Some(inputs)) | Self::Features { calibration: CalibrateOn::Inputs(inputs), .. } => {
-                inputs.name()
-            }
-            Self::Features { training, .. } => training.names()[0].to_string(),
-            Self::Statistics(None) => String::new(),
+            Self::Features(training) => training.names()[0].to_string(),
+            Self::Statistics(_) => "statistics".into(),
         }
     }
-}
-
-/// What statistics rest on.
-pub(crate) fn behind(statistics: &Statistics) -> String {
-    match statistics.is_published() {
-        true => "a published mean activation".into(),
-        false => format!("{} inputs", count(statistics.rows() as usize)),
-    }
-}
-
-/// What a detector is, and what its threshold promises, in sentences.
-pub(crate) fn describe(calibrated: &Calibrated, statistics: &Statistics) -> String {
-    let detector = &calibrated.detector;
-    let mut text = String::new();
-    if let Some(clip) = detector.clip() {
-        let _ = writeln!(text, "  Features are clipped at {clip:.4}.");
-    }
-    if let Some(mask) = detector.mask() {
-        let salience = Salience::measure(detector.head(), statistics, Some(mask));
-        let all = mask.kept().len();
-        let _ = writeln!(
-            text,
-            "  Keeps {} of {} weights, which carry {} % of the positive contribution; {} % of the units keep none.",
-            count(mask.count()),
-            count(all),
-            percent(salience.contribution_kept),
-            percent(salience.unused_units)
-        );
-        if matches!(detector.spec().sparsity, Sparsity::Dice { .. }) {
-            let _ = writeln!(text, "  {}", verdict(&salience));
-        }
-    }
-    match &calibrated.threshold {
-        None => text += "  Not calibrated: it gives scores, but no p-values and no decisions.\n",
-        Some(threshold) => {
-            let (low, high) = threshold.interval(0.95);
-            let _ = writeln!(
-                text,
-                "  Accepts an input that scores at least {:.6}: a fresh one, drawn as the calibration inputs were, with \
-                 probability at least {} %.\n  The realised rate of this threshold, set on {} inputs, lies between {} and {} % \
-                 with 95 % confidence.",
-                threshold.score(),
-                percent(threshold.tpr()),
-                count(threshold.calibration_size()),
-                percent(low),
-                percent(high)
-            );
-        }
-    }
-    text
-}
-
-/// In a sentence, whether DICE has noise to prune on this head.
-pub(crate) fn verdict(salience: &Salience) -> String {
-    let silent = percent(salience.silent_units);
-    let median = percent(salience.median_activation);
-    if salience.silent_units >= 0.25 || salience.median_activation < 0.05 {
-        format!(
-            "{silent} % of the units are near-silent on training data (below 1 % of the largest mean; the median unit has \
-             {median} % of it): there is noise to prune, and DICE usually helps on far OOD."
-        )
-    } else {
-        format!(
-            "{silent} % of the units are near-silent on training data (below 1 % of the largest mean; the median unit has \
-             {median} % of it): nearly all carry signal, pruning removes some of it, and DICE often does worse than energy. \
-             Compare both with `dice eval`."
-        )
-    }
-}
-
-fn check_widths(head: &LinearHead, units: usize, file: &str, head_file: &str) -> Result<()> {
-    if head.units() == units {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Shape, format!("[N, {units}]"))
-        .file(file)
-        .tensor("features")
-        .expected(format!(
-            "[N, {}], as the head in {head_file} is [{}, {}]",
-            head.units(),
-            head.classes(),
-            head.units()
-        ))
-        .fix("are these the inputs of that very layer?"))
 }
 
 /// Fails before the work rather than after it.

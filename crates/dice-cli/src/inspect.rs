@@ -6,8 +6,8 @@ use dice_onnx::{HeadOptions, Model};
 use dice_ood::io::{Dataset, Location, TensorInfo, list, read_head, read_statistics};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
+use crate::account::{behind, describe};
 use crate::data::is_onnx;
-use crate::fit::{behind, describe};
 use crate::print;
 use crate::report::{count, percent};
 

@@ -1,6 +1,11 @@
-//! Tables as text, Markdown, LaTeX and CSV, and how numbers are written.
+//! Reports as tables in text, Markdown, LaTeX and CSV, and how numbers are written.
 
 use std::fmt::Write;
+
+use dice_ood::evaluation::{DetectorReport, SetReport};
+use dice_ood::metrics::{Interval, Intervals, Metrics};
+use dice_ood::{Check, Error, ErrorKind, Report, Result, Side, Verdict};
+use serde::Serialize;
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -127,6 +132,266 @@ impl Table {
     }
 }
 
+/// A report as tables: the usual metrics or all of them, then what thresholds do and accuracies, where there are any.
+pub(crate) fn tables(report: &Report, all_metrics: bool) -> Vec<Table> {
+    let alone = report.detectors.iter().all(|detector| detector.sets.is_empty());
+    let mut tables = vec![match (all_metrics, alone) {
+        (true, _) => every_metric(report),
+        (false, true) => scores(report),
+        (false, false) => headline(report),
+    }];
+    if report.detectors.iter().any(|detector| detector.decision.is_some()) {
+        tables.push(decisions(report));
+    }
+    if report.dense_accuracy.is_some() {
+        tables.push(accuracies(report));
+    }
+    tables
+}
+
+/// The paper's columns, with intervals.
+fn headline(report: &Report) -> Table {
+    let fpr = format!("FPR@{}TPR ↓", trimmed(100.0 * report.at_tpr));
+    let has_intervals = report.detectors.iter().flat_map(|detector| &detector.sets).any(|set| set.intervals.is_some());
+    let mut table = Table::new(
+        format!(
+            "{} in-distribution inputs; in percent, ID positive{}",
+            count(report.id_inputs),
+            if has_intervals { ", with 95 % bootstrap intervals" } else { "" }
+        ),
+        &["detector", "OOD set", "inputs", &fpr, "", "AUROC ↑", "", "AUPR-in ↑", "AUPR-out ↑"],
+        2,
+    );
+    let interval = |interval: Option<Interval>| {
+        interval.map(|i| format!("[{:.1}, {:.1}]", 100.0 * i.low, 100.0 * i.high)).unwrap_or_default()
+    };
+    for detector in &report.detectors {
+        for (place, set) in detector.sets.iter().enumerate() {
+            table.rows.push(vec![
+                if place == 0 { detector.detector.clone() } else { String::new() },
+                set.ood.clone(),
+                count(set.ood_inputs),
+                percent(set.metrics.fpr_at_tpr),
+                interval(set.intervals.map(|i| i.fpr_at_tpr)),
+                percent(set.metrics.auroc),
+                interval(set.intervals.map(|i| i.auroc)),
+                percent(set.metrics.aupr_in),
+                percent(set.metrics.aupr_out),
+            ]);
+        }
+        if let Some(average) = detector.average.filter(|_| detector.sets.len() > 1) {
+            let mut row =
+                vec![String::new(), "average".into(), String::new(), percent(average.fpr_at_tpr), String::new()];
+            row.extend([percent(average.auroc), String::new(), percent(average.aupr_in), percent(average.aupr_out)]);
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+/// What each threshold accepts.
+fn decisions(report: &Report) -> Table {
+    let mut table = Table::new(
+        "Accepted by each detector's own threshold, in percent",
+        &["detector", "threshold", "promised", "ID accepted", "expected (95 %)", "like calibration"],
+        1,
+    );
+    let names: Vec<String> = report.detectors[0].sets.iter().map(|set| format!("{} accepted", set.ood)).collect();
+    table.header.extend(names);
+    for detector in &report.detectors {
+        let mut row = vec![detector.detector.clone()];
+        match &detector.decision {
+            Some(decision) => row.extend([
+                format!("{:.6}", decision.threshold),
+                format!("≥ {}", percent(decision.promised_tpr)),
+                percent(decision.id_accepted),
+                format!("[{:.2}, {:.2}]", 100.0 * decision.id_expected.low, 100.0 * decision.id_expected.high),
+                like_calibration(decision.check.verdict).into(),
+            ]),
+            None => row.extend(["none", "-", "-", "-", "-"].map(String::from)),
+        }
+        row.extend(detector.sets.iter().map(|set| set.accepted.map_or("-".into(), percent)));
+        table.rows.push(row);
+    }
+    table
+}
+
+fn accuracies(report: &Report) -> Table {
+    let mut table =
+        Table::new("Classification accuracy on the in-distribution set, in percent", &["head", "accuracy"], 1);
+    let dense = report.dense_accuracy.map_or("-".into(), percent);
+    table.rows.push(vec!["dense head (use this one to predict)".into(), dense]);
+    for detector in &report.detectors {
+        table.rows.push(vec![detector.detector.clone(), detector.accuracy.map_or("-".into(), percent)]);
+    }
+    table
+}
+
+/// Columns of [`every_metric`].
+const METRICS: [&str; 36] = [
+    "detector",
+    "ood",
+    "id_inputs",
+    "ood_inputs",
+    "at_tpr",
+    "fpr_at_tpr",
+    "fpr_at_tpr_low",
+    "fpr_at_tpr_high",
+    "fpr_at_tpr_ood_positive",
+    "auroc",
+    "auroc_low",
+    "auroc_high",
+    "aupr_in",
+    "aupr_out",
+    "aupr_in_trapezoid",
+    "aupr_out_trapezoid",
+    "autc",
+    "official_fpr",
+    "official_auroc",
+    "official_dterr",
+    "official_auin",
+    "official_auout",
+    "ccr_at_fpr_1",
+    "ccr_at_fpr_10",
+    "accepted",
+    "id_accepted",
+    "promised_tpr",
+    "accuracy",
+    "dense_accuracy",
+    "id_score_q05",
+    "id_score_q50",
+    "id_score_q95",
+    "check_statistic",
+    "check_p_value",
+    "check_acceptance_p_value",
+    "check_verdict",
+];
+
+/// One row for each detector and set (or detector alone), one column for each metric by its full name, as fractions.
+fn every_metric(report: &Report) -> Table {
+    let mut table = Table::new("", &METRICS, 2);
+    for detector in &report.detectors {
+        if detector.sets.is_empty() {
+            table.rows.push(metrics_row(report, detector, None));
+        }
+        table.rows.extend(detector.sets.iter().map(|set| metrics_row(report, detector, Some(set))));
+    }
+    table
+}
+
+fn metrics_row(report: &Report, detector: &DetectorReport, set: Option<&SetReport>) -> Vec<String> {
+    let metric = |of: fn(&Metrics) -> f64| set.map(|set| of(&set.metrics));
+    let bound = |of: fn(&Intervals) -> f64| set.and_then(|set| set.intervals.as_ref()).map(of);
+    let decision = detector.decision.as_ref();
+    let mut row = vec![
+        detector.detector.clone(),
+        set.map(|set| set.ood.clone()).unwrap_or_default(),
+        report.id_inputs.to_string(),
+        set.map(|set| set.ood_inputs.to_string()).unwrap_or_default(),
+    ];
+    let values = [
+        Some(report.at_tpr),
+        metric(|m| m.fpr_at_tpr),
+        bound(|i| i.fpr_at_tpr.low),
+        bound(|i| i.fpr_at_tpr.high),
+        metric(|m| m.fpr_at_tpr_ood_positive),
+        metric(|m| m.auroc),
+        bound(|i| i.auroc.low),
+        bound(|i| i.auroc.high),
+        metric(|m| m.aupr_in),
+        metric(|m| m.aupr_out),
+        metric(|m| m.aupr_in_trapezoid),
+        metric(|m| m.aupr_out_trapezoid),
+        metric(|m| m.autc),
+        metric(|m| m.official.fpr),
+        metric(|m| m.official.auroc),
+        metric(|m| m.official.dterr),
+        metric(|m| m.official.auin),
+        metric(|m| m.official.auout),
+        set.and_then(|set| set.ccr_at_fpr_1),
+        set.and_then(|set| set.ccr_at_fpr_10),
+        set.and_then(|set| set.accepted),
+        decision.map(|decision| decision.id_accepted),
+        decision.map(|decision| decision.promised_tpr),
+        detector.accuracy,
+        report.dense_accuracy,
+        Some(detector.id_scores.q05),
+        Some(detector.id_scores.q50),
+        Some(detector.id_scores.q95),
+        decision.map(|decision| decision.check.statistic),
+        decision.map(|decision| decision.check.p_value),
+        decision.map(|decision| decision.check.acceptance_p_value),
+    ];
+    row.extend(values.map(|value| value.map(|value| value.to_string()).unwrap_or_default()));
+    row.push(decision.map(|decision| verdict(decision.check.verdict).replace(' ', "_")).unwrap_or_default());
+    row
+}
+
+/// Where scores lie, for an in-distribution set alone.
+fn scores(report: &Report) -> Table {
+    let mut table = Table::new(
+        format!("Scores of {} in-distribution inputs", count(report.id_inputs)),
+        &["detector", "min", "1 %", "5 %", "25 %", "median", "75 %", "95 %", "99 %", "max"],
+        1,
+    );
+    for detector in &report.detectors {
+        let q = &detector.id_scores;
+        let quantiles = [q.min, q.q01, q.q05, q.q25, q.q50, q.q75, q.q95, q.q99, q.max];
+        let row = quantiles.map(|score| format!("{score:.4}"));
+        table.rows.push(std::iter::once(detector.detector.clone()).chain(row).collect());
+    }
+    table
+}
+
+/// A check in words.
+pub(crate) fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Consistent => "consistent",
+        Verdict::SlightlyDifferent => "slightly different",
+        Verdict::Contradicted => "contradicted",
+    }
+}
+
+fn like_calibration(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Consistent => "yes",
+        Verdict::SlightlyDifferent => "nearly",
+        Verdict::Contradicted => "no",
+    }
+}
+
+/// How a batch differs from the calibration inputs: the size of the effect, and how likely chance makes one.
+pub(crate) fn contradiction(check: &Check, tpr: f64, accepted: f64) -> String {
+    let lie = match check.scores {
+        Side::Lower => "lower",
+        Side::Higher => "higher",
+    };
+    format!(
+        "scores lie {lie} than those of the calibration inputs (Kolmogorov-Smirnov distance {:.3}, p-value {}); {} % are rejected \
+         where at most {} % were promised for in-distribution inputs (p-value {})",
+        check.statistic,
+        p_value(check.p_value),
+        percent(1.0 - accepted),
+        trimmed(100.0 * (1.0 - tpr)),
+        p_value(check.acceptance_p_value),
+    )
+}
+
+fn p_value(p: f64) -> String {
+    match p {
+        p if p < 1e-15 => "below 1e-15".into(),
+        p if p < 0.001 => format!("{p:.1e}"),
+        p => format!("{p:.3}"),
+    }
+}
+
+/// A value as JSON text that ends in a new line.
+pub(crate) fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()))
+}
+
 /// A fraction as a percentage with two digits, without the sign.
 pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.2}", 100.0 * fraction)
@@ -143,6 +408,11 @@ pub(crate) fn count(number: usize) -> String {
         out.push(digit);
     }
     out
+}
+
+fn trimmed(number: f64) -> String {
+    let text = format!("{number:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

@@ -1,18 +1,25 @@
-//! `dice score`: a score, a p-value and a decision for each input.
+//! `dice score`: a score, a p-value, a decision and a predicted class for each input.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
-use dice_ood::io::{ScoreRow, ScoreWriter};
-use dice_ood::{Artifact, Calibrated, Decision, Error, ErrorKind, NonFinite, Result, Spec, for_each_block};
+use dice_ood::evaluation::dense_predictor;
+use dice_ood::io::{AtomicFile, ScoreRow, ScoreWriter};
+use dice_ood::metrics::Interval;
+use dice_ood::{
+    Artifact, BatchCheck, Block, Calibrated, Check, Decision, Detector, Error, ErrorKind, NO_CLASS, NonFinite, Result,
+    Scored, Spec, Threshold, Together, Verdict, for_each_block,
+};
+use serde::Serialize;
 
 use crate::data::{Inputs, Progress, check_origin, network};
 use crate::network::Running;
-use crate::report::{count, percent};
+use crate::report::{contradiction, count, json, percent};
 use crate::{Context, refuse_overwrite};
 
-/// Score inputs: id, score (higher = more in-distribution), p-value and decision for each.
+/// Score inputs: id, score (higher = more in-distribution), p-value, decision and predicted class for each.
 ///
 /// Results go to standard output as CSV, or to a file in the format of its extension (.csv .jsonl .npy .parquet);
 /// .npy holds the scores alone. Memory does not grow with the number of inputs.
@@ -39,9 +46,22 @@ pub(crate) struct Score {
     /// Which detector of the file, where it holds several; the first by default.
     #[arg(long, short = 'd', value_name = "SPEC")]
     detector: Option<Spec>,
+    /// Promise another TPR than the fit did: the threshold is taken anew from the calibration scores in the file.
+    #[arg(long, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
+    tpr: Option<f64>,
     /// Print only inputs with this decision.
     #[arg(long, value_name = "DECISION")]
     only: Option<Only>,
+    /// Leave out the predicted class: saves the product with the whole head.
+    #[arg(long)]
+    no_prediction: bool,
+    /// Write a summary as JSON: numbers accepted and rejected, what is promised, whether the inputs are like those of the
+    /// calibration.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Exit with 1, after all outputs are written, where the inputs are not like those of the calibration.
+    #[arg(long)]
+    check: bool,
     /// What to do with inputs that hold NaN or infinity.
     #[arg(long, default_value = "reject")]
     non_finite: OnNonFinite,
@@ -52,8 +72,23 @@ pub(crate) struct Score {
 
 const EXAMPLES: &str = "Examples:
   dice score detector.safetensors new.npy -o scores.parquet
+  dice score detector.safetensors new.npy -o scores.parquet --summary summary.json --check
   dice score detector.safetensors --model resnet.onnx photos/ --only ood
-  extract-features | dice score detector.safetensors - --format jsonl";
+  extract-features | dice score detector.safetensors - --format jsonl
+
+Columns:
+  score       the detector's score; higher = more in-distribution. An energy score is the log of the
+              sum of the exponentials of the logits: its scale is that of the network's logits
+  p_value     of \"this input is in-distribution\": the share of calibration inputs that score no higher,
+              counting the input itself. In-distribution inputs have p-values spread evenly over 0 to 1
+  decision    id where the score reaches the threshold, else ood. An in-distribution input is accepted
+              with probability at least the TPR promised
+  prediction  the class that the network itself predicts (its whole head), from 0
+
+Whether the inputs are like those of the calibration is tested on their scores, both ways: the two-sample
+Kolmogorov-Smirnov test against the calibration scores (statistic 0 to 1, the size of the difference) and
+the exact beta-binomial law of the number accepted. Contradicted: a p-value below 0.0005 together with a
+statistic of at least 0.1 or 1.2 times the rejections promised. A warning says so, also with --quiet.";
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 enum StreamFormat {
@@ -73,6 +108,15 @@ pub(crate) enum OnNonFinite {
     Reject,
     /// Score them negative infinity: out-of-distribution.
     Ood,
+}
+
+impl Only {
+    fn decision(self) -> Decision {
+        match self {
+            Self::Id => Decision::InDistribution,
+            Self::Ood => Decision::OutOfDistribution,
+        }
+    }
 }
 
 impl From<OnNonFinite> for NonFinite {
@@ -104,64 +148,100 @@ impl Orientation {
 impl Score {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let artifact = Artifact::load(&self.artifact)?;
-        let calibrated =
-            choose(&artifact, self.detector.as_ref()).map_err(|error| error.file(self.artifact.display()))?;
-        if self.only.is_some() && calibrated.threshold.is_none() {
+        let calibrated = self.chosen(&artifact, context).map_err(|error| error.file(self.artifact.display()))?;
+        self.refuse_what_it_cannot(&calibrated)?;
+        let network = network(self.model.as_ref(), &artifact, &self.artifact, &self.running, context)?;
+        let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels();
+        check_origin(&inputs, &artifact, &self.artifact)?;
+        self.refuse_to_overwrite(&inputs)?;
+        let dense = self.predicts().then(|| dense_predictor(calibrated.detector.head())).transpose()?;
+        let mut scorer = Scorer::new(&calibrated, dense.as_ref(), self);
+        self.write_scores(&mut scorer, &inputs, context)?;
+        if scorer.rows == 0 {
+            return Err(Error::new(ErrorKind::Empty, "no rows").file(inputs.name()).expected("at least one input"));
+        }
+        let summary = scorer.summary();
+        if let Some(path) = &self.summary {
+            let mut file = AtomicFile::create(path)?;
+            file.write_all(json(&summary)?.as_bytes()).map_err(|error| Error::io(path, error))?;
+            file.commit()?;
+        }
+        summary.tell(context);
+        self.conclude(&summary, &inputs, context)
+    }
+
+    /// The detector that decides, at the TPR asked for. Which one of several is told.
+    fn chosen(&self, artifact: &Artifact, context: &Context) -> Result<Calibrated> {
+        let calibrated = choose(artifact, self.detector.as_ref())?;
+        if artifact.detectors.len() > 1 && self.detector.is_none() {
+            context.note(format_args!(
+                "Note: scored by '{}', the first of {} detectors in {}; --detector chooses another.",
+                calibrated.detector.spec(),
+                artifact.detectors.len(),
+                self.artifact.display()
+            ));
+        }
+        match self.tpr {
+            Some(tpr) => at_tpr(calibrated.clone(), tpr),
+            None => Ok(calibrated.clone()),
+        }
+    }
+
+    fn refuse_what_it_cannot(&self, calibrated: &Calibrated) -> Result<()> {
+        let needs = [(self.only.is_some(), "decisions, for --only"), (self.check, "a promise, for --check")];
+        if let Some((_, what)) = needs.iter().find(|(asked, _)| *asked && calibrated.threshold.is_none()) {
             return Err(Error::new(ErrorKind::Calibration, "a detector without calibration")
                 .file(self.artifact.display())
-                .expected("decisions, for --only")
+                .expected(*what)
                 .fix("fit it with --calibration"));
         }
-        let scores_alone = self.output.as_ref().and_then(|path| path.extension()).is_some_and(|end| end == "npy");
-        if self.only.is_some() && scores_alone {
+        if self.only.is_some() && self.writes_scores_alone() {
             return Err(Error::new(ErrorKind::Argument, ".npy")
                 .tensor("--only")
                 .expected("a format that says which inputs these are: .csv, .jsonl or .parquet"));
         }
-        let network = network(self.model.as_ref(), &artifact, &self.artifact, &self.running, context)?;
-        let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels();
-        check_origin(&inputs, &artifact, &self.artifact)?;
+        Ok(())
+    }
+
+    fn writes_scores_alone(&self) -> bool {
+        self.output.as_ref().and_then(|path| path.extension()).is_some_and(|end| end == "npy")
+    }
+
+    fn predicts(&self) -> bool {
+        !self.no_prediction && !self.writes_scores_alone()
+    }
+
+    fn refuse_to_overwrite(&self, inputs: &Inputs<'_>) -> Result<()> {
         let files = inputs.files();
-        if let Some(output) = &self.output {
-            let model = self.model.as_ref().map(Path::new);
+        let model = self.model.as_ref().map(Path::new);
+        for output in self.output.iter().chain(&self.summary) {
             refuse_overwrite(output, files.iter().map(PathBuf::as_path).chain([self.artifact.as_path()]).chain(model))?;
         }
-        let several = files.len() > 1;
+        if let Some(summary) = self.summary.as_ref().filter(|summary| Some(*summary) == self.output.as_ref()) {
+            return Err(Error::new(ErrorKind::Argument, "the file of --output")
+                .file(summary.display())
+                .tensor("--summary")
+                .expected("a file of its own"));
+        }
+        Ok(())
+    }
+
+    fn write_scores(&self, scorer: &mut Scorer<'_>, inputs: &Inputs<'_>, context: &Context) -> Result<()> {
+        let several = inputs.files().len() > 1;
         let mut source = Progress::new(inputs.open(context)?, None, "scoring", context);
         let destination = self.output.as_deref().filter(|path| *path != Path::new("-"));
         let mut writer = match (destination, self.format) {
             (None, StreamFormat::Jsonl) => ScoreWriter::json_lines_to_stdout(),
             _ => ScoreWriter::create(destination)?,
         };
-        let (mut total, mut accepted) = (0usize, 0usize);
         // Results are formatted and written on a thread of their own, while the next block is scored.
         let (scored_rows, batches) = mpsc::sync_channel::<Vec<ScoreRow>>(2);
         let (scored, written) = thread::scope(|scope| {
             let writing =
                 scope.spawn(move || batches.into_iter().try_for_each(|rows| writer.write(&rows)).map(|()| writer));
             let scored = for_each_block(&mut source, |block| {
-                let scored = calibrated.detector.score_block(block, self.non_finite.into())?;
-                let mut rows = Vec::with_capacity(scored.scores.len());
-                for (row, score) in scored.scores.into_iter().enumerate() {
-                    let decision = calibrated.threshold.map(|threshold| threshold.decide(score));
-                    total += 1;
-                    accepted += usize::from(decision == Some(Decision::InDistribution));
-                    let wanted = match self.only {
-                        None => true,
-                        Some(Only::Id) => decision == Some(Decision::InDistribution),
-                        Some(Only::Ood) => decision == Some(Decision::OutOfDistribution),
-                    };
-                    if wanted {
-                        let id = block.id(row);
-                        rows.push(ScoreRow {
-                            id: if several && block.ids.is_none() { format!("{}:{id}", block.origin) } else { id },
-                            score: self.orientation.apply(score),
-                            p_value: calibrated.calibration.as_ref().map(|calibration| calibration.p_value(score)),
-                            decision,
-                        });
-                    }
-                }
                 // Refused only where writing has failed, whose error is the one to report.
+                let rows = scorer.score(block, several)?;
                 scored_rows.send(rows).map_err(|_| Error::new(ErrorKind::Io, "the output is closed"))
             });
             drop(scored_rows);
@@ -169,25 +249,167 @@ impl Score {
         });
         let writer = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         scored?;
-        if total == 0 {
-            return Err(Error::new(ErrorKind::Empty, "no rows").file(inputs.name()).expected("at least one input"));
+        // Nothing is left of a run without rows.
+        if scorer.rows == 0 { Ok(()) } else { writer.finish() }
+    }
+
+    /// Says where the promise is contradicted: by an error where asked to check, else by a warning, which is printed also
+    /// where notes are not.
+    fn conclude(&self, summary: &Summary, inputs: &Inputs<'_>, context: &Context) -> Result<()> {
+        let (Some(promise), Some(check)) = (&summary.promise, &summary.check) else { return Ok(()) };
+        if check.verdict != Verdict::Contradicted {
+            return Ok(());
         }
-        writer.finish()?;
-        if calibrated.threshold.is_some() {
+        let accepted = summary.accepted.unwrap_or(0) as f64 / summary.rows as f64;
+        let text = format!(
+            "these inputs are not like those of the calibration: {}.\nThe promise does not speak of them. Either they are \
+             out-of-distribution, or their features, layer or preprocessing are others than at the fit.",
+            contradiction(check, promise.tpr, accepted)
+        );
+        match self.check {
+            true => Err(Error::new(ErrorKind::Calibration, text).file(inputs.name())),
+            false => {
+                context.warn(text);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Scores blocks, decides, and keeps count.
+struct Scorer<'a> {
+    /// The detector, and behind it the dense head where classes are wanted.
+    together: Together<'a>,
+    calibrated: &'a Calibrated,
+    check: Option<BatchCheck<'a>>,
+    rows: u64,
+    only: Option<Only>,
+    non_finite: NonFinite,
+    orientation: Orientation,
+}
+
+impl<'a> Scorer<'a> {
+    fn new(calibrated: &'a Calibrated, dense: Option<&'a Detector>, wanted: &Score) -> Self {
+        let check = calibrated.calibration.as_ref().zip(calibrated.threshold);
+        Self {
+            together: Together::new(std::iter::once(&calibrated.detector).chain(dense)),
+            calibrated,
+            check: check.map(|(calibration, threshold)| BatchCheck::new(calibration, threshold)),
+            rows: 0,
+            only: wanted.only,
+            non_finite: wanted.non_finite.into(),
+            orientation: wanted.orientation,
+        }
+    }
+
+    /// The rows to be written; ids name their file where there are several.
+    fn score(&mut self, block: &Block, several: bool) -> Result<Vec<ScoreRow>> {
+        let (scores, classes) = self.evaluate(block)?;
+        let mut rows = Vec::with_capacity(scores.len());
+        for (row, score) in scores.into_iter().enumerate() {
+            self.rows += 1;
+            let p_value = self.check.as_mut().map(|check| check.add(score));
+            let decision = self.calibrated.threshold.map(|threshold| threshold.decide(score));
+            if self.only.is_some_and(|only| decision != Some(only.decision())) {
+                continue;
+            }
+            let id = block.id(row);
+            rows.push(ScoreRow {
+                id: if several && block.ids.is_none() { format!("{}:{id}", block.origin) } else { id },
+                score: self.orientation.apply(score),
+                p_value,
+                decision,
+                prediction: classes.as_ref().map(|classes| classes[row]).filter(|class| *class != NO_CLASS),
+            });
+        }
+        Ok(rows)
+    }
+
+    /// Scores `[n]`, and the classes `[n]` that the dense head predicts.
+    fn evaluate(&self, block: &Block) -> Result<(Vec<f64>, Option<Vec<u32>>)> {
+        let mut scored = self.together.score_block(block, self.non_finite)?.into_iter();
+        let scores = scored.next().map(|Scored { scores, .. }| scores).unwrap_or_default();
+        Ok((scores, scored.next().map(|Scored { classes, .. }| classes)))
+    }
+
+    fn summary(&self) -> Summary {
+        let accepted = self.check.as_ref().map(BatchCheck::accepted);
+        Summary {
+            detector: self.calibrated.detector.spec().to_string(),
+            rows: self.rows,
+            accepted,
+            rejected: accepted.map(|accepted| self.rows - accepted),
+            promise: self.calibrated.threshold.map(|threshold| Promise::of(&threshold, self.rows)),
+            check: self.check.as_ref().and_then(BatchCheck::result),
+        }
+    }
+}
+
+/// What a run found, for programs: `--summary`.
+#[derive(Serialize)]
+struct Summary {
+    detector: String,
+    /// Rows read and scored, written or not.
+    rows: u64,
+    accepted: Option<u64>,
+    rejected: Option<u64>,
+    promise: Option<Promise>,
+    check: Option<Check>,
+}
+
+/// What is promised for in-distribution inputs.
+#[derive(Serialize)]
+struct Promise {
+    tpr: f64,
+    threshold: f64,
+    calibration_inputs: usize,
+    /// Where the share accepted of so many in-distribution inputs is to be expected with 95 % confidence.
+    expected: Interval,
+}
+
+impl Promise {
+    fn of(threshold: &Threshold, rows: u64) -> Self {
+        let (low, high) = threshold.interval_among(rows as usize, 0.95);
+        Self {
+            tpr: threshold.tpr(),
+            threshold: threshold.score(),
+            calibration_inputs: threshold.calibration_size(),
+            expected: Interval { low, high },
+        }
+    }
+}
+
+impl Summary {
+    fn tell(&self, context: &Context) {
+        let rows = count(self.rows as usize);
+        let (Some(accepted), Some(rejected)) = (self.accepted, self.rejected) else {
+            return context
+                .note(format_args!("{rows} inputs scored; the detector has no threshold and decides nothing."));
+        };
+        context.note(format_args!(
+            "{rows} inputs: {} accepted as in-distribution ({} %), {} rejected.",
+            count(accepted as usize),
+            percent(accepted as f64 / self.rows as f64),
+            count(rejected as usize)
+        ));
+        if let Some((promise, check)) = self.promise.as_ref().zip(self.check.as_ref())
+            && check.verdict == Verdict::SlightlyDifferent
+        {
             context.note(format_args!(
-                "{} inputs: {} accepted as in-distribution ({} %), {} rejected.",
-                count(total),
-                count(accepted),
-                percent(accepted as f64 / total as f64),
-                count(total - accepted)
-            ));
-        } else {
-            context.note(format_args!(
-                "{} inputs scored; the detector has no threshold and decides nothing.",
-                count(total)
+                "Note: a small difference from the calibration inputs: {}.",
+                contradiction(check, promise.tpr, accepted as f64 / self.rows as f64)
             ));
         }
-        Ok(())
+    }
+}
+
+/// The same detector with another promise, from the calibration scores that it carries.
+pub(crate) fn at_tpr(calibrated: Calibrated, tpr: f64) -> Result<Calibrated> {
+    match calibrated.calibration {
+        Some(calibration) => Calibrated::new(calibrated.detector, calibration, tpr),
+        None => Err(Error::new(ErrorKind::Calibration, "a detector without calibration")
+            .expected("calibration scores, for --tpr")
+            .fix("fit it with --calibration")),
     }
 }
 

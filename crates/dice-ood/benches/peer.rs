@@ -132,7 +132,13 @@ fn load(path: &str) -> Result<Array2<f32>> {
 }
 
 fn write_npy(path: &str, values: &[f64]) -> Result<()> {
-    let rows = values.iter().map(|score| ScoreRow { id: String::new(), score: *score, p_value: None, decision: None });
+    let rows = values.iter().map(|score| ScoreRow {
+        id: String::new(),
+        score: *score,
+        p_value: None,
+        decision: None,
+        prediction: None,
+    });
     let mut file = ScoreWriter::create(Some(Path::new(path)))?;
     file.write(&rows.collect::<Vec<_>>())?;
     file.finish()

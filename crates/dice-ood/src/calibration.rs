@@ -83,8 +83,12 @@ impl Calibration {
     /// A fresh exchangeable in-distribution input gets a p-value of at most u with probability at most u. NaN gets
     /// the smallest there is.
     pub fn p_value(&self, score: f64) -> f64 {
-        let at_most = self.scores.partition_point(|calibration| *calibration <= score);
-        (1 + at_most) as f64 / (self.scores.len() + 1) as f64
+        (1 + self.rank(score)) as f64 / (self.scores.len() + 1) as f64
+    }
+
+    /// How many calibration scores `score` reaches: those at most as high; 0 for NaN.
+    pub(crate) fn rank(&self, score: f64) -> usize {
+        self.scores.partition_point(|calibration| *calibration <= score)
     }
 }
 
@@ -162,31 +166,52 @@ impl Threshold {
         if inputs == 0 {
             return (0.0, 1.0);
         }
-        let (a, b) = self.beta();
+        let inputs = inputs as u64;
         let tail = (1.0 - level.clamp(0.0, 1.0)) / 2.0;
-        let n = inputs as f64;
-        // ln P(0 accepted), then the ratio P(j + 1) / P(j) of the beta-binomial.
-        let mut log_probability = ln_gamma(n + b) + ln_gamma(a + b) - ln_gamma(n + a + b) - ln_gamma(b);
-        let (mut below, mut low, mut high) = (0.0, None, inputs);
-        for accepted in 0..=inputs {
-            let j = accepted as f64;
-            below += log_probability.exp();
-            if low.is_none() && below > tail {
-                low = Some(accepted);
-            }
-            if below >= 1.0 - tail {
-                high = accepted;
-                break;
-            }
-            log_probability += ((n - j) / (j + 1.0)).ln() + ((a + j) / (b + n - j - 1.0)).ln();
+        let low = first(inputs, |accepted| self.acceptance_p_value(accepted, inputs) > tail);
+        let high = first(inputs, |accepted| self.acceptance_p_value(accepted, inputs) >= 1.0 - tail);
+        (low as f64 / inputs as f64, if self.tied { 1.0 } else { high as f64 / inputs as f64 })
+    }
+
+    /// The probability that at most `accepted` of `inputs` fresh exchangeable in-distribution inputs are accepted: an exact
+    /// one-sided p-value of the promise, over draws of calibration and inputs alike. Where scores tie at the threshold it is
+    /// an upper bound.
+    ///
+    /// The count is beta-binomial. At least r inputs fall below the k-th smallest of n calibration scores just when fewer than
+    /// k of the r + k - 1 smallest scores of all are calibration scores: a hypergeometric tail of k terms.
+    pub fn acceptance_p_value(&self, accepted: u64, inputs: u64) -> f64 {
+        if accepted >= inputs {
+            return 1.0;
         }
-        (low.unwrap_or(0) as f64 / n, if self.tied { 1.0 } else { high as f64 / n })
+        let (n, m, k) = (self.calibration_size as f64, inputs as f64, self.rank as f64);
+        let smallest = (inputs - accepted) as f64 + k - 1.0;
+        let choose = |of: f64, some: f64| ln_gamma(of + 1.0) - ln_gamma(some + 1.0) - ln_gamma(of - some + 1.0);
+        // ln P(j of the smallest are calibration scores), from j = k - 1 down by the ratio of neighbouring terms.
+        let mut j = k - 1.0;
+        let mut log_probability = choose(n, j) + choose(m, smallest - j) - choose(n + m, smallest);
+        let mut probability = log_probability.exp();
+        while j > 0.0 && m - smallest + j > 0.0 {
+            log_probability += (j * (m - smallest + j) / ((n - j + 1.0) * (smallest - j + 1.0))).ln();
+            probability += log_probability.exp();
+            j -= 1.0;
+        }
+        probability.min(1.0)
     }
 
     /// Parameters of the Beta law of the realised rate.
     fn beta(&self) -> (f64, f64) {
         ((self.calibration_size + 1 - self.rank) as f64, self.rank as f64)
     }
+}
+
+/// The first of 0 to `last` for which `holds` does, as it then does for all greater ones; `last` where it never does.
+fn first(last: u64, holds: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (0, last);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if holds(middle) { high = middle } else { low = middle + 1 }
+    }
+    low
 }
 
 /// Bisection on the distribution function, to the last digits of f64.
@@ -261,6 +286,27 @@ mod tests {
         assert!((0.943..0.945).contains(&low) && (0.955..0.957).contains(&high), "{low} {high}");
         // One input: accepted or not.
         assert_eq!(threshold.interval_among(1, 0.95), (0.0, 1.0));
+    }
+
+    #[test]
+    fn acceptance_is_beta_binomial() {
+        let calibration = Calibration::new(uniform(60, 0)).unwrap();
+        for (tpr, inputs) in [(0.95, 1u64), (0.9, 7), (0.5, 40), (0.9, 300)] {
+            let threshold = calibration.threshold(tpr).unwrap();
+            let (a, b) = threshold.beta();
+            let n = inputs as f64;
+            let choose = |of: f64, some: f64| ln_gamma(of + 1.0) - ln_gamma(some + 1.0) - ln_gamma(of - some + 1.0);
+            let beta = |a: f64, b: f64| ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
+            let mut sum = 0.0;
+            for accepted in 0..=inputs {
+                let j = accepted as f64;
+                sum += (choose(n, j) + beta(j + a, n - j + b) - beta(a, b)).exp();
+                let found = threshold.acceptance_p_value(accepted, inputs);
+                assert!((found - sum).abs() < 1e-11, "{accepted} of {inputs}: {found}, not {sum}");
+            }
+        }
+        let threshold = calibration.threshold(0.95).unwrap();
+        assert_eq!((threshold.acceptance_p_value(0, 0), threshold.acceptance_p_value(9, 5)), (1.0, 1.0));
     }
 
     /// The promise, the Beta interval and the beta-binomial interval, each over 4,000 independent calibrations.

@@ -151,6 +151,20 @@ impl<S: FeatureSource + ?Sized> FeatureSource for &mut S {
     }
 }
 
+impl<S: FeatureSource + ?Sized> FeatureSource for Box<S> {
+    fn units(&self) -> usize {
+        (**self).units()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        (**self).rows()
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        (**self).read(block, max_rows)
+    }
+}
+
 /// Rows that make a block of about 4 MiB: enough to share out among threads, and a few of them still in a cache.
 pub(crate) fn block_rows(units: usize) -> usize {
     const VALUES: usize = 1 << 20;

@@ -64,6 +64,25 @@ impl LinearHead {
         Self::new(weight, Array1::from(bias))
     }
 
+    /// Checks that features of `units` columns can be the inputs of this head.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] where D is another, saying so where it is C.
+    pub fn check_features(&self, units: usize) -> Result<()> {
+        let (classes, expected) = self.weight.dim();
+        if units == expected {
+            return Ok(());
+        }
+        let fix = match units == classes {
+            true => "as many columns as the head has classes: are these its outputs? Give its inputs",
+            false => "are these the inputs of that very layer?",
+        };
+        Err(Error::new(ErrorKind::Shape, format!("[N, {units}]"))
+            .tensor("features")
+            .expected(format!("[N, {expected}], as the head is [{classes}, {expected}]"))
+            .fix(fix))
+    }
+
     /// The weight `[C, D]`.
     pub fn weight(&self) -> ArrayView2<'_, f32> {
         self.weight.view()

@@ -4,10 +4,9 @@
 //! groups, so ties are never broken by the order of the input. Metrics whose name is shared by different conventions
 //! have different names here.
 
-use rayon::prelude::*;
+mod bootstrap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::random::SplitMix64;
 
 /// The joint ranking of in-distribution and out-of-distribution scores.
 #[derive(Debug, Clone)]
@@ -138,63 +137,6 @@ impl Curve {
             aupr_out_trapezoid: of_ood.trapezoid,
             autc,
             official,
-        }
-    }
-
-    /// Bootstrap percentile intervals at `level` from `replicates` resamplings of both sides; the same seed gives the
-    /// same intervals on any machine.
-    pub fn intervals(&self, tpr: f64, replicates: usize, level: f64, seed: u64) -> Intervals {
-        let mut draws: Vec<[f64; 4]> = (0..replicates.max(1) as u64)
-            .into_par_iter()
-            .map_init(
-                || self.counts.clone(),
-                |counts, replicate| {
-                    self.resample(counts, SplitMix64::mix(seed) ^ SplitMix64::mix(!replicate));
-                    [
-                        fpr_at_tpr(counts.iter().copied(), tpr),
-                        auroc(counts),
-                        precision_areas(counts.iter().copied()).average,
-                        precision_areas(mirrored(counts)).average,
-                    ]
-                },
-            )
-            .collect();
-        let mut interval = |metric: usize| {
-            draws.sort_unstable_by(|a, b| a[metric].total_cmp(&b[metric]));
-            let last = (draws.len() - 1) as f64;
-            let tail = (1.0 - level.clamp(0.0, 1.0)) / 2.0;
-            Interval {
-                low: draws[(tail * last).floor() as usize][metric],
-                high: draws[((1.0 - tail) * last).ceil() as usize][metric],
-            }
-        };
-        Intervals { fpr_at_tpr: interval(0), auroc: interval(1), aupr_in: interval(2), aupr_out: interval(3) }
-    }
-
-    /// Draws both sides anew with replacement, as counts over the same distinct scores.
-    fn resample(&self, counts: &mut [(u32, u32)], seed: u64) {
-        let mut random = SplitMix64::new(seed);
-        let (id_total, ood_total) = totals(&self.counts);
-        let mut side = |total: u64, of: fn(&(u32, u32)) -> u32| -> Vec<u32> {
-            // Each draw names a rank; counting ranks first keeps this linear without a search.
-            let mut hits = vec![0u32; total as usize];
-            for _ in 0..total {
-                hits[random.below(total) as usize] += 1;
-            }
-            let mut rank = 0;
-            self.counts
-                .iter()
-                .map(|group| {
-                    let size = of(group) as usize;
-                    rank += size;
-                    hits[rank - size..rank].iter().sum()
-                })
-                .collect()
-        };
-        let id = side(id_total, |group| group.0);
-        let ood = side(ood_total, |group| group.1);
-        for (count, drawn) in counts.iter_mut().zip(id.into_iter().zip(ood)) {
-            *count = drawn;
         }
     }
 
@@ -457,21 +399,6 @@ mod tests {
         assert_eq!(Curve::new(&[1.0], &[]).unwrap_err().kind(), ErrorKind::Empty);
         let unscored = Curve::new(&[1.0, 2.0], &[f64::NEG_INFINITY, 1.5]).unwrap().metrics(0.95);
         assert_eq!(unscored.auroc, 0.75);
-    }
-
-    #[test]
-    fn bootstrap_is_seeded_and_brackets_the_estimate() {
-        let id: Vec<f64> = (0..500).map(|i| f64::from(i * 7919 % 1000) / 1000.0 + 0.3).collect();
-        let ood: Vec<f64> = (0..400).map(|i| f64::from(i * 6007 % 1000) / 1000.0).collect();
-        let curve = Curve::new(&id, &ood).unwrap();
-        let intervals = curve.intervals(0.95, 400, 0.95, 1);
-        assert_eq!(intervals, curve.intervals(0.95, 400, 0.95, 1));
-        assert_ne!(intervals, curve.intervals(0.95, 400, 0.95, 2));
-        let auroc = curve.metrics(0.95).auroc;
-        assert!(intervals.auroc.low < auroc && auroc < intervals.auroc.high);
-        // Hanley and McNeil's standard error is near 0.013 here; the interval is about four of them wide.
-        let width = intervals.auroc.high - intervals.auroc.low;
-        assert!((0.03..0.09).contains(&width), "{width}");
     }
 
     #[test]

@@ -29,6 +29,16 @@ impl SplitMix64 {
     }
 }
 
+/// A random order of `0..count` (Fisher and Yates).
+pub(crate) fn shuffle(count: usize, seed: u64) -> Vec<usize> {
+    let mut random = SplitMix64::new(seed);
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, random.below(last as u64 + 1) as usize);
+    }
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

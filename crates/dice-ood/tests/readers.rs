@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dice_ood::io::{Dataset, FeaturesWriter, Location, read_head, read_labels, read_metadata, read_vector};
+use dice_ood::io::{Dataset, FeaturesWriter, Location, find_head, read_head, read_labels, read_metadata, read_vector};
 use dice_ood::{Block, ErrorKind, LinearHead, Result, for_each_block};
 use half::{bf16, f16};
 
@@ -225,6 +225,51 @@ fn every_format_holds_the_same_features() {
             assert_eq!(read(&unnamed).unwrap(), values(), "{name} without its extension");
         }
     }
+}
+
+/// Extensions only break ties: whatever a file is called, it is read as what it is.
+#[test]
+fn the_content_decides_whatever_the_name_says() {
+    const NAMES: [&str; 9] =
+        ["x.npy", "x.npz", "x.safetensors", "x.csv", "x.parquet", "x.arrow", "x.pth", "x.pth.tar", "x.7z"];
+    let folder = Folder::new();
+    for (name, bytes) in corpus().into_iter().filter(|(name, _)| !name.ends_with(".csv")) {
+        for other in NAMES {
+            assert_eq!(read(&folder.write(other, &bytes)).unwrap(), values(), "{name} called {other}");
+        }
+    }
+    // Text is the weakest evidence: what claims to be a binary format is told what is wrong with it.
+    assert_eq!(read(&folder.write("x.txt", &csv())).unwrap(), values());
+    assert!(read(&folder.write("x.npy", &csv())).unwrap_err().to_string().contains("npy signature"));
+    let message = |bytes: &[u8]| read(&folder.write("x.npy", bytes)).unwrap_err().to_string();
+    assert!(message(b"\x1f\x8b\x08\0rest").contains("decompress it first"));
+    assert!(message(b"\x89HDF\r\n\x1a\nrest").contains("HDF5"));
+    let neither = archive(&[("[Content_Types].xml", b"<Types/>".to_vec())], true);
+    assert!(message(&neither).contains("zip archive without"), "{}", message(&neither));
+}
+
+#[test]
+fn a_member_twice_in_an_npz_is_refused() {
+    let folder = Folder::new();
+    let member = || npy("<f4", false, "7, 3", &le(&values()));
+    let twice = archive(&[("features.npy", member()), ("features.npy", member())], true);
+    let error = read(&folder.write("twice.npz", &twice)).unwrap_err();
+    assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("twice"), "{error}");
+}
+
+#[test]
+fn features_of_more_axes_are_squeezed_or_said_to_want_pooling() {
+    let folder = Folder::new();
+    let shaped =
+        |shape: &str, count: usize| read(&folder.write("x.npy", &npy("<f4", false, shape, &le(&vec![1.5; count]))));
+    for (shape, rows) in [("7, 3, 1, 1", 7), ("7, 1, 1, 3", 7), ("7, 1, 3", 7)] {
+        assert_eq!(shaped(shape, rows * 3).unwrap().len(), rows * 3, "{shape}");
+    }
+    for (shape, axes) in [("2, 3, 4, 4", "axis=(2, 3)"), ("2, 4, 4, 3", "axis=(1, 2)")] {
+        let message = shaped(shape, 96).unwrap_err().to_string();
+        assert!(message.contains("average-pool") && message.contains(axes), "{message}");
+    }
+    assert!(shaped("2, 5, 3", 30).unwrap_err().to_string().contains("token"));
 }
 
 #[test]
@@ -469,12 +514,27 @@ fn checkpoints_are_read_without_executing_them() {
         );
         assert_eq!(head.bias().to_vec(), [0.5, 1.5, 2.5, 3.5], "{name}");
     }
+    // Known by its content under any name.
+    let folder = Folder::new();
+    for name in ["head_zip.pth", "head_legacy.pth"] {
+        let bytes = fs::read(golden(name)).unwrap();
+        for other in ["checkpoint_100.pth.tar", "head.npz", "head.safetensors", "head", "head.csv"] {
+            let path = folder.write(other, &bytes);
+            let found = find_head(&Location::parse(&path.to_string_lossy()), Some(3)).unwrap();
+            assert_eq!(found.bias.as_ref().map(|bias| bias.shape.clone()), Some(vec![4]), "{name} called {other}");
+        }
+    }
+    // As `torch.save(tensor, FILE)` writes it.
+    let pickle = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu\
+        K\x15tQK\0K\x07K\x03\x86K\x03K\x01\x86\x89ccollections\nOrderedDict\n)RtR.";
+    let members = [("t/data.pkl", pickle.to_vec()), ("t/data/0", le(&values())), ("t/version", b"3\n".to_vec())];
+    let message = read(&folder.write("features.pt", &archive(&members, false))).unwrap_err().to_string();
+    assert!(message.contains("a tensor alone") && message.contains("numpy.save"), "{message}");
     // Its tensors may be read or refused, but its command must not run.
     let _ = read_head(&Location::parse(&golden("malicious.pt").to_string_lossy()), None);
     assert!(!Path::new("dice-ood-was-fooled").exists());
 
     std::panic::set_hook(Box::new(|_| {}));
-    let folder = Folder::new();
     for name in ["head_zip.pth", "head_legacy.pth"] {
         let bytes = fs::read(golden(name)).unwrap();
         for place in 0..bytes.len() {

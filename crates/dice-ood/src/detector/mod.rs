@@ -58,6 +58,10 @@ impl Prepared {
         &self.spec
     }
 
+    pub(crate) fn fitted(&self) -> &[Arc<Pipeline>] {
+        &self.pipelines
+    }
+
     /// Whether [`Prepared::finish`] takes scores of reference inputs.
     pub fn takes_reference(&self) -> bool {
         self.spec.as_pipeline().is_none()
@@ -130,7 +134,7 @@ impl Detector {
         Self { spec, node, pipelines, reference: Arc::new(reference), plan }
     }
 
-    fn of_pipeline(pipeline: Arc<Pipeline>) -> Self {
+    pub(crate) fn of_pipeline(pipeline: Arc<Pipeline>) -> Self {
         let spec = Spec::Pipeline(pipeline.spec.clone());
         Self::new(spec, Node::Pipeline(Arc::clone(&pipeline)), vec![pipeline], Vec::new())
     }
@@ -175,6 +179,12 @@ impl Detector {
     /// How many reference inputs the members' p-values rest on; 0 for a pipeline by itself.
     pub fn reference_size(&self) -> usize {
         self.reference.first().map_or(0, Vec::len)
+    }
+
+    /// Scores `[n]` of inputs, from what each pipeline scores them, `[n]` each.
+    pub(crate) fn combine(&self, scores: &[Vec<f64>]) -> Vec<f64> {
+        let place = |pipeline: &Arc<Pipeline>| self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
+        self.node.fold(&|pipeline| scores[place(pipeline).unwrap_or(0)].clone())
     }
 
     /// The score `[N, 1]` as operators on features `[N, D]`; `None` where a step has no such expression.

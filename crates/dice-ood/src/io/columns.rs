@@ -11,7 +11,7 @@ use arrow_array::types::{
     Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
 use arrow_buffer::Buffer;
 use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
@@ -553,6 +553,7 @@ impl ScoreTable {
             Field::new("score", DataType::Float64, false),
             Field::new("p_value", DataType::Float64, true),
             Field::new("decision", DataType::Utf8, true),
+            Field::new("prediction", DataType::UInt32, true),
         ]));
         // Dictionaries would be tried for scores, which never repeat.
         let properties = parquet::file::properties::WriterProperties::builder()
@@ -572,6 +573,7 @@ impl ScoreTable {
             Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.score))),
             Arc::new(rows.iter().map(|row| row.p_value).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|row| row.decision.map(|decision| decision.to_string())).collect::<StringArray>()),
+            Arc::new(rows.iter().map(|row| row.prediction).collect::<UInt32Array>()),
         ];
         let located = |error: Error| error.file(self.destination.display());
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| located(failed(error)))?;

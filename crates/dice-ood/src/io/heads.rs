@@ -1,11 +1,13 @@
 //! Finding the linear head among the tensors of a file.
 
+use std::fmt;
+
 use super::tensor::{TensorFile, TensorInfo};
-use super::{Location, format_of, listed, open_tensors};
+use super::{Format, Location, listed, open_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
 
-/// What heads are called, in order of preference; the last component before `.weight`.
+/// What heads are called; the last components before `.weight`.
 const HEAD_NAMES: [&str; 11] = [
     "fc",
     "classifier",
@@ -20,29 +22,83 @@ const HEAD_NAMES: [&str; 11] = [
     "classifier.fc",
 ];
 
-/// Reads the linear head of a safetensors, npz or PyTorch file.
+/// A linear head, and which tensors of the file it was read from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundHead {
+    /// The head.
+    pub head: LinearHead,
+    /// The tensor taken as the weight `[C, D]`.
+    pub weight: TensorInfo,
+    /// The tensor taken as the bias `[C]`; none where the layer has none, which counts as zero.
+    pub bias: Option<TensorInfo>,
+    /// Why that weight was taken.
+    pub chosen: Chosen,
+}
+
+/// Why a weight was taken as the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// It was asked for by name.
+    Asked,
+    /// It is the only weight matrix of the file.
+    Only,
+    /// Of several weight matrices it is the only one as wide as the features.
+    ByWidth,
+    /// Of several weight matrices that can be, it is the one called as heads are.
+    ByName,
+    /// It is the last of a numbered classifier.
+    LastOfStack,
+}
+
+impl fmt::Display for FoundHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.weight.name, self.weight)?;
+        match &self.bias {
+            Some(bias) => write!(f, " with `{}`", bias.name)?,
+            None => f.write_str(" without a bias")?,
+        }
+        f.write_str(match self.chosen {
+            Chosen::Asked => "",
+            Chosen::Only => ", the only weight matrix",
+            Chosen::ByWidth => ", the only weight matrix of that width",
+            Chosen::ByName => ", chosen by its name",
+            Chosen::LastOfStack => ", the last of its numbered layers",
+        })
+    }
+}
+
+/// Finds the linear head of a safetensors, npz or PyTorch file, and says which tensors it is.
 ///
-/// Without a name (`FILE#fc`, or `FILE#WEIGHT,BIAS` for names of no pattern) the head is the tensor named like one (`fc.weight`, `classifier.weight`, ...), the last
-/// of a numbered classifier (`classifier.6.weight`), or the only weight matrix. `units` (D of the features), where
-/// known, rules out candidates of another width. A head without bias has bias zero.
+/// Without a name (`FILE#fc`, or `FILE#WEIGHT,BIAS` for names of no pattern) the head is the tensor named like one
+/// (`fc.weight`, `classifier.weight`, ...), the last of a numbered classifier (`classifier.6.weight`), or the only weight
+/// matrix. `units` (D of the features), where known, rules out candidates of another width. A matrix that the file
+/// itself shows to be no last layer is refused. A head without bias has bias zero.
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Missing`] and [`ErrorKind::Ambiguous`] list the candidates.
-pub fn read_head(file: &Location, units: Option<usize>) -> Result<LinearHead> {
+pub fn find_head(file: &Location, units: Option<usize>) -> Result<FoundHead> {
     let read = || {
-        let tensors = open_tensors(&file.path, format_of(&file.path)?)?;
+        let tensors = open_tensors(&file.path, Format::of_file(&file.path)?)?;
         read_from(&*tensors, file.name.as_deref(), units)
     };
     read().map_err(|error| error.file(file))
 }
 
-fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) -> Result<LinearHead> {
+/// The head that [`find_head`] finds.
+///
+/// # Errors
+/// As [`find_head`].
+pub fn read_head(file: &Location, units: Option<usize>) -> Result<LinearHead> {
+    find_head(file, units).map(|found| found.head)
+}
+
+fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) -> Result<FoundHead> {
     let tensors = file.tensors();
     let (name, bias_name) = match name.and_then(|name| name.split_once(',')) {
         Some((weight, bias)) => (Some(weight), Some(bias)),
         None => (name, None),
     };
-    let weight = find(tensors, name, units)?;
+    let (weight, chosen) = find(tensors, name, units)?;
     let (classes, width) = weight.matrix().ok_or_else(|| {
         Error::new(ErrorKind::Shape, weight.to_string()).tensor(&weight.name).expected("a matrix [C, D]")
     })?;
@@ -51,97 +107,137 @@ fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) ->
         Some(name) => Some(named(tensors, name)?),
         None => bias_of(tensors, &weight.name)?,
     };
-    let bias = match bias {
+    let offsets = match bias {
         Some(bias) => file.open(bias)?.all_f32().map_err(|error| error.tensor(&bias.name))?,
         None => vec![0.0; classes],
     };
-    if bias.len() != classes {
-        let fix = if bias.len() == width {
+    if offsets.len() != classes {
+        let fix = if offsets.len() == width {
             "the weight is stored as [D, C]: transpose it"
         } else {
             "weight and bias are of different layers"
         };
-        return Err(Error::new(ErrorKind::Shape, format!("bias [{}]", bias.len()))
+        return Err(Error::new(ErrorKind::Shape, format!("bias [{}]", offsets.len()))
             .tensor(&weight.name)
             .expected(format!("bias [{classes}] for a weight [{classes}, {width}]"))
             .fix(fix));
     }
-    LinearHead::from_rows(values, bias, width)
+    let head = LinearHead::from_rows(values, offsets, width)?;
+    Ok(FoundHead { head, weight: weight.clone(), bias: bias.cloned(), chosen })
 }
 
-fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>) -> Result<&'a TensorInfo> {
+fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>) -> Result<(&'a TensorInfo, Chosen)> {
     if let Some(name) = name {
-        let with_suffix = format!("{name}.weight");
-        return tensors.iter().find(|tensor| tensor.name == name || tensor.name == with_suffix).ok_or_else(|| {
-            Error::new(ErrorKind::Missing, listed(tensors))
-                .tensor(name)
-                .expected(format!("a tensor `{name}` or `{with_suffix}`"))
-        });
+        return asked_for(tensors, name).map(|tensor| (tensor, Chosen::Asked));
     }
     // Only what is called a weight: the parts of a weight-normalised layer, say, are matrices too.
     let is_weight = |name: &str| matches!(name, "weight" | "W" | "w") || name.ends_with(".weight");
-    let mut candidates: Vec<&TensorInfo> = tensors
+    let all: Vec<&TensorInfo> = tensors
         .iter()
         .filter(|tensor| tensor.dtype.is_float() && tensor.matrix().is_some() && is_weight(&tensor.name))
         .collect();
-    if candidates.is_empty() {
+    if all.is_empty() {
         return Err(Error::new(ErrorKind::Missing, listed(tensors))
             .tensor("head")
             .expected("a weight matrix [C, D] named weight, W or LAYER.weight, such as `fc.weight`")
             .fix("name it: FILE#TENSOR (fold weight normalisation into the weight first)"));
     }
-    let all = candidates.clone();
     // Width decides only among several: a single candidate of the wrong width is reported as such by the fit.
-    let fitting: Vec<&TensorInfo> = candidates
-        .iter()
-        .copied()
-        .filter(|tensor| units.is_none_or(|units| tensor.matrix().is_some_and(|(_, width)| width == units)))
-        .collect();
-    if !fitting.is_empty() {
-        candidates = fitting;
+    let fits = |tensor: &&&TensorInfo| units.is_none_or(|units| extents(tensor).1 == units);
+    let mut candidates: Vec<&TensorInfo> = all.iter().filter(fits).copied().collect();
+    if candidates.is_empty() {
+        candidates.clone_from(&all);
     }
-    if let [only] = candidates[..] {
-        return last_of_its_stack(only, &all);
-    }
-    for known in HEAD_NAMES {
-        let mut named =
-            candidates.iter().filter(|tensor| layer(&tensor.name).is_some_and(|layer| is_called(layer, known)));
-        if let (Some(only), None) = (named.next(), named.next()) {
-            return Ok(only);
-        }
-    }
-    // The last linear layer of a sequential classifier.
-    let numbered = candidates
-        .iter()
-        .filter_map(|tensor| {
-            let (stem, number) = layer(&tensor.name)?.rsplit_once('.')?;
-            let number: u32 = number.parse().ok()?;
-            HEAD_NAMES.iter().any(|known| is_called(stem, known)).then_some((number, *tensor))
-        })
-        .max_by_key(|(number, _)| *number);
-    match numbered {
-        Some((_, tensor)) => Ok(tensor),
-        None => Err(ambiguous(&candidates)),
-    }
+    let (tensor, chosen) = match candidates[..] {
+        [only] if all.len() == 1 => (only, Chosen::Only),
+        [only] => (only, Chosen::ByWidth),
+        _ => called_a_head(&candidates)
+            .map(|tensor| (tensor, Chosen::ByName))
+            .or_else(|| last_of_a_classifier(&candidates).map(|tensor| (tensor, Chosen::LastOfStack)))
+            .ok_or_else(|| ambiguous(&candidates))?,
+    };
+    refuse_an_inner_layer(tensor, &all)?;
+    Ok((tensor, chosen))
 }
 
-/// Refuses a layer that others of the same numbered stack follow: it is not the last one.
-fn last_of_its_stack<'a>(chosen: &'a TensorInfo, all: &[&TensorInfo]) -> Result<&'a TensorInfo> {
-    let place = |name: &str| {
-        let (stem, number) = layer(name)?.rsplit_once('.')?;
-        Some((stem.to_owned(), number.parse::<u32>().ok()?))
+fn asked_for<'a>(tensors: &'a [TensorInfo], name: &str) -> Result<&'a TensorInfo> {
+    let with_suffix = format!("{name}.weight");
+    tensors.iter().find(|tensor| tensor.name == name || tensor.name == with_suffix).ok_or_else(|| {
+        Error::new(ErrorKind::Missing, listed(tensors))
+            .tensor(name)
+            .expected(format!("a tensor `{name}` or `{with_suffix}`"))
+    })
+}
+
+/// The shape [C, D] of a candidate.
+fn extents(tensor: &TensorInfo) -> (usize, usize) {
+    tensor.matrix().unwrap_or_default()
+}
+
+/// The candidate that is called as heads are, by fewer layers around it than any other so called.
+fn called_a_head<'a>(candidates: &[&'a TensorInfo]) -> Option<&'a TensorInfo> {
+    let named = candidates.iter().filter_map(|tensor| Some((head_depth(layer(&tensor.name)?)?, *tensor)));
+    let named: Vec<(usize, &TensorInfo)> = named.collect();
+    let least = named.iter().map(|(depth, _)| *depth).min()?;
+    let mut shallowest = named.iter().filter(|(depth, _)| *depth == least);
+    let (Some((_, only)), None) = (shallowest.next(), shallowest.next()) else { return None };
+    // A second copy of the same layer, as checkpoints keep averaged weights: which of the two is meant is not ours to say.
+    let copied = |other: &TensorInfo| {
+        let ends = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|before| before.ends_with('.'));
+        other.name != only.name && other.shape == only.shape && ends(&other.name, without_wrappers(&only.name))
     };
-    let Some((stem, number)) = place(&chosen.name) else { return Ok(chosen) };
-    let later = all.iter().find(|other| place(&other.name).is_some_and(|(s, n)| s == stem && n > number));
-    match later {
-        None => Ok(chosen),
-        Some(later) => {
-            Err(Error::new(ErrorKind::Ambiguous, format!("`{}`, which `{}` {later} follows", chosen.name, later.name))
-                .tensor("head")
-                .expected("the last linear layer")
-                .fix(format!("give the features that enter `{}`, or name the layer: FILE#LAYER", later.name)))
+    (!candidates.iter().any(|other| copied(other))).then_some(*only)
+}
+
+/// The last linear layer of the one numbered classifier among the candidates.
+fn last_of_a_classifier<'a>(candidates: &[&'a TensorInfo]) -> Option<&'a TensorInfo> {
+    let numbered = candidates.iter().filter_map(|tensor| {
+        let (stem, number) = place_in_stack(&tensor.name)?;
+        head_depth(stem).map(|_| (stem, number, *tensor))
+    });
+    let numbered: Vec<(&str, u32, &TensorInfo)> = numbered.collect();
+    let (stem, _, last) = numbered.iter().max_by_key(|(_, number, _)| *number)?;
+    numbered.iter().all(|(other, _, _)| other == stem).then_some(*last)
+}
+
+/// Refuses a layer that the file shows not to be the last one.
+fn refuse_an_inner_layer(chosen: &TensorInfo, all: &[&TensorInfo]) -> Result<()> {
+    let refused = |found: String, after: &TensorInfo| {
+        Err(Error::new(ErrorKind::Ambiguous, found)
+            .tensor("head")
+            .expected("the last linear layer")
+            .fix(format!("give the features that enter `{}`, or name the layer: FILE#LAYER", after.name)))
+    };
+    let others = || all.iter().filter(|other| other.name != chosen.name);
+    if let Some((stem, number)) = place_in_stack(&chosen.name) {
+        let later = |other: &&&TensorInfo| place_in_stack(&other.name).is_some_and(|(s, n)| s == stem && n > number);
+        if let Some(later) = others().find(later) {
+            return refused(format!("`{}`, which `{}` {later} follows", chosen.name, later.name), later);
         }
     }
+    let depth = |name: &str| layer(name).and_then(head_depth);
+    if depth(&chosen.name).is_some() || layer(&chosen.name).is_none() {
+        return Ok(());
+    }
+    let around = without_wrappers(&chosen.name).split('.').count();
+    if let Some(rival) = others().find(|other| depth(&other.name).is_some_and(|depth| depth + 2 <= around)) {
+        return refused(
+            format!("`{}` {chosen}, where `{}` {rival} is called as heads are", chosen.name, rival.name),
+            rival,
+        );
+    }
+    if let Some(fed) = others().find(|other| extents(other).1 == extents(chosen).0) {
+        return refused(format!("`{}` {chosen}, whose outputs `{}` {fed} can take in", chosen.name, fed.name), fed);
+    }
+    Ok(())
+}
+
+/// `classifier.6` is number 6 of `classifier`, `fc2` number 2 of `fc`.
+fn place_in_stack(name: &str) -> Option<(&str, u32)> {
+    let layer = layer(name)?;
+    let stem = layer.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number = layer[stem.len()..].parse().ok()?;
+    Some((stem.strip_suffix('.').unwrap_or(stem), number))
 }
 
 fn ambiguous(candidates: &[&TensorInfo]) -> Error {
@@ -157,9 +253,20 @@ fn layer(name: &str) -> Option<&str> {
     name.strip_suffix(".weight")
 }
 
-/// Whether `layer` is `known` or ends in `.known`.
-fn is_called(layer: &str, known: &str) -> bool {
-    layer.strip_suffix(known).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+/// How many layers lie around `layer`, where it is called as heads are: 0 for `fc` and `module.head.fc`, 1 for `aux.fc`.
+fn head_depth(layer: &str) -> Option<usize> {
+    let layer = without_wrappers(layer);
+    let around = HEAD_NAMES.iter().filter_map(|known| layer.strip_suffix(known));
+    around.filter(|before| before.is_empty() || before.ends_with('.')).map(|before| before.matches('.').count()).min()
+}
+
+/// The name without what training frameworks put before all names of a network.
+fn without_wrappers(mut name: &str) -> &str {
+    const WRAPPERS: [&str; 6] = ["state_dict.", "model_state_dict.", "module.", "model.", "net.", "network."];
+    while let Some(rest) = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper)) {
+        name = rest;
+    }
+    name
 }
 
 /// The bias that the user named.
@@ -198,7 +305,7 @@ mod tests {
     }
 
     fn found(listed: &[(&str, &[usize])], units: Option<usize>) -> Result<String> {
-        find(&tensors(listed), None, units).map(|tensor| tensor.name.clone())
+        find(&tensors(listed), None, units).map(|(tensor, _)| tensor.name.clone())
     }
 
     #[test]
@@ -231,5 +338,33 @@ mod tests {
         let normalised: &[(&str, &[usize])] =
             &[("fc.parametrizations.weight.original0", &[4, 1]), ("fc.parametrizations.weight.original1", &[4, 8])];
         assert_eq!(found(normalised, Some(8)).unwrap_err().kind(), ErrorKind::Missing);
+    }
+
+    /// Every file here has a matrix as wide as the features that is not the head.
+    #[test]
+    fn a_matching_layer_that_is_not_the_head_is_not_taken() {
+        type Listed<'a> = &'a [(&'a str, &'a [usize])];
+        let refused: [(&str, Listed<'_>); 7] = [
+            ("two called as heads are", &[("fc.weight", &[64, 64]), ("classifier.weight", &[10, 64])]),
+            ("averaged weights beside them", &[("state_dict.fc.weight", &[10, 64]), ("ema.fc.weight", &[10, 64])]),
+            ("student and teacher", &[("student.fc.weight", &[10, 64]), ("teacher.fc.weight", &[10, 64])]),
+            ("numbers without a dot", &[("fc1.weight", &[32, 64]), ("fc2.weight", &[10, 32])]),
+            ("a head of another width", &[("hidden.weight", &[32, 64]), ("classifier.weight", &[10, 48])]),
+            ("one layer feeds the other", &[("a.weight", &[32, 64]), ("b.weight", &[10, 32])]),
+            ("two stacks", &[("a.fc.0.weight", &[9, 64]), ("b.fc.2.weight", &[9, 64])]),
+        ];
+        for (what, listed) in refused {
+            let error = found(listed, Some(64)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Ambiguous, "{what}: {error}");
+        }
+        let taken: [(&str, Listed<'_>); 4] = [
+            ("fc.weight", &[("aux.fc.weight", &[10, 64]), ("fc.weight", &[5, 64])]),
+            ("model.head.fc.weight", &[("blocks.0.mlp.fc.weight", &[256, 64]), ("model.head.fc.weight", &[10, 64])]),
+            ("fc.weight", &[("fc.weight", &[10, 64]), ("proj.weight", &[64, 64]), ("b.weight", &[7, 10])]),
+            ("fc2.weight", &[("fc1.weight", &[64, 128]), ("fc2.weight", &[10, 64])]),
+        ];
+        for (name, listed) in taken {
+            assert_eq!(found(listed, Some(64)).unwrap(), name);
+        }
     }
 }

@@ -9,6 +9,7 @@
 #[cfg(feature = "columns")]
 mod columns;
 mod csv;
+mod format;
 mod heads;
 mod npy;
 mod npz;
@@ -33,7 +34,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, FeatureSource};
 use crate::statistics::Statistics;
 
-pub use heads::read_head;
+pub use format::Format;
+pub use heads::{Chosen, FoundHead, find_head, read_head};
 pub use output::{AtomicFile, FeaturesWriter, ScoreRow, ScoreWriter};
 pub(crate) use safetensors::Header as SafetensorsHeader;
 pub(crate) use state::write_state;
@@ -50,83 +52,6 @@ pub const ID_NAMES: [&str; 6] = ["id", "path", "file", "filename", "name", "imag
 const IDS: &str = "ids";
 /// Names under which scores are found.
 pub const SCORE_NAMES: [&str; 4] = ["score", "scores", "ood_score", "confidence"];
-
-/// A file format this crate reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// numpy `.npy`.
-    Npy,
-    /// numpy `.npz`.
-    Npz,
-    /// `.safetensors`.
-    Safetensors,
-    /// `.csv` and `.tsv`.
-    Csv,
-    /// `.parquet` (feature `columns`).
-    Parquet,
-    /// Arrow IPC: `.arrow`, `.feather`, `.arrows` (feature `columns`).
-    ArrowIpc,
-    /// PyTorch `.pt`, `.pth`, `.bin` (feature `torch`).
-    Torch,
-}
-
-impl Format {
-    fn of_extension(path: &Path) -> Option<Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        Some(match extension.as_str() {
-            "npy" => Self::Npy,
-            "npz" => Self::Npz,
-            "safetensors" => Self::Safetensors,
-            "csv" | "tsv" => Self::Csv,
-            "parquet" | "pq" => Self::Parquet,
-            "arrow" | "feather" | "arrows" | "ipc" => Self::ArrowIpc,
-            "pt" | "pth" | "bin" | "ckpt" => Self::Torch,
-            _ => return None,
-        })
-    }
-
-    fn of_magic(start: &[u8]) -> Option<Self> {
-        if start.starts_with(b"\x93NUMPY") {
-            Some(Self::Npy)
-        } else if start.starts_with(b"PAR1") {
-            Some(Self::Parquet)
-        } else if start.starts_with(b"ARROW1") || start.starts_with(&[0xff; 4]) {
-            Some(Self::ArrowIpc)
-        } else if start.starts_with(b"PK\x03\x04") {
-            Some(Self::Npz)
-        } else if start.get(8) == Some(&b'{') {
-            Some(Self::Safetensors)
-        } else if is_text(start) {
-            Some(Self::Csv)
-        } else {
-            None
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Npy => "npy",
-            Self::Npz => "npz",
-            Self::Safetensors => "safetensors",
-            Self::Csv => "CSV",
-            Self::Parquet => "Parquet",
-            Self::ArrowIpc => "Arrow IPC",
-            Self::Torch => "PyTorch",
-        })
-    }
-}
-
-/// Text: UTF-8 up to a character that the end may have cut, without control characters.
-fn is_text(start: &[u8]) -> bool {
-    let text = match std::str::from_utf8(start) {
-        Ok(text) => text,
-        Err(error) if error.error_len().is_none() => std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or(""),
-        Err(_) => return false,
-    };
-    !text.is_empty() && !text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
-}
 
 /// A file, and which of its tensors or columns is meant: `path` or `path#name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -379,7 +304,7 @@ fn open_features(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>
     if file.is_stream() {
         return open_stream(file, labels);
     }
-    match format_of(&file.path)? {
+    match Format::of_file(&file.path)? {
         Format::Csv => csv::open(&file.path, file.name.as_deref(), labels),
         #[cfg(feature = "columns")]
         format @ (Format::Parquet | Format::ArrowIpc) => {
@@ -392,22 +317,21 @@ fn open_features(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>
 /// npy and CSV are read as they come; other formats need their end first and are copied to a temporary file.
 fn open_stream(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> {
     let mut input = file.open_stream()?;
-    let start = peek(&mut input, 64)?;
-    let format = Format::of_magic(&start);
+    let start = peek(&mut input, format::START)?;
+    let format = Format::of_stream(&start)?;
     let mut input: Box<dyn Read + Send> = Box::new(Cursor::new(start).chain(input));
     match format {
-        Some(Format::Npy) => {
+        Some(Format::Csv) => csv::from_reader(input, file.name.as_deref(), labels),
+        Some(_) => {
             let input = BufReader::with_capacity(tensor::BUFFER, input);
             Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, ids: None, next: 0 }))
         }
-        Some(Format::Csv) => csv::from_reader(input, file.name.as_deref(), labels),
-        Some(_) => {
+        None => {
             let spooled = spool(&mut input)?;
             let location = Location { path: spooled.path().to_path_buf(), name: file.name.clone() };
             let source = open_features(&location, labels).map_err(|error| error.renamed(file))?;
             Ok(Box::new(Spooled { source, _file: spooled }))
         }
-        None => Err(unknown_format()),
     }
 }
 
@@ -445,28 +369,6 @@ fn spool(input: &mut dyn Read) -> Result<tempfile::NamedTempFile> {
     io::copy(input, file.as_file_mut()).map_err(copying)?;
     file.as_file_mut().rewind().map_err(copying)?;
     Ok(file)
-}
-
-fn unknown_format() -> Error {
-    Error::new(ErrorKind::Unsupported, "bytes of another kind")
-        .expected("npy, npz, safetensors, CSV, Parquet or Arrow IPC")
-        .fix("save the features in one of these formats, with its usual extension")
-}
-
-fn format_of(path: &Path) -> Result<Format> {
-    if path == Path::new("-") {
-        return Err(Error::new(ErrorKind::Unsupported, "standard input")
-            .expected("a file; only features are read from standard input"));
-    }
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
-    if metadata.is_dir() {
-        return Err(Error::new(ErrorKind::Unsupported, "a directory").file(path.display()).expected("a file"));
-    }
-    if let Some(format) = Format::of_extension(path) {
-        return Ok(format);
-    }
-    let start = peek(&mut open(path)?, 64).map_err(|error| error.file(path.display()))?;
-    Format::of_magic(&start).ok_or_else(|| unknown_format().file(path.display()))
 }
 
 /// Runs a decoder of another crate; should it panic on bytes its authors did not foresee, that is an error like any
@@ -651,7 +553,7 @@ fn listed(tensors: &[TensorInfo]) -> String {
 /// # Errors
 /// Those of opening the file.
 pub fn read_metadata(file: &Location) -> Result<BTreeMap<String, String>> {
-    if file.is_stream() || format_of(&file.path)? != Format::Safetensors {
+    if file.is_stream() || Format::of_file(&file.path)? != Format::Safetensors {
         return Ok(BTreeMap::new());
     }
     Ok(SafetensorsHeader::read(&file.path)?.metadata().clone().into_iter().collect())
@@ -662,7 +564,7 @@ pub fn read_metadata(file: &Location) -> Result<BTreeMap<String, String>> {
 /// # Errors
 /// Those of opening the file.
 pub fn list(path: &Path) -> Result<(Format, Vec<TensorInfo>)> {
-    let format = format_of(path)?;
+    let format = Format::of_file(path)?;
     let tensors = match format {
         Format::Csv => Vec::new(),
         #[cfg(feature = "columns")]
@@ -678,7 +580,7 @@ pub fn list(path: &Path) -> Result<(Format, Vec<TensorInfo>)> {
 /// Those of reading; [`ErrorKind::Shape`] for what is not a vector.
 pub fn read_vector(file: &Location, defaults: &[&str]) -> Result<Vec<f64>> {
     let read = || -> Result<Vec<f64>> {
-        match format_of(&file.path)? {
+        match Format::of_file(&file.path)? {
             Format::Csv => csv::read_column(&file.path, file.name.as_deref(), defaults),
             #[cfg(feature = "columns")]
             format @ (Format::Parquet | Format::ArrowIpc) => {
@@ -730,7 +632,7 @@ fn not_a_label(found: &str, row: usize) -> Error {
 /// # Errors
 /// Those of reading; [`ErrorKind::Missing`] where the file holds no statistics.
 pub fn read_statistics(file: &Location) -> Result<Statistics> {
-    if format_of(&file.path)? == Format::Safetensors && file.name.is_none() {
+    if Format::of_file(&file.path)? == Format::Safetensors && file.name.is_none() {
         let loaded = SafetensorsHeader::read(&file.path)?;
         if loaded.has(crate::artifact::STATISTICS_SUM) {
             return crate::artifact::read_statistics(&file.path);

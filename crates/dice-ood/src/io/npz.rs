@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
-use rawzip::{CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive};
+use rawzip::{CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive, ZipFileHeaderRecord};
 
 use super::npy::Header;
 use super::tensor::{Rows, TensorFile, TensorInfo};
@@ -25,12 +25,25 @@ struct Entry {
     deflated: bool,
 }
 
+fn malformed(error: rawzip::Error) -> Error {
+    Error::new(ErrorKind::Malformed, error.to_string())
+        .expected("an npz file (a zip archive of npy files)")
+        .fix("is the file complete?")
+}
+
+/// The names of what the zip archive `path` holds.
+pub(super) fn members(path: &Path) -> Result<Vec<String>> {
+    let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+    let archive = ZipArchive::from_file(super::open(path)?, &mut buffer).map_err(malformed)?;
+    let mut entries = archive.entries(&mut buffer);
+    let mut names = Vec::new();
+    while let Some(zipped) = entries.next_entry().map_err(malformed)? {
+        names.push(String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned());
+    }
+    Ok(names)
+}
+
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
-    let malformed = |error: rawzip::Error| {
-        Error::new(ErrorKind::Malformed, error.to_string())
-            .expected("an npz file (a zip archive of npy files)")
-            .fix("is the file complete?")
-    };
     let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
     let archive = ZipArchive::from_file(super::open(path)?, &mut buffer).map_err(malformed)?;
     let mut file = NpzFile { path: path.to_path_buf(), tensors: Vec::new(), entries: Vec::new() };
@@ -38,33 +51,11 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     let mut found = 0;
     while let Some(zipped) = entries.next_entry().map_err(malformed)? {
         found += 1;
-        let path_in_archive = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
-        let Some(name) = path_in_archive.strip_suffix(".npy").map(str::to_owned) else { continue };
-        let deflated = match zipped.compression_method() {
-            CompressionMethod::STORE => false,
-            CompressionMethod::DEFLATE => true,
-            other => {
-                return Err(Error::new(ErrorKind::Unsupported, format!("compression method {}", other.as_u16()))
-                    .tensor(name)
-                    .expected("stored or deflated entries, as numpy.savez and savez_compressed write"));
-            }
-        };
-        if zipped.flags().is_encrypted() {
-            return Err(Error::new(ErrorKind::Unsupported, "an encrypted entry").tensor(name));
-        }
-        let (start, end) = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
-        let entry = Entry {
-            start,
-            compressed: end.saturating_sub(start),
-            size: zipped.uncompressed_size_hint(),
-            crc: zipped.crc32(),
-            deflated,
-        };
-        let mut input = entry.open(path)?;
-        let header = Header::read(&mut input).map_err(|error| error.tensor(&name))?;
-        header.check_length(input.left).map_err(|error| error.tensor(&name))?;
-        file.tensors.push(TensorInfo { name, ..header.tensor });
-        file.entries.push(entry);
+        let member = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
+        let Some(name) = member.strip_suffix(".npy") else { continue };
+        let range = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
+        let entry = Entry::new(&zipped, range).map_err(|error| error.tensor(name))?;
+        file.add(name, entry).map_err(|error| error.tensor(name))?;
     }
     if found != archive.entries_hint() {
         return Err(Error::new(ErrorKind::Malformed, format!("{found} entries"))
@@ -72,6 +63,23 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
             .fix("is the file complete?"));
     }
     Ok(Box::new(file))
+}
+
+impl NpzFile {
+    /// Takes in the member `name`, of which there may be one: readers disagree on which of two counts.
+    fn add(&mut self, name: &str, entry: Entry) -> Result<()> {
+        if self.tensors.iter().any(|tensor| tensor.name == name) {
+            return Err(Error::new(ErrorKind::Malformed, "twice in the archive")
+                .expected("each member once")
+                .fix("write the file again"));
+        }
+        let mut input = entry.open(&self.path)?;
+        let header = Header::read(&mut input)?;
+        header.check_length(input.left)?;
+        self.tensors.push(TensorInfo { name: name.to_owned(), ..header.tensor });
+        self.entries.push(entry);
+        Ok(())
+    }
 }
 
 impl TensorFile for NpzFile {
@@ -88,6 +96,27 @@ impl TensorFile for NpzFile {
 }
 
 impl Entry {
+    fn new(zipped: &ZipFileHeaderRecord<'_>, (start, end): (u64, u64)) -> Result<Self> {
+        let deflated = match zipped.compression_method() {
+            CompressionMethod::STORE => false,
+            CompressionMethod::DEFLATE => true,
+            other => {
+                return Err(Error::new(ErrorKind::Unsupported, format!("compression method {}", other.as_u16()))
+                    .expected("stored or deflated entries, as numpy.savez and savez_compressed write"));
+            }
+        };
+        if zipped.flags().is_encrypted() {
+            return Err(Error::new(ErrorKind::Unsupported, "an encrypted entry"));
+        }
+        Ok(Self {
+            start,
+            compressed: end.saturating_sub(start),
+            size: zipped.uncompressed_size_hint(),
+            crc: zipped.crc32(),
+            deflated,
+        })
+    }
+
     fn open(&self, path: &Path) -> Result<Checked> {
         let mut file = super::open(path)?;
         file.seek(SeekFrom::Start(self.start)).map_err(|error| Error::io(path, error))?;

@@ -261,6 +261,8 @@ pub struct ScoreRow {
     pub p_value: Option<f64>,
     /// Its decision, where the detector is calibrated.
     pub decision: Option<Decision>,
+    /// The class that the network predicts, where it was asked for and the input could be scored.
+    pub prediction: Option<u32>,
 }
 
 /// Writes scores, a block at a time.
@@ -336,7 +338,7 @@ impl ScoreWriter {
     }
 
     fn csv(mut out: Text) -> Result<Self> {
-        out.write(b"id,score,p_value,decision\n")?;
+        out.write(b"id,score,p_value,decision,prediction\n")?;
         Ok(Self(Sink::Csv(out)))
     }
 
@@ -351,7 +353,8 @@ impl ScoreWriter {
                 for row in rows {
                     let p_value = row.p_value.map(|p| p.to_string()).unwrap_or_default();
                     let decision = row.decision.map(|decision| decision.to_string()).unwrap_or_default();
-                    text.write_record([row.id.as_str(), &row.score.to_string(), &p_value, &decision])
+                    let prediction = row.prediction.map(|class| class.to_string()).unwrap_or_default();
+                    text.write_record([row.id.as_str(), &row.score.to_string(), &p_value, &decision, &prediction])
                         .map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
                 }
                 let text = text.into_inner().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
@@ -363,7 +366,13 @@ impl ScoreWriter {
                     // JSON has no infinity: an input that could not be scored has the score null.
                     let score = row.score.is_finite().then_some(row.score);
                     let decision = row.decision.map(|decision| decision.to_string());
-                    let line = serde_json::json!({ "id": row.id, "score": score, "p_value": row.p_value, "decision": decision });
+                    let line = serde_json::json!({
+                        "id": row.id,
+                        "score": score,
+                        "p_value": row.p_value,
+                        "decision": decision,
+                        "prediction": row.prediction,
+                    });
                     text.push_str(&line.to_string());
                     text.push('\n');
                 }

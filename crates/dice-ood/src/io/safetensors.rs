@@ -20,7 +20,7 @@ pub(crate) struct Header {
 }
 
 /// The format's own limit on headers.
-const LARGEST_HEADER: u64 = 100_000_000;
+pub(super) const LARGEST_HEADER: u64 = 100_000_000;
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     Ok(Box::new(Header::read(path)?))

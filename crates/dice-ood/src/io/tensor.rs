@@ -88,23 +88,47 @@ impl TensorInfo {
         }
     }
 
-    /// Whether the shape is `[N]` or `[N, 1]`.
+    /// Whether the shape is `[N]`, `[N, 1]` or `[1, N]`.
     pub(crate) fn is_vector(&self) -> bool {
-        matches!(self.shape[..], [_] | [_, 1])
+        matches!(self.shape[..], [_] | [_, 1] | [1, _])
     }
 
-    /// `(rows, values in a row)` for reading: a vector is a matrix of one column.
+    /// `(rows, values in a row)` for reading: a vector is a matrix of one column, and of further axes only one may have
+    /// more than one value, as in `[N, 1, 1, D]`.
     fn extent(&self) -> Result<(usize, usize)> {
-        let wrong = || Error::new(ErrorKind::Shape, self.to_string()).tensor(&self.name).expected("[N, D]");
+        let wrong = || {
+            let error = Error::new(ErrorKind::Shape, self.to_string()).tensor(&self.name).expected("[N, D]");
+            match self.pooling() {
+                Some(advice) => error.fix(advice),
+                None => error,
+            }
+        };
         let (rows, units) = match self.shape[..] {
             [rows] => (rows, 1),
-            _ => self.matrix().ok_or_else(wrong)?,
+            [rows, ref rest @ ..] if rest.iter().filter(|extent| **extent != 1).count() <= 1 => {
+                (rows, rest.iter().copied().find(|extent| *extent != 1).unwrap_or(1))
+            }
+            _ => return Err(wrong()),
         };
         rows.checked_mul(units).and_then(|count| count.checked_mul(8)).ok_or_else(wrong)?;
         if units == 0 {
             return Err(wrong());
         }
         Ok((rows, units))
+    }
+
+    /// How features of more axes become `[N, D]`, where the shape tells which axes are places of an image.
+    fn pooling(&self) -> Option<String> {
+        let (axes, places) = match self.shape[..] {
+            [_, _, height, width] if height == width => ("2, 3", "last two axes"),
+            [_, height, width, _] if height == width => ("1, 2", "second and third axes"),
+            [_, _, _, _] => ("2, 3", "last two axes"),
+            [_, _, _] => {
+                return Some("take the features of one token (the class token), or the mean over tokens, first".into());
+            }
+            _ => return None,
+        };
+        Some(format!("average-pool over the {places} first, as the network does: features.mean(axis=({axes}))"))
     }
 
     /// Bytes of the whole tensor, where that is a number.

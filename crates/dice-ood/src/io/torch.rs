@@ -52,9 +52,15 @@ impl TensorFile for TorchFile {
 }
 
 fn malformed(found: &str) -> Error {
-    Error::new(ErrorKind::Malformed, found)
-        .expected("a PyTorch checkpoint of plain tensors (a state dict)")
-        .fix("save it with torch.save(model.state_dict(), ...); code inside a pickle is never executed")
+    let error =
+        Error::new(ErrorKind::Malformed, found).expected("a PyTorch checkpoint of plain tensors (a state dict)");
+    // The reader's words for a file whose outermost object is not a dictionary.
+    if found.contains("at the root of the PyTorch file") && found.ends_with("torch.Tensor") {
+        return Error::new(ErrorKind::Unsupported, "a tensor alone, without a name")
+            .expected("a dictionary of tensors")
+            .fix("save it as torch.save({'features': tensor}, FILE), or as npy with numpy.save(FILE, tensor.numpy())");
+    }
+    error.fix("save it with torch.save(model.state_dict(), ...); code inside a pickle is never executed")
 }
 
 fn dtype_of(dtype: TorchType) -> DType {
