@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dice_onnx::{Export, HeadOptions, Model};
-use dice_ood::{Calibrated, Calibration, Gather, Spec, Statistics};
+use dice_ood::{Calibrated, Calibration, Needs, Spec, Statistics};
 use libfuzzer_sys::fuzz_target;
 use ndarray::Array2;
 
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(found) = model.find_head(&options) else { continue };
         let again = HeadOptions { head: Some(found.node.clone()), features: Some(found.features.clone()) };
         let _ = model.find_head(&again);
-        let mut statistics = Statistics::new(found.units(), Gather::ALL);
+        let mut statistics = Statistics::new(found.units(), &Needs::marginals());
         let features = Array2::from_elem((1, found.units()), 1.0);
         if statistics.update(features.view()).is_err() {
             continue;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use dice_ood::{Accuracy, Calibrated, Error, ErrorKind, Finding, Fitted, Mask, Result, Salience, Sparsity, Statistics};
+use dice_ood::{Accuracy, Calibrated, Error, ErrorKind, Finding, Fitted, Mask, Result, Salience, Statistics};
 use serde::Serialize;
 
 use crate::print;
@@ -21,10 +21,10 @@ pub(crate) struct Account<'a> {
 impl Account<'_> {
     pub(crate) fn text(&self) -> String {
         let artifact = &self.fitted.artifact;
-        let head = &artifact.head;
+        let head = artifact.head();
         let mut text = format!(
             "Fitted to {}; head of {} classes and {} units from {}.\n",
-            behind(&artifact.statistics),
+            behind(artifact.statistics()),
             head.classes(),
             head.units(),
             self.head,
@@ -40,9 +40,9 @@ impl Account<'_> {
         if head.bias().iter().all(|bias| *bias == 0.0) {
             text += "The head has no bias, or one of zeros: make sure that its file is not missing it.\n";
         }
-        for calibrated in &artifact.detectors {
-            let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m", calibrated.detector.spec());
-            text += &describe(calibrated, &artifact.statistics);
+        for calibrated in artifact.detectors() {
+            let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m", calibrated.detector().spec());
+            text += &describe(calibrated, artifact.statistics());
         }
         if self.held_out {
             text += "\nThe threshold rests on a part of the training data. If the network was trained on these inputs it is surer of \
@@ -57,8 +57,8 @@ impl Account<'_> {
         let artifact = &self.fitted.artifact;
         let written = |place: usize| outputs.get(place).or(outputs.last());
         let told = Told {
-            fitted_to: (!artifact.statistics.is_published()).then(|| artifact.statistics.rows()),
-            head: ToldHead { file: self.head, classes: artifact.head.classes(), units: artifact.head.units() },
+            fitted_to: (!artifact.statistics().is_published()).then(|| artifact.statistics().rows()),
+            head: ToldHead { file: self.head, classes: artifact.head().classes(), units: artifact.head().units() },
             accuracy: self.fitted.accuracy,
             held_out: self.held_out,
             detectors: artifact
@@ -107,11 +107,11 @@ struct ToldDetector {
 
 impl ToldDetector {
     fn of(calibrated: &Calibrated, file: Option<&PathBuf>) -> Self {
-        let threshold = calibrated.threshold;
+        let threshold = calibrated.threshold().copied();
         Self {
-            detector: calibrated.detector.spec().to_string(),
+            detector: calibrated.detector().spec().to_string(),
             file: file.map(|file| file.display().to_string()),
-            weights_kept: calibrated.detector.mask().map(Mask::count),
+            weights_kept: calibrated.detector().mask().map(Mask::count),
             threshold: threshold.map(|threshold| threshold.score()),
             tpr: threshold.map(|threshold| threshold.tpr()),
             calibration_inputs: threshold.map(|threshold| threshold.calibration_size()),
@@ -144,7 +144,7 @@ pub(crate) fn behind(statistics: &Statistics) -> String {
 
 /// What a detector is, and what its threshold promises, in sentences.
 pub(crate) fn describe(calibrated: &Calibrated, statistics: &Statistics) -> String {
-    let detector = &calibrated.detector;
+    let detector = calibrated.detector();
     let mut text = String::new();
     if let Some(clip) = detector.clip() {
         let _ = writeln!(text, "  Features are clipped at {clip:.4}.");
@@ -160,11 +160,16 @@ pub(crate) fn describe(calibrated: &Calibrated, statistics: &Statistics) -> Stri
             percent(salience.contribution_kept),
             percent(salience.unused_units)
         );
-        if matches!(detector.spec().sparsity, Sparsity::Dice { .. }) {
-            let _ = writeln!(text, "  {}", near_silent(&salience));
-        }
+        let _ = writeln!(text, "  {}", near_silent(&salience));
     }
-    match &calibrated.threshold {
+    if detector.reference_size() > 0 {
+        let _ = writeln!(
+            text,
+            "  The p-values of its members rest on {} calibration inputs, its threshold on others.",
+            count(detector.reference_size())
+        );
+    }
+    match calibrated.threshold() {
         None => text += "  Not calibrated: it gives scores, but no p-values and no decisions.\n",
         Some(threshold) => {
             let (low, high) = threshold.interval(0.95);

@@ -93,8 +93,8 @@ impl Demo {
         let report = eval.evaluate(context)?;
         print(&tables(&report, false).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
 
-        let mask = artifact.detectors[0].detector.mask();
-        let salience = Salience::measure(&artifact.head, &artifact.statistics, mask);
+        let mask = artifact.detectors()[0].detector().mask();
+        let salience = Salience::measure(artifact.head(), artifact.statistics(), mask);
         step(3, "What does DICE keep, and does it help here?", "dice inspect detector.safetensors")?;
         let [dice, energy] =
             [0, 1].map(|index| report.detectors[index].average.map_or(f64::NAN, |average| average.auroc));
@@ -135,12 +135,12 @@ fn step(number: u32, what: &str, command: &str) -> Result<()> {
 
 fn fitted(artifact: &Artifact) -> String {
     let mut text = String::new();
-    for calibrated in &artifact.detectors {
-        let detector = &calibrated.detector;
+    for calibrated in artifact.detectors() {
+        let detector = calibrated.detector();
         let kept = detector
             .mask()
             .map_or(String::new(), |mask| format!(", keeps {} of {} weights", mask.count(), mask.kept().len()));
-        if let Some(threshold) = &calibrated.threshold {
+        if let Some(threshold) = calibrated.threshold() {
             let (low, high) = threshold.interval(0.95);
             let _ = writeln!(
                 text,
@@ -157,19 +157,19 @@ fn fitted(artifact: &Artifact) -> String {
 
 /// The first three inputs of each set, as the first detector sees them.
 fn decisions(artifact: &Artifact, folder: &Path) -> Result<String> {
-    let calibrated = &artifact.detectors[0];
-    let mut text = format!("by {}\n", calibrated.detector.spec());
+    let calibrated = artifact.detectors()[0];
+    let mut text = format!("by {}\n", calibrated.detector().spec());
     for (set, kind) in [("test", "digit"), ("letters", "letter"), ("photos", "photo")] {
         let path = folder.join(format!("{set}.safetensors"));
         let data = Dataset::new(&[path.to_string_lossy().into_owned()])?;
         let mut first = Vec::new();
         for_each_block(&mut *data.open()?, |block| {
-            let scored = calibrated.detector.score_block(block, NonFinite::Reject)?;
+            let scored = calibrated.detector().score_block(block, NonFinite::Reject)?;
             first.extend(scored.scores.into_iter().take(3 - first.len().min(3)));
             Ok(())
         })?;
         for (index, score) in first.into_iter().enumerate() {
-            if let (Some(calibration), Some(threshold)) = (&calibrated.calibration, &calibrated.threshold) {
+            if let (Some(calibration), Some(threshold)) = (calibrated.calibration(), calibrated.threshold()) {
                 let _ = writeln!(
                     text,
                     "  {kind:6} {index}: score {score:8.4}, p-value {:.3} -> {}",

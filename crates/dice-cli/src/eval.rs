@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dice_ood::evaluation::{EvaluationOptions, TestSet, evaluate, evaluate_scores};
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
-use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Report, Result, Spec};
+use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Fitting, Report, Result, Spec};
 
 use crate::data::{Inputs, check_origin, dataset, network};
 use crate::network::Running;
@@ -186,7 +186,7 @@ impl Eval {
             (None, labels) => Inputs::Features(dataset(&self.id, labels.as_ref())?),
             (Some(_), _) => Inputs::find(network.as_ref(), &self.id)?,
         };
-        let id = without_foreign_labels(id, artifact.head.classes(), context);
+        let id = without_foreign_labels(id, artifact.head().classes(), context);
         let ood = self.ood.iter().map(|(name, file)| {
             Ok((name, Inputs::find(network.as_ref(), std::slice::from_ref(file))?.without_labels()))
         });
@@ -201,23 +201,24 @@ impl Eval {
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.
     fn compared(&self, artifact: &Artifact) -> Result<Vec<Calibrated>> {
-        let held = |spec: &Spec| artifact.detectors.iter().find(|held| held.detector.spec() == spec);
+        let held = |spec: &Spec| artifact.detectors().iter().find(|held| held.detector().spec() == spec);
+        let fitting = Fitting::new(artifact.head(), artifact.statistics())?;
         let compared = match self.detectors.is_empty() {
-            true => artifact.detectors.clone(),
+            true => artifact.detectors().to_vec(),
             false => {
                 let found = self.detectors.iter().map(|spec| match held(spec) {
                     Some(held) => Ok(held.clone()),
-                    None => Ok(Calibrated::scores_only(spec.fit(&artifact.head, &artifact.statistics)?)),
+                    None => Ok(Calibrated::scores_only(spec.prepare(&fitting)?.finish(&[])?)),
                 });
                 found.collect::<Result<_>>()?
             }
         };
         let promised = |calibrated: Calibrated| match self.tpr {
-            Some(tpr) if calibrated.calibration.is_some() => at_tpr(calibrated, tpr),
+            Some(tpr) if calibrated.calibration().is_some() => at_tpr(calibrated, tpr),
             _ => Ok(calibrated),
         };
         let compared = compared.into_iter().map(promised).collect::<Result<Vec<_>>>()?;
-        let decide = compared.iter().any(|calibrated| calibrated.threshold.is_some());
+        let decide = compared.iter().any(|calibrated| calibrated.threshold().is_some());
         if (self.check || self.tpr.is_some()) && !decide {
             return Err(Error::new(ErrorKind::Calibration, "detectors without calibration")
                 .expected(if self.check { "a promise, for --check" } else { "calibration scores, for --tpr" })

@@ -70,17 +70,17 @@ impl Export {
         let exported = Exported::new(&model, &found, calibrated, self.features, &notes)?;
         exported.write(&self.output)?;
         let mut outputs = vec![format!("{SCORE} [N]")];
-        outputs.extend(calibrated.threshold.map(|_| format!("{DECISION} [N]")));
+        outputs.extend(calibrated.threshold().map(|_| format!("{DECISION} [N]")));
         outputs.extend(exported.features().map(|name| format!("{name} [N, {}]", found.units())));
         context.note(format_args!(
             "Wrote {}: {} by {}, {} bytes larger than {}.",
             self.output.display(),
             outputs.join(", "),
-            calibrated.detector.spec(),
+            calibrated.detector().spec(),
             count(exported.added()),
             location.path.display(),
         ));
-        match &calibrated.threshold {
+        match calibrated.threshold() {
             Some(threshold) => context.note(format_args!(
                 "{DECISION} is false for a fresh in-distribution input with probability at least {} %.",
                 percent(threshold.tpr())

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dice_onnx::{ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, expand, read_statistics};
-use dice_ood::{Artifact, Error, ErrorKind, Fitted, HoldOut, LinearHead, Result, Spec, Statistics};
+use dice_ood::{Artifact, Error, ErrorKind, Fitted, HoldOut, LinearHead, Needs, Result, Spec, Statistics};
 
 use crate::account::Account;
 use crate::data::{Inputs, dataset, head, is_onnx, origin_of_features};
@@ -139,13 +139,13 @@ impl Fit {
     /// Writes the statistics alone where asked to, and each detector to its own of `outputs`, or all to the only one.
     fn write(&self, artifact: &Artifact, outputs: &[PathBuf], context: &Context) -> Result<()> {
         if let Some(path) = &self.save_statistics {
-            artifact.statistics.save(path)?;
+            artifact.statistics().save(path)?;
             context.note(format_args!("Wrote {}", path.display()));
         }
         let mut part = artifact.clone();
         for (place, output) in outputs.iter().enumerate() {
             if outputs.len() > 1 {
-                part.detectors = vec![artifact.detectors[place].clone()];
+                part.detectors = vec![artifact.detectors()[place].clone()];
             }
             part.save(output)?;
             context.note(format_args!("Wrote {}", output.display()));
@@ -186,10 +186,11 @@ impl Fit {
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
         let mut fit = dice_ood::Fit::new(Arc::clone(&head))
             .tpr(self.tpr)
+            .gather(Needs::marginals())
             .provenance(self.provenance(origin.as_ref(), calibration.is_some())?)
             .progress(Bar::new(context));
         for spec in &self.detectors {
-            fit = fit.detector(*spec);
+            fit = fit.detector(spec.clone());
         }
         fit = match (&calibration, &start) {
             (Some(inputs), _) => fit.calibrate_on(|| {

@@ -129,25 +129,25 @@ fn features(file: &str) -> Result<String> {
 }
 
 fn artifact(artifact: &Artifact) -> String {
-    let head = &artifact.head;
+    let head = artifact.head();
     let mut text = format!(
         "Detector file: head of {} classes and {} units, {} detector{}\n",
         count(head.classes()),
         count(head.units()),
-        artifact.detectors.len(),
-        if artifact.detectors.len() == 1 { "" } else { "s" }
+        artifact.detectors().len(),
+        if artifact.detectors().len() == 1 { "" } else { "s" }
     );
-    for (key, value) in &artifact.provenance {
+    for (key, value) in artifact.provenance() {
         let _ = writeln!(text, "  {key}: {value}");
     }
-    let _ = writeln!(text, "  fitted to: {}", behind(&artifact.statistics));
-    for calibrated in &artifact.detectors {
-        let detector = &calibrated.detector;
+    let _ = writeln!(text, "  fitted to: {}", behind(artifact.statistics()));
+    for calibrated in artifact.detectors() {
+        let detector = calibrated.detector();
         let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m  (kernel: {})", detector.spec(), detector.kernel());
-        text += &describe(calibrated, &artifact.statistics);
+        text += &describe(calibrated, artifact.statistics());
         if let Some(mask) = detector.mask() {
             let mut per_class = mask.count_per_class();
-            let _ = writeln!(text, "  {} of {} units keep no weight.", count(mask.silent_units()), count(head.units()));
+            let _ = writeln!(text, "  {} of {} units keep no weight.", count(mask.unused_units()), count(head.units()));
             if per_class.len() <= 20 {
                 let shown: Vec<String> = per_class.iter().map(ToString::to_string).collect();
                 let _ = writeln!(text, "  Weights kept by class: {}.", shown.join(" "));

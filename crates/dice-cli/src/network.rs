@@ -180,7 +180,7 @@ impl Choices {
 
 /// Where the features that `artifact`, read from `path`, was fitted to came from, if that is recorded.
 pub(crate) fn origin_of(artifact: &Artifact, path: &Path) -> Result<Option<Origin>> {
-    Origin::of_notes(&artifact.provenance).map_err(|error| error.file(path.display()))
+    Origin::of_notes(artifact.provenance()).map_err(|error| error.file(path.display()))
 }
 
 /// Refuses a model that is not the one `recorded` in `path`.

@@ -9,8 +9,8 @@ use dice_ood::evaluation::dense_predictor;
 use dice_ood::io::{AtomicFile, ScoreRow, ScoreWriter};
 use dice_ood::metrics::Interval;
 use dice_ood::{
-    Artifact, BatchCheck, Block, Calibrated, Check, Decision, Detector, Error, ErrorKind, NO_CLASS, NonFinite, Result,
-    Scored, Spec, Threshold, Together, Verdict, for_each_block,
+    Artifact, BatchCheck, Block, Calibrated, Check, Decision, Detector, Error, ErrorKind, NO_CLASS, NonFinite, Plan,
+    Result, Scored, Spec, Threshold, Verdict, for_each_block,
 };
 use serde::Serialize;
 
@@ -87,7 +87,7 @@ Columns:
 
 Whether the inputs are like those of the calibration is tested on their scores, both ways: the two-sample
 Kolmogorov-Smirnov test against the calibration scores (statistic 0 to 1, the size of the difference) and
-the exact beta-binomial law of the number accepted. Contradicted: a p-value below 0.0005 together with a
+the exact beta-binomial law of the number accepted. Contradicted: a p-value below 0.0005 plan with a
 statistic of at least 0.1 or 1.2 times the rejections promised. A warning says so, also with --quiet.";
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
@@ -154,7 +154,7 @@ impl Score {
         let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels();
         check_origin(&inputs, &artifact, &self.artifact)?;
         self.refuse_to_overwrite(&inputs)?;
-        let dense = self.predicts().then(|| dense_predictor(calibrated.detector.head())).transpose()?;
+        let dense = self.predicts().then(|| dense_predictor(calibrated.detector().head())).transpose()?;
         let mut scorer = Scorer::new(&calibrated, dense.as_ref(), self);
         self.write_scores(&mut scorer, &inputs, context)?;
         if scorer.rows == 0 {
@@ -173,11 +173,11 @@ impl Score {
     /// The detector that decides, at the TPR asked for. Which one of several is told.
     fn chosen(&self, artifact: &Artifact, context: &Context) -> Result<Calibrated> {
         let calibrated = choose(artifact, self.detector.as_ref())?;
-        if artifact.detectors.len() > 1 && self.detector.is_none() {
+        if artifact.detectors().len() > 1 && self.detector.is_none() {
             context.note(format_args!(
                 "Note: scored by '{}', the first of {} detectors in {}; --detector chooses another.",
-                calibrated.detector.spec(),
-                artifact.detectors.len(),
+                calibrated.detector().spec(),
+                artifact.detectors().len(),
                 self.artifact.display()
             ));
         }
@@ -189,7 +189,7 @@ impl Score {
 
     fn refuse_what_it_cannot(&self, calibrated: &Calibrated) -> Result<()> {
         let needs = [(self.only.is_some(), "decisions, for --only"), (self.check, "a promise, for --check")];
-        if let Some((_, what)) = needs.iter().find(|(asked, _)| *asked && calibrated.threshold.is_none()) {
+        if let Some((_, what)) = needs.iter().find(|(asked, _)| *asked && calibrated.threshold().is_none()) {
             return Err(Error::new(ErrorKind::Calibration, "a detector without calibration")
                 .file(self.artifact.display())
                 .expected(*what)
@@ -279,7 +279,7 @@ impl Score {
 /// Scores blocks, decides, and keeps count.
 struct Scorer<'a> {
     /// The detector, and behind it the dense head where classes are wanted.
-    together: Together<'a>,
+    plan: Plan<'a>,
     calibrated: &'a Calibrated,
     check: Option<BatchCheck<'a>>,
     rows: u64,
@@ -290,9 +290,9 @@ struct Scorer<'a> {
 
 impl<'a> Scorer<'a> {
     fn new(calibrated: &'a Calibrated, dense: Option<&'a Detector>, wanted: &Score) -> Self {
-        let check = calibrated.calibration.as_ref().zip(calibrated.threshold);
+        let check = calibrated.calibration().zip(calibrated.threshold().copied());
         Self {
-            together: Together::new(std::iter::once(&calibrated.detector).chain(dense)),
+            plan: Plan::new(std::iter::once(calibrated.detector()).chain(dense)),
             calibrated,
             check: check.map(|(calibration, threshold)| BatchCheck::new(calibration, threshold)),
             rows: 0,
@@ -309,7 +309,7 @@ impl<'a> Scorer<'a> {
         for (row, score) in scores.into_iter().enumerate() {
             self.rows += 1;
             let p_value = self.check.as_mut().map(|check| check.add(score));
-            let decision = self.calibrated.threshold.map(|threshold| threshold.decide(score));
+            let decision = self.calibrated.threshold().copied().map(|threshold| threshold.decide(score));
             if self.only.is_some_and(|only| decision != Some(only.decision())) {
                 continue;
             }
@@ -327,7 +327,7 @@ impl<'a> Scorer<'a> {
 
     /// Scores `[n]`, and the classes `[n]` that the dense head predicts.
     fn evaluate(&self, block: &Block) -> Result<(Vec<f64>, Option<Vec<u32>>)> {
-        let mut scored = self.together.score_block(block, self.non_finite)?.into_iter();
+        let mut scored = self.plan.score_block(block, self.non_finite)?.into_iter();
         let scores = scored.next().map(|Scored { scores, .. }| scores).unwrap_or_default();
         Ok((scores, scored.next().map(|Scored { classes, .. }| classes)))
     }
@@ -335,11 +335,11 @@ impl<'a> Scorer<'a> {
     fn summary(&self) -> Summary {
         let accepted = self.check.as_ref().map(BatchCheck::accepted);
         Summary {
-            detector: self.calibrated.detector.spec().to_string(),
+            detector: self.calibrated.detector().spec().to_string(),
             rows: self.rows,
             accepted,
             rejected: accepted.map(|accepted| self.rows - accepted),
-            promise: self.calibrated.threshold.map(|threshold| Promise::of(&threshold, self.rows)),
+            promise: self.calibrated.threshold().copied().map(|threshold| Promise::of(&threshold, self.rows)),
             check: self.check.as_ref().and_then(BatchCheck::result),
         }
     }
@@ -405,8 +405,8 @@ impl Summary {
 
 /// The same detector with another promise, from the calibration scores that it carries.
 pub(crate) fn at_tpr(calibrated: Calibrated, tpr: f64) -> Result<Calibrated> {
-    match calibrated.calibration {
-        Some(calibration) => Calibrated::new(calibrated.detector, calibration, tpr),
+    match calibrated.calibration() {
+        Some(_) => calibrated.with_tpr(tpr),
         None => Err(Error::new(ErrorKind::Calibration, "a detector without calibration")
             .expected("calibration scores, for --tpr")
             .fix("fit it with --calibration")),
@@ -415,9 +415,9 @@ pub(crate) fn at_tpr(calibrated: Calibrated, tpr: f64) -> Result<Calibrated> {
 
 /// The detector that `spec` names, or the first.
 pub(crate) fn choose<'a>(artifact: &'a Artifact, spec: Option<&Spec>) -> Result<&'a Calibrated> {
-    let Some(spec) = spec else { return Ok(&artifact.detectors[0]) };
-    artifact.detectors.iter().find(|calibrated| calibrated.detector.spec() == spec).ok_or_else(|| {
-        let held: Vec<String> = artifact.detectors.iter().map(|c| format!("'{}'", c.detector.spec())).collect();
+    let Some(spec) = spec else { return Ok(&artifact.detectors()[0]) };
+    artifact.detectors().iter().find(|calibrated| calibrated.detector().spec() == spec).ok_or_else(|| {
+        let held: Vec<String> = artifact.detectors().iter().map(|c| format!("'{}'", c.detector().spec())).collect();
         Error::new(ErrorKind::Missing, held.join(", "))
             .tensor(format!("detector '{spec}'"))
             .expected("one of the fitted detectors")

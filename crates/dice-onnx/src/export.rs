@@ -72,7 +72,7 @@ impl Export {
         let rows = tail.rows(found);
         let score = tail.score(&graph, found, &rows, calibrated);
         tail.output(SCORE, element::FLOAT, &[]);
-        if let Some(threshold) = &calibrated.threshold {
+        if let Some(threshold) = calibrated.threshold() {
             tail.decision(&score, threshold.score());
             tail.output(DECISION, element::BOOL, &[]);
         }
@@ -123,7 +123,7 @@ impl Export {
 
 /// The detector's head must be the one whose features it will read.
 fn check_head(found: &FoundHead, calibrated: &Calibrated) -> Result<()> {
-    let head = calibrated.detector.head();
+    let head = calibrated.detector().head();
     if **head == found.head {
         return Ok(());
     }
@@ -233,7 +233,7 @@ impl Tail {
 
     /// The score of `rows` `[N, D]`, as output [`SCORE`].
     fn score(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> String {
-        let detector = &calibrated.detector;
+        let detector = calibrated.detector();
         let mut rows = rows.to_owned();
         if let Some(clip) = detector.clip() {
             let clip = clip as f32;
@@ -272,7 +272,7 @@ impl Tail {
     /// `[N, C]`, of whichever takes less room: the model's own weights and which of them are kept, or those of the units that
     /// keep any.
     fn logits(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> String {
-        let detector = &calibrated.detector;
+        let detector = calibrated.detector();
         let head = detector.head();
         let (classes, units) = (head.classes(), head.units());
         let kept = |class: usize, unit: usize| detector.mask().is_none_or(|mask| mask.kept()[(class, unit)]);
@@ -429,10 +429,10 @@ impl Tail {
 fn metadata(calibrated: &Calibrated, notes: &BTreeMap<String, String>) -> Vec<StringStringEntryProto> {
     let mut all = BTreeMap::from([
         ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("detector".into(), calibrated.detector.spec().to_string()),
+        ("detector".into(), calibrated.detector().spec().to_string()),
         ("orientation".into(), "higher ood_score = more in-distribution".into()),
     ]);
-    if let Some(threshold) = &calibrated.threshold {
+    if let Some(threshold) = calibrated.threshold() {
         all.insert("threshold".into(), threshold.score().to_string());
         all.insert("tpr".into(), threshold.tpr().to_string());
         all.insert("calibration_inputs".into(), threshold.calibration_size().to_string());
@@ -503,7 +503,7 @@ mod tests {
     use super::*;
     use crate::testing::{Builder, external, int, ints};
     use crate::{Backbone, HeadOptions, Runtime};
-    use dice_ood::{Calibration, Decision, Gather, Spec, Statistics};
+    use dice_ood::{Calibration, Decision, Needs, Spec, Statistics};
     use ndarray::ArrayView2;
     use rten_tensor::prelude::{AsView, Layout as _};
     use std::sync::Arc;
@@ -512,7 +512,7 @@ mod tests {
 
     fn fitted(found: &FoundHead, features: &[f32], spec: &str) -> Calibrated {
         let rows = ArrayView2::from_shape((ROWS, found.units()), features).unwrap();
-        let mut statistics = Statistics::new(found.units(), Gather::ALL);
+        let mut statistics = Statistics::new(found.units(), &Needs::marginals());
         statistics.update(rows).unwrap();
         let detector = spec.parse::<Spec>().unwrap().fit(&Arc::new(found.head.clone()), &statistics).unwrap();
         let scores = detector.score(rows).unwrap();
@@ -547,8 +547,8 @@ mod tests {
         for (exported, ours) in rows.iter().zip(&features) {
             assert!((exported - ours).abs() <= 1e-6 * ours.abs(), "{:?}: {exported} for {ours}", found.layout);
         }
-        let expected = calibrated.detector.score(ArrayView2::from_shape((ROWS, found.units()), &features).unwrap());
-        let threshold = calibrated.threshold.unwrap();
+        let expected = calibrated.detector().score(ArrayView2::from_shape((ROWS, found.units()), &features).unwrap());
+        let threshold = calibrated.threshold().copied().unwrap();
         let mut decisions = [0, 0];
         for ((expected, score), ood) in expected.unwrap().into_iter().zip(scores.iter()).zip(ood.iter()) {
             assert!((f64::from(*score) - expected).abs() <= 1e-5 * expected.abs(), "{spec}: {score} for {expected}");
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn other_heads_taken_names_and_silent_units() {
+    fn other_heads_taken_names_and_unused_units() {
         let (model, found) = (pooled().model().unwrap(), pooled().find().unwrap());
         let calibrated = fitted(&found, &[1.0, 0.0, 3.0].repeat(ROWS), "unit-prune(0.6) | energy");
         let other = pooled().floats("v", &[4], &[1.0; 4]);
@@ -671,7 +671,7 @@ mod tests {
             // Once more, where all is there already.
             export.write(&place).unwrap();
             let found = Model::open(&place).unwrap().find_head(&HeadOptions::default()).unwrap();
-            assert_eq!(found.head, **calibrated.detector.head());
+            assert_eq!(found.head, **calibrated.detector().head());
         }
         std::fs::write(elsewhere.join("data/w.bin"), b"something else").unwrap();
         let error = export.write(&elsewhere.join("again.onnx")).unwrap_err();

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use dice_onnx::{Backbone, DECISION, Export, HeadOptions, InputShape, Layout, Model, Runtime, SCORE};
-use dice_ood::{Calibrated, Calibration, Decision, Needs, LinearHead, Spec, Statistics};
+use dice_ood::{Calibrated, Calibration, Decision, LinearHead, Needs, Spec, Statistics};
 use ndarray::ArrayView2;
 use rten_tensor::prelude::{AsView, Layout as _};
 
@@ -55,9 +55,9 @@ fn floats(path: &Path) -> Vec<f32> {
 
 /// Scores of `features` by `calibrated` against `scores` and `ood` of the exported model.
 fn compare(what: &str, calibrated: &Calibrated, features: &[f32], scores: &[f32], ood: Option<&[bool]>) {
-    let units = calibrated.detector.head().units();
-    let expected = calibrated.detector.score(ArrayView2::from_shape((ROWS, units), features).unwrap()).unwrap();
-    let threshold = calibrated.threshold.unwrap();
+    let units = calibrated.detector().head().units();
+    let expected = calibrated.detector().score(ArrayView2::from_shape((ROWS, units), features).unwrap()).unwrap();
+    let threshold = calibrated.threshold().copied().unwrap();
     assert_eq!(scores.len(), ROWS, "{what}");
     for (row, (expected, score)) in expected.into_iter().zip(scores).enumerate() {
         let difference = (f64::from(*score) - expected).abs();
@@ -118,7 +118,7 @@ fn check(name: &str, specs: &[&str]) {
         // The same head is found in it, and what was noted.
         let again = Model::open(&exported).unwrap();
         assert_eq!(again.find_head(&HeadOptions::default()).unwrap().head, found.head, "{what}");
-        let fitted = calibrated.detector.spec().to_string();
+        let fitted = calibrated.detector().spec().to_string();
         assert!(again.metadata().any(|(key, value)| key == "dice_ood.detector" && value == fitted), "{what}");
         let twice = Export::new(&again, &found, &calibrated, true, &notes).unwrap_err();
         assert!(twice.to_string().contains("carries no detector yet"), "{twice}");
@@ -157,7 +157,7 @@ fn check(name: &str, specs: &[&str]) {
 fn raw(original: &Path, exported: &Path, pixels: &[f32], input: InputShape, calibrated: &Calibrated) {
     let [before, after] = [original, exported].map(|path| rten::ModelOptions::with_all_ops().load_file(path).unwrap());
     let each = pixels.len() / ROWS;
-    let threshold = calibrated.threshold.unwrap();
+    let threshold = calibrated.threshold().copied().unwrap();
     for part in pixels.chunks(input.batch.unwrap_or(ROWS) * each) {
         let rows = part.len() / each;
         let fixed = |axis: usize| input.size[axis].unwrap_or(1);

@@ -1,7 +1,7 @@
 //! Scoring beside what a Rust user would write instead, on made-up heads of realistic shapes: `make bench`.
 //!
 //! The other side is one dense product with the masked weights (ndarray) and a logsumexp, on one thread as ndarray
-//! has it; set `RAYON_NUM_THREADS=1` to compare alike. Each shape is checked against the f64 reference before it is
+//! has it; set `RAYON_NUM_THREADS=1` to compare alike. Each shape is checked against f64 before it is
 //! timed. Both sides run in turn and the best time of each counts, as on a shared machine the others measure the
 //! neighbours. Comparisons with Python libraries: `make peers`.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to report")]
@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dice_ood::{Detector, Needs, LinearHead, Spec, Statistics, reference};
+use dice_ood::graph::Graph;
+use dice_ood::{Detector, LinearHead, Needs, Spec, Statistics};
 use ndarray::{Array1, Array2, Axis};
 
 const RUNS: usize = 5;
@@ -91,16 +92,18 @@ fn energy(logits: &Array2<f32>, bias: Array1<f32>) -> Vec<f32> {
     .collect()
 }
 
-/// The first rows against the reference, within what f32 sums of this length allow.
+/// The first rows against the detector's expression in f64, within what f32 sums of this length allow.
 fn check(detector: &Detector, features: &Array2<f32>) {
     let rows = features.slice(ndarray::s![..70, ..]);
     let scores = detector.score(rows).expect("scores");
-    for (row, score) in rows.axis_iter(Axis(0)).zip(scores) {
-        let row = row.to_vec();
-        let logits = reference::logits(detector.head(), detector.mask(), None, &row);
-        let expected = reference::score(detector.spec().score, &logits);
-        let size = reference::logit_magnitude(detector.head(), detector.mask(), None, &row);
-        let bound = (row.len() + 100) as f64 * f64::from(f32::EPSILON) * size.max(1.0);
+    let mut graph = Graph::default();
+    let wire = detector.express(&mut graph).expect("an expression");
+    let values: Vec<f32> = rows.iter().copied().collect();
+    let (head, units) = (detector.head(), detector.head().units());
+    let weights = head.weight().iter().fold(0.0, |most: f32, weight| most.max(weight.abs()));
+    for ((row, score), expected) in values.chunks(units).zip(scores).zip(graph.evaluate(&values, 70, wire)) {
+        let size: f64 = row.iter().map(|value| f64::from(value.abs() * weights)).sum();
+        let bound = (units + 100) as f64 * f64::from(f32::EPSILON) * size.max(1.0);
         assert!((score - expected).abs() <= bound, "{} for {}", score, expected);
     }
 }

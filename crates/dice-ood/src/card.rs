@@ -220,8 +220,13 @@ impl Arguments {
 /// Parameters that many methods share.
 impl Parameter {
     /// The fraction of weights that a sparsity drops.
-    pub(crate) const DROPPED: Self =
-        Self { name: "p", about: "fraction of weights dropped", kind: Kind::Fraction, otherwise: Otherwise::Required, bare: true };
+    pub(crate) const DROPPED: Self = Self {
+        name: "p",
+        about: "fraction of weights dropped",
+        kind: Kind::Fraction,
+        otherwise: Otherwise::Required,
+        bare: true,
+    };
     /// The seed of a random choice.
     pub(crate) const SEED: Self = Self {
         name: "seed",

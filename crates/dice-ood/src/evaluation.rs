@@ -3,11 +3,11 @@
 //! ```
 //! use std::sync::Arc;
 //! use dice_ood::evaluation::{EvaluationOptions, TestSet, evaluate};
-//! use dice_ood::{ArraySource, Calibrated, Gather, LinearHead, Spec, Statistics};
+//! use dice_ood::{ArraySource, Calibrated, Needs, LinearHead, Spec, Statistics};
 //! use ndarray::array;
 //!
 //! let head = Arc::new(LinearHead::from_rows(vec![1.0, -0.2, -0.1, 1.5], vec![0.0, 0.0], 2)?);
-//! let statistics = Statistics::new(2, Gather::default());
+//! let statistics = Statistics::new(2, &Needs::default());
 //! let energy = Calibrated::scores_only("energy".parse::<Spec>()?.fit(&head, &statistics)?);
 //! let (id, far) = (array![[2.0, 0.1], [0.2, 1.4]], array![[0.1, 0.1]]);
 //! let sets = vec![TestSet::new("far", || Ok(Box::new(ArraySource::new(far.view()))))];
@@ -23,15 +23,16 @@ use serde::Serialize;
 
 use crate::artifact::Calibrated;
 use crate::calibration::{Decision, Threshold};
-use crate::detector::{Detector, NonFinite, Together};
+use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::{BatchCheck, Check, Verdict};
 use crate::features::{Block, FeatureSource, for_each_block};
 use crate::head::LinearHead;
 use crate::metrics::{Curve, Interval, Intervals, Metrics, ccr_at_fpr};
+use crate::plan::{NonFinite, Plan};
 use crate::progress::Progress;
 use crate::spec::Spec;
-use crate::statistics::{Gather, Statistics};
+use crate::statistics::{Needs, Statistics};
 
 /// The level of the intervals.
 const LEVEL: f64 = 0.95;
@@ -189,7 +190,7 @@ pub struct Averages {
 /// # Errors
 /// As [`Spec::fit`].
 pub fn dense_predictor(head: &Arc<LinearHead>) -> Result<Detector> {
-    "max-logit".parse::<Spec>()?.fit(head, &Statistics::new(head.units(), Gather::default()))
+    "max-logit".parse::<Spec>()?.fit(head, &Statistics::new(head.units(), &Needs::default()))
 }
 
 /// Evaluates `detectors`, all of one head, on an in-distribution set and any number of out-of-distribution sets, each read once
@@ -213,7 +214,7 @@ pub fn evaluate(
     check(options, ood.iter().map(|set| set.name.as_str()))?;
     let head = one_head(detectors)?;
     let dense = dense_predictor(head)?;
-    let mut scoring: Vec<&Detector> = detectors.iter().map(|calibrated| &calibrated.detector).collect();
+    let mut scoring: Vec<&Detector> = detectors.iter().map(|calibrated| calibrated.detector()).collect();
     scoring.push(&dense);
     let id = Scores::of(id, &scoring, Some(head.classes()), options, progress)?;
     scoring.pop();
@@ -228,7 +229,7 @@ pub fn evaluate(
     let reporter = Reporter::new(options, progress, detectors.len() * ood.len());
     let reports = detectors.iter().enumerate().map(|(index, calibrated)| {
         let sets = ood.iter().map(|(name, scores)| (name.as_str(), &scores[index][..]));
-        let name = calibrated.detector.spec().to_string();
+        let name = calibrated.detector().spec().to_string();
         reporter.detector(name, &id.scores[index], correct(index), Some(calibrated), sets)
     });
     let reports = reports.collect::<Result<_>>()?;
@@ -284,7 +285,7 @@ fn check<'a>(options: &EvaluationOptions, names: impl Iterator<Item = &'a str>) 
 }
 
 fn one_head(detectors: &[Calibrated]) -> Result<&Arc<LinearHead>> {
-    let mut heads = detectors.iter().map(|calibrated| calibrated.detector.head());
+    let mut heads = detectors.iter().map(|calibrated| calibrated.detector().head());
     let none = || Error::new(ErrorKind::Argument, "no detectors").expected("at least one to evaluate");
     let first = heads.next().ok_or_else(none)?;
     if heads.all(|head| Arc::ptr_eq(head, first) || head == first) {
@@ -321,13 +322,13 @@ impl Scores {
             scores: vec![Vec::new(); detectors.len()],
             correct: classes.map(|_| vec![Vec::new(); detectors.len()]),
         };
-        let together = Together::new(detectors.iter().copied());
+        let plan = Plan::new(detectors.iter().copied());
         for_each_block(&mut *source, |block| {
             let labels = match classes {
                 Some(classes) => checked_labels(block, classes)?,
                 None => None,
             };
-            for (index, scored) in together.score_block(block, options.non_finite)?.into_iter().enumerate() {
+            for (index, scored) in plan.score_block(block, options.non_finite)?.into_iter().enumerate() {
                 all.scores[index].extend(scored.scores);
                 if let (Some(correct), Some(labels)) = (&mut all.correct, labels) {
                     let hits = labels.iter().zip(scored.classes).map(|(label, class)| *label == i64::from(class));
@@ -394,7 +395,7 @@ impl<'a> Reporter<'a> {
         calibrated: Option<&Calibrated>,
         sets: impl Iterator<Item = (&'s str, &'s [f64])>,
     ) -> Result<DetectorReport> {
-        let threshold = calibrated.and_then(|calibrated| calibrated.threshold);
+        let threshold = calibrated.and_then(|calibrated| calibrated.threshold().copied());
         let sets = sets.map(|(name, ood)| self.set(name, id, correct, ood, threshold)).collect::<Result<Vec<_>>>()?;
         Ok(DetectorReport {
             detector,
@@ -433,7 +434,7 @@ impl<'a> Reporter<'a> {
 }
 
 fn decision(calibrated: &Calibrated, id: &[f64]) -> Option<DecisionReport> {
-    let (calibration, threshold) = (calibrated.calibration.as_ref()?, calibrated.threshold?);
+    let (calibration, threshold) = (calibrated.calibration()?, calibrated.threshold().copied()?);
     let mut check = BatchCheck::new(calibration, threshold);
     id.iter().for_each(|score| {
         check.add(*score);
@@ -501,7 +502,7 @@ mod tests {
     }
 
     fn fitted(spec: &str, head: &Arc<LinearHead>) -> Detector {
-        spec.parse::<Spec>().unwrap().fit(head, &Statistics::new(2, Gather::default())).unwrap()
+        spec.parse::<Spec>().unwrap().fit(head, &Statistics::new(2, &Needs::default())).unwrap()
     }
 
     fn rows(count: usize, scale: f32) -> Array2<f32> {

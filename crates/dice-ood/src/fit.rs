@@ -288,7 +288,12 @@ impl Scores {
         }
         let half = |wanted: bool| -> Vec<Vec<f64>> {
             let rows = |scores: &&Vec<f64>| {
-                scores.iter().zip(&self.reference).filter(|(_, half)| **half == wanted).map(|(score, _)| *score).collect()
+                scores
+                    .iter()
+                    .zip(&self.reference)
+                    .filter(|(_, half)| **half == wanted)
+                    .map(|(score, _)| *score)
+                    .collect()
             };
             own.iter().map(rows).collect()
         };

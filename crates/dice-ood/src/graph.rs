@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use crate::head::LinearHead;
+use crate::mask::Mask;
+
 /// A value of a [`Graph`]: a matrix of one row for each input, or a constant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Wire(usize);
@@ -21,6 +24,8 @@ impl Wire {
 pub enum Op {
     /// The penultimate features `[N, D]`.
     Features,
+    /// The logits `[N, C]` of features `[N, D]` through the kept weights of a head; all where there is no mask.
+    Logits(Wire, Arc<LinearHead>, Option<Arc<Mask>>),
     /// A constant matrix.
     Constant(Matrix),
     /// One value of each: `a + b` and so on; extents of 1 are repeated.
@@ -266,6 +271,7 @@ fn evaluate(op: &Op, done: &[Dense], features: &[f32], rows: usize) -> Dense {
             let columns = features.len().checked_div(rows).unwrap_or(0);
             Dense { rows, columns, values: features.iter().map(|value| f64::from(*value)).collect() }
         }
+        Op::Logits(of, head, mask) => done[of.0].map_rows(head.classes(), |row| logits(row, head, mask.as_deref())),
         Op::Constant(matrix) => Dense::of(matrix),
         Op::Binary(op, a, b) => binary(*op, &done[a.0], &done[b.0]),
         Op::Unary(op, of) => done[of.0].map(|x| match op {
@@ -287,9 +293,8 @@ fn evaluate(op: &Op, done: &[Dense], features: &[f32], rows: usize) -> Dense {
         }),
         Op::Pick(index, matrix) => {
             let table = Dense::of(matrix);
-            done[index.0].map_rows(table.columns, |at| {
-                table.values[at[0] as usize * table.columns..][..table.columns].to_vec()
-            })
+            done[index.0]
+                .map_rows(table.columns, |at| table.values[at[0] as usize * table.columns..][..table.columns].to_vec())
         }
         Op::Ascending(of) => done[of.0].map_rows(done[of.0].columns, |row| {
             let mut sorted = row.to_vec();
@@ -305,6 +310,16 @@ fn evaluate(op: &Op, done: &[Dense], features: &[f32], rows: usize) -> Dense {
         }),
         Op::CountAtMost(of, values) => done[of.0].map(|x| values.iter().filter(|value| **value <= x).count() as f64),
     }
+}
+
+/// `f_c = b_c + sum_d M[c, d] W[c, d] h_d` (paper, equation 6).
+fn logits(row: &[f64], head: &LinearHead, mask: Option<&Mask>) -> Vec<f64> {
+    let logit = |class: usize| {
+        let kept = |unit: &usize| mask.is_none_or(|mask| mask.kept()[(class, *unit)]);
+        let terms = (0..head.units()).filter(kept).map(|unit| f64::from(head.weight()[(class, unit)]) * row[unit]);
+        f64::from(head.bias()[class]) + terms.sum::<f64>()
+    };
+    (0..head.classes()).map(logit).collect()
 }
 
 fn binary(op: Binary, a: &Dense, b: &Dense) -> Dense {

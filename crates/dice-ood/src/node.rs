@@ -65,8 +65,7 @@ impl Node {
         match self {
             Self::Pipeline(pipeline) => pipeline.express(graph),
             Self::Combined { rule, members } => {
-                let scores =
-                    members.iter().map(|member| member.node.express(graph)).collect::<Option<Vec<Wire>>>()?;
+                let scores = members.iter().map(|member| member.node.express(graph)).collect::<Option<Vec<Wire>>>()?;
                 let ballots: Vec<Ballot<'_>> =
                     scores.into_iter().zip(members).map(|(score, member)| member.ballot(score)).collect();
                 rule.express(graph, &ballots)
@@ -77,8 +76,7 @@ impl Node {
 
 /// An input that a member could not score is out-of-distribution, whatever the others say.
 fn combine(rule: &dyn Combination, members: &[Member], score: impl Fn(usize) -> f64) -> f64 {
-    let votes: Vec<Vote<'_>> =
-        members.iter().enumerate().map(|(place, member)| member.vote(score(place))).collect();
+    let votes: Vec<Vote<'_>> = members.iter().enumerate().map(|(place, member)| member.vote(score(place))).collect();
     match votes.iter().any(|vote| vote.score == f64::NEG_INFINITY) {
         true => f64::NEG_INFINITY,
         false => rule.combine(&votes),

@@ -93,8 +93,13 @@ type Unscorable = (usize, usize, f32);
 
 impl Plan {
     pub(crate) fn of_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
-        let mut plan =
-            Self { pipelines: Vec::new(), groups: Vec::new(), detectors: Vec::new(), units: 1, desks: Desks::default() };
+        let mut plan = Self {
+            pipelines: Vec::new(),
+            groups: Vec::new(),
+            detectors: Vec::new(),
+            units: 1,
+            desks: Desks::default(),
+        };
         for node in nodes {
             let mut leaves = Vec::new();
             node.leaves(&mut leaves);
@@ -127,7 +132,7 @@ impl Plan {
     }
 
     fn group_of(&self, pipeline: &Pipeline) -> usize {
-        let same = |group: &Group| Arc::ptr_eq(&group.stem, &pipeline.stem);
+        let same = |group: &Group| group.stem.is(&pipeline.stem);
         self.groups.iter().position(same).unwrap_or(self.groups.len())
     }
 
@@ -301,11 +306,13 @@ impl Plan {
     /// From the scores of pipelines to those of detectors.
     fn fold(&self, scores: &[f64], classes: &[u32], rows: usize, size: usize) -> Vec<Scored> {
         let gathered = |values: usize| {
-            move |place: usize| (0..rows).map(move |row| {
-                let (task, within) = (row / size, row % size);
-                let here = size.min(rows - task * size);
-                task * size * values + place * here + within
-            })
+            move |place: usize| {
+                (0..rows).map(move |row| {
+                    let (task, within) = (row / size, row % size);
+                    let here = size.min(rows - task * size);
+                    task * size * values + place * here + within
+                })
+            }
         };
         let (of_pipelines, of_groups) = (gathered(self.pipelines.len()), gathered(self.groups.len()));
         let leaf = |pipeline: &Arc<Pipeline>| -> Vec<f64> {

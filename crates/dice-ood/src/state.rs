@@ -168,9 +168,11 @@ impl State {
     pub fn take_shaped<T: Element>(&mut self, name: &str, shape: &[Option<usize>]) -> Result<(Vec<usize>, Arc<[T]>)> {
         let wanted: Vec<String> = shape.iter().map(|extent| extent.map_or("N".into(), |n| n.to_string())).collect();
         let malformed = |found: String| {
-            Error::new(ErrorKind::Malformed, found)
-                .tensor(name)
-                .expected(format!("{} [{}]", T::NAME, wanted.join(", ")))
+            Error::new(ErrorKind::Malformed, found).tensor(name).expected(format!(
+                "{} [{}]",
+                T::NAME,
+                wanted.join(", ")
+            ))
         };
         let tensor = self.0.remove(name).ok_or_else(|| malformed("no such tensor".into()))?;
         let fits = tensor.shape.len() == shape.len()

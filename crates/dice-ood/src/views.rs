@@ -119,4 +119,3 @@ pub struct Workspace {
     /// A row that is sorted.
     pub order: Vec<f32>,
 }
-

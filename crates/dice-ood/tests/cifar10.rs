@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dice_ood::io::{Dataset, Location, read_head, read_statistics, read_vector};
 use dice_ood::metrics::{Curve, OfficialMetrics};
 use dice_ood::{
-    Calibration, Decision, Detector, Needs, HoldOut, LinearHead, NonFinite, Spec, Statistics, for_each_block,
+    Calibration, Decision, Detector, HoldOut, LinearHead, Needs, NonFinite, Spec, Statistics, for_each_block,
 };
 
 struct Network {
@@ -139,7 +139,8 @@ fn metrics_are_the_authors() {
 #[test]
 fn the_mean_of_the_training_features_is_the_authors() {
     let Some(network) = Network::open() else { return };
-    let fitted = Statistics::gather(&mut *network.dataset("id_train").open().unwrap(), None, &Needs::marginals()).unwrap();
+    let fitted =
+        Statistics::gather(&mut *network.dataset("id_train").open().unwrap(), None, &Needs::marginals()).unwrap();
     assert_eq!(fitted.rows(), 50_000);
     let difference = &fitted.mean_activation() - &network.published.mean_activation();
     assert!(difference.iter().all(|difference| difference.abs() < 1e-5));

@@ -61,7 +61,10 @@ pub(super) fn read(file: &SafetensorsHeader, description: &str) -> Result<(State
         threshold: detector.threshold,
     });
     let detectors = detectors.collect();
-    Ok((state, Description { library: described.library, detectors, same: BTreeMap::new(), provenance: described.provenance }))
+    Ok((
+        state,
+        Description { library: described.library, detectors, same: BTreeMap::new(), provenance: described.provenance },
+    ))
 }
 
 /// Mask and clip were kept with each detector; now each stem has one.

@@ -73,8 +73,7 @@ fn rows_do_not_see_each_other_or_the_threads() {
         let single: Vec<f64> =
             features.axis_iter(Axis(0)).flat_map(|row| detector.score(row.insert_axis(Axis(0))).unwrap()).collect();
         assert_eq!(single, all);
-        let one: Vec<f64> =
-            features.rows().into_iter().map(|row| detector.score_one(&row.to_vec()).unwrap()).collect();
+        let one: Vec<f64> = features.rows().into_iter().map(|row| detector.score_one(&row.to_vec()).unwrap()).collect();
         assert_eq!(one, all);
         let transposed = features.t().as_standard_layout().into_owned();
         assert_eq!(detector.score(transposed.t()).unwrap(), all);

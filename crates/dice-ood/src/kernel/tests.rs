@@ -1,6 +1,6 @@
+use super::naive as reference;
 use super::*;
 use crate::random::SplitMix64;
-use super::naive as reference;
 use exp::EXP_GROUP;
 use ndarray::Array2;
 

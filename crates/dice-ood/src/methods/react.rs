@@ -48,9 +48,11 @@ impl Method for React {
         match (given.optional_real("quantile"), given.optional_real("c")) {
             (Some(quantile), None) => Ok(Self::Quantile(quantile)),
             (None, Some(c)) => Ok(Self::Activation(c)),
-            _ => Err("`react` takes one of the two: a quantile of the training activations, react(0.99), or an activation, \
+            _ => Err(
+                "`react` takes one of the two: a quantile of the training activations, react(0.99), or an activation, \
                       react(c=1)"
-                .into()),
+                    .into(),
+            ),
         }
     }
 

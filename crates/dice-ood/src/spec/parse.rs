@@ -221,10 +221,9 @@ impl<'a> Parser<'a> {
         let complete = |(parameter, given): (&Parameter, Option<Value>)| match (given, parameter.otherwise) {
             (Some(value), _) | (None, Otherwise::Default(value)) => Ok(Some(value)),
             (None, Otherwise::Absent) => Ok(None),
-            (None, Otherwise::Required) => Err(self.wrong(
-                name,
-                format!("`{}` needs its {}, as in {}", card.name, parameter.about, card.example),
-            )),
+            (None, Otherwise::Required) => {
+                Err(self.wrong(name, format!("`{}` needs its {}, as in {}", card.name, parameter.about, card.example)))
+            }
         };
         let values = card.parameters.iter().zip(given).map(complete).collect::<Result<Vec<_>>>()?;
         Ok(Arguments::new(card, values))

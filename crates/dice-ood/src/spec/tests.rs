@@ -33,8 +33,7 @@ fn any_pipeline() -> impl Strategy<Value = String> {
 fn any_spec() -> impl Strategy<Value = String> {
     any_pipeline().prop_recursive(2, 8, 3, |inner| {
         prop::collection::vec((inner, 0.1f64..4.0), 1..3).prop_map(|members| {
-            let members: Vec<String> =
-                members.into_iter().map(|(spec, weight)| format!("{spec}*{weight}")).collect();
+            let members: Vec<String> = members.into_iter().map(|(spec, weight)| format!("{spec}*{weight}")).collect();
             format!("fisher({})", members.join(", "))
         })
     })

@@ -68,8 +68,7 @@ struct TrainingRows<'a> {
 /// Equal where the same was gathered from the same rows.
 impl PartialEq for Statistics {
     fn eq(&self, other: &Self) -> bool {
-        (self.rows, self.published, &self.sum, &self.parts)
-            == (other.rows, other.published, &other.sum, &other.parts)
+        (self.rows, self.published, &self.sum, &self.parts) == (other.rows, other.published, &other.sum, &other.parts)
     }
 }
 
@@ -78,7 +77,13 @@ impl Statistics {
     /// [`Statistics::of_head`].
     pub fn new(units: usize, needs: &Needs) -> Self {
         let part = |need| (need, Part::new(need, needs, units, 0));
-        Self { rows: 0, published: false, sum: Array1::zeros(units), parts: needs.iter().map(part).collect(), head: None }
+        Self {
+            rows: 0,
+            published: false,
+            sum: Array1::zeros(units),
+            parts: needs.iter().map(part).collect(),
+            head: None,
+        }
     }
 
     /// Statistics of no rows yet, of features that `head` reads.
@@ -500,7 +505,10 @@ fn predictions(logits: &[f32], rows: usize) -> Vec<i64> {
     let classes = logits.len().checked_div(rows).unwrap_or(0);
     let largest = |row: &[f32]| {
         let first = (0, f32::NEG_INFINITY);
-        row.iter().enumerate().fold(first, |best, (class, logit)| if *logit > best.1 { (class, *logit) } else { best }).0
+        row.iter()
+            .enumerate()
+            .fold(first, |best, (class, logit)| if *logit > best.1 { (class, *logit) } else { best })
+            .0
     };
     logits.chunks_exact(classes.max(1)).map(|row| largest(row) as i64).collect()
 }

@@ -59,4 +59,3 @@ pub(super) fn add_rows<S: Sum>(sums: &mut [S], features: &[f32]) {
         }
     });
 }
-

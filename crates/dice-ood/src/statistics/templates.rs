@@ -71,10 +71,10 @@ impl Templates {
 
 /// The softmax of `logits` in f64, into `out`; the predicted class.
 fn softmax_of(logits: &[f32], out: &mut [f64]) -> usize {
-    let (predicted, most) =
-        logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (class, logit)| {
-            if *logit > best.1 { (class, *logit) } else { best }
-        });
+    let (predicted, most) = logits
+        .iter()
+        .enumerate()
+        .fold((0, f32::NEG_INFINITY), |best, (class, logit)| if *logit > best.1 { (class, *logit) } else { best });
     for (p, logit) in out.iter_mut().zip(logits) {
         *p = (f64::from(*logit) - f64::from(most)).exp();
     }

@@ -132,8 +132,7 @@ fn counts_that_do_not_add_up_are_refused() {
 
 #[test]
 fn the_mean_does_not_depend_on_blocks_or_threads() {
-    let features =
-        Array2::from_shape_fn((3000, 200), |(row, unit)| ((row * 31 + unit * 17) % 1009) as f32 * 1.1e-3);
+    let features = Array2::from_shape_fn((3000, 200), |(row, unit)| ((row * 31 + unit * 17) % 1009) as f32 * 1.1e-3);
     let whole = {
         let mut statistics = Statistics::new(200, &Needs::marginals());
         statistics.update(features.view()).unwrap();
@@ -191,7 +190,9 @@ fn class_means_are_those_of_each_class_and_merge() {
     let mut other = Statistics::new(150, &gather);
     other.update_labelled(features.slice(ndarray::s![200.., ..]), &labels[200..]).unwrap();
     parts.merge(&other).unwrap();
-    for (ClassMean { rows, mean: a, .. }, ClassMean { rows: expected, mean: b, .. }) in parts.class_means(By::Label).unwrap().iter().zip(&means) {
+    for (ClassMean { rows, mean: a, .. }, ClassMean { rows: expected, mean: b, .. }) in
+        parts.class_means(By::Label).unwrap().iter().zip(&means)
+    {
         assert_eq!(rows, expected);
         assert!((a - b).iter().all(|difference| difference.abs() < 1e-12));
     }
