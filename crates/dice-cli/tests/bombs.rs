@@ -146,7 +146,13 @@ fn features_that_stand_for_gigabytes_are_errors_to_every_command() {
         ("row.safetensors", "at most 4194304"),
         ("quote.csv", "quotes closed"),
     ] {
-        refused(&desk, &format!("inspect {name}"), said);
+        // A file of tensors is listed, whatever its tensors could be read as.
+        let tensors = name.starts_with("row.");
+        if tensors {
+            succeeded(&limited(&desk, &format!("inspect {name}")));
+        } else {
+            refused(&desk, &format!("inspect {name}"), said);
+        }
         refused(&desk, &format!("score d.safetensors {name}"), said);
         let fit = format!("fit --features {name} --head head.safetensors --calibration-fraction 0.5 -o x.safetensors");
         refused(&desk, &fit, said);
