@@ -99,11 +99,11 @@ fn deflated_zeros(path: &Path, shape: &str, count: u64) {
     archive.finish().unwrap();
 }
 
-/// A file that starts with `bytes` and is `length` long, of which the rest takes no place.
-fn sparse(path: &Path, bytes: &[u8], length: u64) {
+/// A file that starts with `bytes`, and `zeros` behind them, which take no place on most disks.
+fn sparse(path: &Path, bytes: &[u8], zeros: u64) {
     let mut file = File::create(path).unwrap();
     file.write_all(bytes).unwrap();
-    file.set_len(length).unwrap();
+    file.set_len(bytes.len() as u64 + zeros).unwrap();
 }
 
 /// A black image of three bytes a pixel, of which only some rows are there.
@@ -135,7 +135,7 @@ fn features_that_stand_for_gigabytes_are_errors_to_every_command() {
     let end = 4u64 << 32;
     let header = format!(r#"{{"features":{{"dtype":"F32","shape":[1,{}],"data_offsets":[0,{end}]}}}}"#, 1u64 << 32);
     let start = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
-    sparse(&desk.path("row.safetensors"), &start, start.len() as u64 + end);
+    sparse(&desk.path("row.safetensors"), &start, end);
     fs::write(desk.path("quote.csv"), [b"id,f0,f1\n\"".to_vec(), b"a line\n".repeat(6 << 20)].concat()).unwrap();
     for (name, said) in [
         ("id.parquet", "an id of 20971520 bytes"),
