@@ -6,8 +6,8 @@ mod runtime;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use dice_ood::{Error, ErrorKind, Result};
 use half::f16;
@@ -37,7 +37,12 @@ pub struct Backbone {
     runtime: &'static str,
     /// Whether images must not share a run.
     alone: bool,
+    /// Of the model: see [`on_stack_for`].
+    depth: usize,
 }
+
+/// Operators that may depend on each other, one after the other: runtimes follow such chains by recursion.
+const MAX_DEPTH: usize = 1 << 14;
 
 /// A model that a runtime has prepared, from its one input to its features tensor. Errors are the runtime's own words.
 trait Network: Send + Sync {
@@ -115,10 +120,15 @@ impl Backbone {
                 .expected("one input of images, [N, C, H, W], [N, H, W, C] or [N, C * H * W]")
                 .fix("compute the features where you train, and give them with --features")
         })?;
-        let network: Box<dyn Network> = match runtime {
-            Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &input, shape.element, &found.features)?),
-            Runtime::OnnxRuntime(library) => Box::new(onnxruntime::OnnxRuntime::new(model, &found.features, library)?),
-        };
+        let depth = checked_depth(model)?;
+        let network = on_stack_for(depth, || -> Result<Box<dyn Network>> {
+            Ok(match runtime {
+                Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &input, shape.element, &found.features)?),
+                Runtime::OnnxRuntime(library) => {
+                    Box::new(onnxruntime::OnnxRuntime::new(model, &found.features, library)?)
+                }
+            })
+        })??;
         // Its scale is that of all values it sees: images in one run would change each other's features.
         let dynamic = |node: &NodeProto| node.op_type.starts_with("DynamicQuantize");
         let alone = model.proto().graph.iter().flat_map(|graph| &graph.node).any(dynamic);
@@ -135,6 +145,7 @@ impl Backbone {
             quantization,
             runtime: runtime.name(),
             alone,
+            depth,
         })
     }
 
@@ -218,7 +229,8 @@ impl Backbone {
                 .expected(format!("what {} can hold", self.shape.element))
                 .fix(CHOOSE)
         })?;
-        let Features { shape, mut values, are_integers } = self.network.run(pixels, &shape).map_err(|what| {
+        let run = on_stack_for(self.depth, || self.network.run(pixels, &shape))?;
+        let Features { shape, mut values, are_integers } = run.map_err(|what| {
             refuse(ErrorKind::Unsupported, what)
                 .tensor(quoted(&self.name))
                 .expected("a model that the runtime can run")
@@ -260,16 +272,36 @@ impl Backbone {
     }
 }
 
-fn mean(values: &[f32]) -> f32 {
-    (values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64) as f32
+fn checked_depth(model: &Model) -> Result<usize> {
+    let depth = model.depth()?;
+    if depth <= MAX_DEPTH {
+        return Ok(depth);
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("a chain of {depth} operators"))
+        .file(model.path().display())
+        .expected(format!("at most {MAX_DEPTH} that depend on each other"))
+        .fix("compute the features where you train, and give them with --features"))
 }
 
-/// Runs what may panic on a hostile model; the message of a panic is the error.
-fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        format!("the runtime gave up: {}", text.unwrap_or("no reason given"))
+/// Does `work` on a stack that recursion over a chain of `depth` operators fits, which that of this thread may not be.
+fn on_stack_for<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+    /// What every thread has room for.
+    const SHALLOW: usize = 256;
+    /// More than a call takes in the runtimes, without optimisation too.
+    const STACK_EACH: usize = 4 << 10;
+    if depth <= SHALLOW {
+        return Ok(work());
+    }
+    let builder = thread::Builder::new().name("dice-runtime".into()).stack_size((4 << 20) + depth * STACK_EACH);
+    let gave_up = |found: String| Error::new(ErrorKind::Io, found).tensor("runtime thread");
+    thread::scope(|scope| {
+        let worker = builder.spawn_scoped(scope, work).map_err(|error| gave_up(error.to_string()))?;
+        worker.join().map_err(|_| gave_up("it gave up".into()))
     })
+}
+
+fn mean(values: &[f32]) -> f32 {
+    (values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64) as f32
 }
 
 impl Element {
@@ -490,6 +522,31 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// `means` behind a chain of operators that change nothing.
+    fn deep(operators: usize) -> Builder {
+        let mut builder = means(&[0, 3, 2, 2], element::FLOAT);
+        for place in 0..operators {
+            let input = if place == 0 { "x".into() } else { format!("c{}", place - 1) };
+            builder = builder.node("Relu", &[&input], &[&format!("c{place}")], &[]);
+        }
+        let last = format!("c{}", operators - 1);
+        for node in builder.graph().node.iter_mut().filter(|node| !node.output[0].starts_with('c')) {
+            node.input.iter_mut().filter(|name| *name == "x").for_each(|name| name.clone_from(&last));
+        }
+        builder
+    }
+
+    #[test]
+    fn a_long_chain_of_operators_runs_and_a_longer_one_is_refused() {
+        for runtime in runtimes() {
+            let backbone = prepared(&deep(MAX_DEPTH - 100), &runtime).unwrap();
+            let made = backbone.run(vec![0.5; 12], 1, [2, 2]).unwrap();
+            assert_eq!(made, [0.5; 3], "{runtime}");
+            let error = prepared(&deep(MAX_DEPTH + 1), &runtime).map(|_| ()).unwrap_err();
+            assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("chain"), "{error}");
         }
     }
 

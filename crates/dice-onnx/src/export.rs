@@ -16,7 +16,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use dice_ood::io::AtomicFile;
-use dice_ood::{Calibrated, Error, ErrorKind, Result, Score};
+use dice_ood::card::Value;
+use dice_ood::{Calibrated, Error, ErrorKind, Result};
 
 use crate::graph::Graph;
 use crate::proto::{
@@ -70,7 +71,7 @@ impl Export {
         let mut tail = Tail::new(model, &graph).map_err(located)?;
         check_head(found, calibrated).map_err(located)?;
         let rows = tail.rows(found);
-        let score = tail.score(&graph, found, &rows, calibrated);
+        let score = tail.score(&graph, found, &rows, calibrated).map_err(located)?;
         tail.output(SCORE, element::FLOAT, &[]);
         if let Some(threshold) = calibrated.threshold() {
             tail.decision(&score, threshold.score());
@@ -159,6 +160,24 @@ fn stored_weight<'m>(graph: &Graph<'m>, found: &FoundHead) -> Option<(&'m str, b
     })
 }
 
+/// The score and its temperature, where operators for it are known.
+fn score_of(calibrated: &Calibrated) -> Result<(&'static str, f64)> {
+    let spec = calibrated.detector().spec();
+    let shaped = |shaped: &dice_ood::PipelineSpec| shaped.stem.shaping.is_some() && calibrated.detector().clip().is_none();
+    let known = spec.as_pipeline().filter(|pipeline| !shaped(pipeline)).and_then(|pipeline| {
+        let name = pipeline.score.card().name;
+        let temperature = match pipeline.score.arguments().get("temperature") {
+            Some(Value::Real(temperature)) => temperature,
+            _ => 1.0,
+        };
+        ["max-logit", "energy", "msp"].contains(&name).then_some((name, temperature))
+    });
+    known.ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("detector '{spec}'"))
+            .expected("energy, msp or max-logit, which operators are known for")
+    })
+}
+
 /// The operators that are added, in order.
 struct Tail {
     graph: GraphProto,
@@ -232,8 +251,9 @@ impl Tail {
     }
 
     /// The score of `rows` `[N, D]`, as output [`SCORE`].
-    fn score(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> String {
+    fn score(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> Result<String> {
         let detector = calibrated.detector();
+        let (kind, temperature) = score_of(calibrated)?;
         let mut rows = rows.to_owned();
         if let Some(clip) = detector.clip() {
             let clip = clip as f32;
@@ -246,9 +266,9 @@ impl Tail {
         }
         let logits = self.logits(graph, found, &rows, calibrated);
         let max = self.reduce("ReduceMax", &logits, 1, 18);
-        let score = match detector.spec().score {
-            Score::MaxLogit => max,
-            Score::Energy { temperature } => {
+        let score = match kind {
+            "max-logit" => max,
+            "energy" => {
                 let mut log = {
                     let sum = self.shifted_sum(&logits, &max, temperature);
                     self.node("Log", &[&sum], vec![])
@@ -260,13 +280,13 @@ impl Tail {
                 self.node("Add", &[&max, &log], vec![])
             }
             // The largest probability is that of the largest logit: 1 over the sum of all, each over the largest.
-            Score::Msp { temperature } => {
+            _ => {
                 let sum = self.shifted_sum(&logits, &max, temperature);
                 self.node("Reciprocal", &[&sum], vec![])
             }
         };
         let shape = self.integers("score_shape", &[-1]);
-        self.named("Reshape", &[&score, &shape], vec![], SCORE)
+        Ok(self.named("Reshape", &[&score, &shape], vec![], SCORE))
     }
 
     /// `[N, C]`, of whichever takes less room: the model's own weights and which of them are kept, or those of the units that

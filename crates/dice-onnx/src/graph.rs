@@ -128,6 +128,16 @@ impl<'m> Graph<'m> {
         }
     }
 
+    /// The most operators that one after the other depend on each other.
+    pub(crate) fn depth(&self) -> usize {
+        let mut depths = vec![0; self.nodes.len()];
+        for place in &self.order {
+            let of = |name: &String| self.producer(name).map_or(0, |(maker, _)| depths[maker]);
+            depths[*place] = 1 + self.nodes[*place].input.iter().map(of).max().unwrap_or(0);
+        }
+        depths.into_iter().max().unwrap_or(0)
+    }
+
     fn mark_constants(&mut self) {
         for (name, source) in &self.sources {
             if matches!(source, Source::Initializer(_)) {

@@ -25,6 +25,8 @@ pub struct Model {
     path: PathBuf,
     bytes: Bytes,
     proto: ModelProto,
+    /// Operators, those of subgraphs and functions included.
+    operators: usize,
     /// Once it was asked for: it takes all bytes of the model.
     fingerprint: OnceLock<String>,
 }
@@ -68,9 +70,9 @@ impl Model {
                 .fix("the file is truncated, damaged or of another format: fetch or export it again")
         };
         let damaged = |found: String| explained(Error::new(ErrorKind::Malformed, found));
-        check_growth(&bytes).map_err(explained)?;
+        let operators = check_growth(&bytes).map_err(explained)?;
         let proto = ModelProto::decode(bytes.clone()).map_err(|error| damaged(error.to_string()))?;
-        let model = Self { path: path.to_owned(), bytes, proto, fingerprint: OnceLock::new() };
+        let model = Self { path: path.to_owned(), bytes, proto, operators, fingerprint: OnceLock::new() };
         let graph = model.proto.graph.as_ref().ok_or_else(|| damaged("no graph".into()))?;
         if graph.node.is_empty() || graph.output.is_empty() {
             return Err(damaged(format!(
@@ -89,6 +91,12 @@ impl Model {
     pub(crate) fn graph(&self) -> Result<Graph<'_>> {
         let graph = self.proto.graph.as_ref().ok_or_else(|| Error::new(ErrorKind::Malformed, "no graph"))?;
         Graph::new(graph, self.folder())
+    }
+
+    /// A bound on the operators that one after the other depend on each other: the longest chain, and all in subgraphs.
+    pub(crate) fn depth(&self) -> Result<usize> {
+        let graph = self.graph()?;
+        Ok(graph.depth() + self.operators.saturating_sub(graph.nodes.len()))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -312,6 +320,25 @@ mod tests {
         bytes.extend([0x2A, 0x00].repeat(1 << 19));
         let error = Model::from_bytes(bytes, Path::new("test.onnx")).unwrap_err();
         assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("empty messages"), "{error}");
+    }
+
+    #[test]
+    fn bodies_within_bodies_come_to_an_end() {
+        // A subgraph in an attribute of a node of a subgraph in an attribute ...
+        let mut graph: Vec<u8> = Vec::new();
+        for _ in 0..20_000 {
+            for tag in [6 << 3 | 2, 5 << 3 | 2, 1 << 3 | 2] {
+                let mut whole = vec![tag];
+                prost::encoding::encode_varint(graph.len() as u64, &mut whole);
+                whole.append(&mut graph);
+                graph = whole;
+            }
+        }
+        let mut bytes = vec![7 << 3 | 2];
+        prost::encoding::encode_varint(graph.len() as u64, &mut bytes);
+        bytes.append(&mut graph);
+        let error = Model::from_bytes(bytes, Path::new("test.onnx")).unwrap_err();
+        assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("deep"), "{error}");
     }
 
     #[test]

@@ -207,6 +207,9 @@ enum Kind {
     Dimension,
     Entry,
     Text,
+    /// Sequences, optionals and maps of types; functions: read by runtimes, and not here.
+    Nested,
+    Function,
 }
 
 impl Kind {
@@ -222,6 +225,12 @@ impl Kind {
             (Self::Node, 1 | 2) => Self::Text,
             (Self::Node, 5) => Self::Attribute,
             (Self::Attribute, 5) | (Self::Sparse, 1) => Self::Tensor,
+            // Bodies of control flow, and of functions.
+            (Self::Attribute, 6 | 11) => Self::Graph,
+            (Self::Model, 25) => Self::Function,
+            (Self::Function, 7) => Self::Node,
+            (Self::Type, 4 | 5 | 9) => Self::Nested,
+            (Self::Nested, 1 | 2) => Self::Type,
             (Self::Tensor, 13) => Self::Entry,
             (Self::Value, 2) => Self::Type,
             (Self::Type, 1) => Self::TensorType,
@@ -233,7 +242,9 @@ impl Kind {
 
     fn size(self) -> usize {
         match self {
-            Self::Model | Self::Graph | Self::Type | Self::TensorType | Self::Shape => 0,
+            Self::Model | Self::Graph | Self::Type | Self::TensorType | Self::Shape | Self::Nested | Self::Function => {
+                0
+            }
             Self::Node => size_of::<NodeProto>(),
             Self::Attribute => size_of::<AttributeProto>(),
             Self::Tensor => size_of::<TensorProto>(),
@@ -246,27 +257,44 @@ impl Kind {
     }
 }
 
-/// Refuses a file of countless empty messages, of which two bytes become hundreds in memory: decoded, a model takes at most
-/// a small multiple of its file.
-pub(crate) fn check_growth(model: &[u8]) -> Result<()> {
-    let mut budget = model.len().saturating_mul(16).saturating_add(16 << 20);
-    walk(model, Kind::Model, &mut budget)
+/// Deepest nesting of messages, the bodies of control flow included: runtimes follow it by recursion.
+const MAX_NESTED: usize = 64;
+
+/// Refuses a file of countless empty messages, of which two bytes become hundreds in memory, and one of messages in messages
+/// in messages. Decoded, a model takes at most a small multiple of its file.
+///
+/// Returns the number of its operators, those of subgraphs and functions included.
+pub(crate) fn check_growth(model: &[u8]) -> Result<usize> {
+    let mut growth = Growth { left: model.len().saturating_mul(16).saturating_add(16 << 20), operators: 0 };
+    growth.walk(model, Kind::Model, 0)?;
+    Ok(growth.operators)
 }
 
-fn walk(mut bytes: &[u8], kind: Kind, budget: &mut usize) -> Result<()> {
-    let damaged = || Error::new(ErrorKind::Malformed, "bytes that are no protobuf message");
-    while !bytes.is_empty() {
-        let (tag, field) = field(&mut bytes).ok_or_else(damaged)?;
-        if let Some(child) = kind.child(tag >> 3).filter(|_| tag & 7 == 2) {
-            *budget = budget.checked_sub(child.size()).ok_or_else(|| {
+/// What a model may still grow by, and the operators so far.
+struct Growth {
+    left: usize,
+    operators: usize,
+}
+
+impl Growth {
+    fn walk(&mut self, mut bytes: &[u8], kind: Kind, depth: usize) -> Result<()> {
+        let damaged = || Error::new(ErrorKind::Malformed, "bytes that are no protobuf message");
+        if depth > MAX_NESTED {
+            return Err(Error::new(ErrorKind::Malformed, format!("messages more than {MAX_NESTED} deep")));
+        }
+        while !bytes.is_empty() {
+            let (tag, field) = field(&mut bytes).ok_or_else(damaged)?;
+            let Some(child) = kind.child(tag >> 3).filter(|_| tag & 7 == 2) else { continue };
+            self.operators += usize::from(matches!(child, Kind::Node));
+            self.left = self.left.checked_sub(child.size()).ok_or_else(|| {
                 Error::new(ErrorKind::Malformed, "mostly empty messages").expected("a model of this size")
             })?;
             if !matches!(child, Kind::Text) {
-                walk(field, child, budget)?;
+                self.walk(field, child, depth + 1)?;
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The first field of an encoded message: its tag, and its payload without the length; none for a varint's value.

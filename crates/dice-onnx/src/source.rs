@@ -1,5 +1,6 @@
 //! Images through a backbone, as a source of features.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -7,12 +8,14 @@ use dice_ood::{Block, Error, ErrorKind, FeatureSource, Result};
 use rayon::prelude::*;
 
 use crate::backbone::Backbone;
-use crate::images::{Entry, ImageSet};
+use crate::images::{Entries, Entry, ImageSet};
 use crate::preprocess::Preprocess;
 
-/// Images that are decoded and run together, and of how many bytes before they are decoded.
+/// Images that are decoded and run together, of how many bytes before they are decoded, and of how many once they are
+/// inputs.
 const BATCH: usize = 32;
 const BATCH_BYTES: usize = 64 << 20;
+const BATCH_INPUTS: u64 = 128 << 20;
 
 /// What to do with an image that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl<'a> ImageSource<'a> {
     /// [`ErrorKind::Io`] where no thread can be started.
     pub fn new(backbone: &'a Backbone, set: ImageSet, preprocess: Preprocess, broken: Broken) -> Result<Self> {
         let (rows, labelled) = (set.len_hint(), set.labelled());
-        let (ready, batches) = sync_channel(2);
+        let (ready, batches) = sync_channel(1);
         let work = move || prepare(&set, &preprocess, &ready);
         let worker = thread::Builder::new()
             .name("dice-images".into())
@@ -82,35 +85,86 @@ impl<'a> ImageSource<'a> {
     }
 }
 
+/// Prepares the images of `set`, batch by batch, until nobody listens any more.
 fn prepare(set: &ImageSet, preprocess: &Preprocess, ready: &SyncSender<Result<Vec<Prepared>>>) {
-    let one = |entry: Entry| {
-        let input = entry.decode().and_then(|image| preprocess.apply(&image).map_err(|error| error.file(&entry.id)));
-        Prepared { id: entry.id, label: entry.label, input }
-    };
     let mut entries = set.entries();
     let mut failed = None;
     while failed.is_none() {
-        let (mut batch, mut held) = (Vec::new(), 0);
-        while batch.len() < BATCH && held < BATCH_BYTES && failed.is_none() {
-            match entries.next() {
-                Some(Ok(entry)) => {
-                    held += entry.held();
-                    batch.push(entry);
-                }
-                Some(Err(error)) => failed = Some(error),
-                None => break,
-            }
-        }
+        let (batch, error) = next_batch(&mut entries);
+        failed = error;
         if batch.is_empty() {
             break;
         }
-        if ready.send(Ok(batch.into_par_iter().map(one).collect())).is_err() {
+        if send_prepared(batch, preprocess, ready).is_none() {
             return;
         }
     }
     if let Some(error) = failed {
         // Whoever no longer listens does not want to know.
         let _ = ready.send(Err(error));
+    }
+}
+
+/// The images that are decoded together, and the error that ends the set.
+fn next_batch(entries: &mut Entries<'_>) -> (Vec<Entry>, Option<Error>) {
+    let (mut batch, mut held) = (Vec::new(), 0);
+    while batch.len() < BATCH && held < BATCH_BYTES {
+        match entries.next() {
+            Some(Ok(entry)) => {
+                held += entry.held();
+                batch.push(entry);
+            }
+            Some(Err(error)) => return (batch, Some(error)),
+            None => break,
+        }
+    }
+    (batch, None)
+}
+
+/// Prepares a batch and sends it, in parts where its inputs take more than [`BATCH_INPUTS`]; `None` where nobody listens.
+fn send_prepared(batch: Vec<Entry>, preprocess: &Preprocess, ready: &SyncSender<Result<Vec<Prepared>>>) -> Option<()> {
+    let room = Room::default();
+    let prepared: Vec<_> = batch.into_par_iter().map(|entry| Prepared::of(entry, preprocess, &room)).collect();
+    let mut part = Vec::new();
+    for one in prepared {
+        match one {
+            Ok(one) => part.push(one),
+            // Those before it go first; then there is room for it.
+            Err(entry) => {
+                ready.send(Ok(std::mem::take(&mut part))).ok()?;
+                part.push(Prepared::of(entry, preprocess, &Room::default()).ok()?);
+            }
+        }
+    }
+    ready.send(Ok(part)).ok()
+}
+
+/// Bytes of the inputs of a batch.
+#[derive(Default)]
+struct Room(AtomicU64);
+
+impl Room {
+    /// Takes `bytes` where they are there; the first may take more than there is.
+    fn take(&self, bytes: u64) -> bool {
+        let fits = |taken: u64| Some(taken + bytes).filter(|sum| taken == 0 || *sum <= BATCH_INPUTS);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+}
+
+impl Prepared {
+    /// Decodes and prepares an image; gives it back where there is no room for its input.
+    fn of(entry: Entry, preprocess: &Preprocess, room: &Room) -> std::result::Result<Self, Entry> {
+        let input = match entry.decode_with(|size| preprocess.working_bytes(size)) {
+            Ok(decoded) => {
+                let size = [decoded.image.height() as usize, decoded.image.width() as usize];
+                if !room.take(preprocess.input_bytes(size)) {
+                    return Err(entry);
+                }
+                preprocess.apply(&decoded.image).map_err(|error| error.file(&entry.id))
+            }
+            Err(error) => Err(error),
+        };
+        Ok(Self { id: entry.id, label: entry.label, input })
     }
 }
 
@@ -145,7 +199,12 @@ impl FeatureSource for ImageSource<'_> {
                             run(&mut pixels, &mut rows, size)?;
                         }
                         size = its_size;
-                        pixels.extend(image);
+                        // Without a copy where it is run alone.
+                        if pixels.is_empty() {
+                            pixels = image;
+                        } else {
+                            pixels.extend(image);
+                        }
                         rows += 1;
                         ids.push(id);
                         labels.extend(label);

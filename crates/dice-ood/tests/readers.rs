@@ -364,6 +364,8 @@ fn claims_are_not_believed() {
     }
     // Zero rows claim no bytes, whatever their width.
     let path = folder.write("none.npy", &npy("<f4", false, &format!("0, {huge}"), &[]));
+    assert_eq!(read(&path).unwrap_err().kind(), ErrorKind::Shape);
+    let path = folder.write("none.npy", &npy("<f4", false, &format!("0, {}", 1 << 22), &[]));
     let mut source = Dataset::new(&[path.to_string_lossy().into_owned()]).unwrap().open().unwrap();
     let gathered = dice_ood::Statistics::gather(&mut *source, None, &dice_ood::Needs::marginals());
     assert_eq!(gathered.unwrap_err().kind(), ErrorKind::Empty);
@@ -630,4 +632,75 @@ fn labels_of_some_rows_only_are_refused() {
     writer.write(&block(None)).unwrap();
     let error = writer.finish(None, std::collections::BTreeMap::new()).unwrap_err();
     assert!(error.to_string().contains("labels") && !path.exists(), "{error}");
+}
+
+/// An npy file of zeros of one byte each, of which few bytes are many once deflated.
+fn zeros(shape: &str, count: usize) -> Vec<u8> {
+    npy("|u1", false, shape, &vec![0; count])
+}
+
+#[test]
+fn rows_wider_than_any_head_are_refused_before_they_are_read() {
+    let folder = Folder::new();
+    let wide = (1 << 22) + 1;
+    let header =
+        |size: usize| format!(r#"{{"features":{{"dtype":"U8","shape":[1,{wide}],"data_offsets":[0,{size}]}}}}"#);
+    let mut tensors = (header(wide).len() as u64).to_le_bytes().to_vec();
+    tensors.extend(header(wide).bytes());
+    tensors.resize(tensors.len() + wide, 0);
+    let csv = [b"0.5,".repeat(wide), b"1\n".to_vec()].concat();
+    for (name, bytes) in [
+        ("wide.npy", zeros(&format!("1, {wide}"), wide)),
+        ("wide.npz", archive(&[("features.npy", zeros(&format!("1, {wide}"), wide))], true)),
+        ("wide.safetensors", tensors),
+        ("wide.csv", csv),
+    ] {
+        let error = read(&folder.write(name, &bytes)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Shape, "{name}: {error}");
+        assert!(error.to_string().contains(name) && error.to_string().contains("4194304"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_held_in_memory_is_bounded_where_it_is_compressed() {
+    let folder = Folder::new();
+    let many = (1 << 26) + 1;
+    let labels = archive(&[("labels.npy", zeros(&format!("{many},"), many))], true);
+    assert!(labels.len() < 1 << 20);
+    let path = folder.write("labels.npz", &labels);
+    let error = read_labels(&Location::parse(path.to_str().unwrap())).unwrap_err();
+    assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("without compression"), "{error}");
+}
+
+#[test]
+fn ids_and_records_of_megabytes_are_refused() {
+    let folder = Folder::new();
+    let long = "a".repeat((1 << 16) + 1);
+    let ids = format!("{long}\n").into_bytes();
+    let shape = format!("{},", ids.len());
+    let named =
+        [("features.npy", npy("<f4", false, "1, 3", &le(&[1.0; 3]))), ("ids.npy", npy("|u1", false, &shape, &ids))];
+    // A quoted field may hold line ends, so that lines of a sane length can be one record.
+    let endless = [b"id,f0,f1\n\"".to_vec(), b"a line\n".repeat(6 << 20)].concat();
+    for (name, bytes) in [
+        ("id.csv", format!("id,f0,f1\n{long},1,2\n").into_bytes()),
+        ("id.npz", archive(&named, true)),
+        ("endless.csv", endless),
+        ("line.csv", vec![b'1'; 40 << 20]),
+    ] {
+        let error = read(&folder.write(name, &bytes)).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Unsupported), "{name}: {error}");
+    }
+    // Long ids end a block before its rows are full.
+    let mut text = String::from("id,f0,f1\n");
+    (0..600).for_each(|row| text += &format!("{row}{},1,2\n", "b".repeat(60_000)));
+    let path = folder.write("many.csv", text.as_bytes());
+    let mut source = Dataset::new(&[path.to_string_lossy().into_owned()]).unwrap().open().unwrap();
+    let mut blocks = Vec::new();
+    for_each_block(&mut *source, |block| {
+        blocks.push(block.rows());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((blocks.iter().sum::<usize>(), blocks.len()), (600, 3));
 }

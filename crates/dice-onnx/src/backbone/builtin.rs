@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use dice_ood::io::guard;
 use dice_ood::{Error, ErrorKind, Result};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::{Layout as _, TensorView, prelude::*};
 
-use super::{Element, Features, INSTEAD, Network, Pixels, guarded};
+use super::{Element, Features, INSTEAD, Network, Pixels};
 use crate::graph::is_standard;
 use crate::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::splice::{only_output, replace_operators};
@@ -43,9 +44,8 @@ impl BuiltIn {
             options.enable_optimization(optimise);
             options
         };
-        let guarded_load = |load: &dyn Fn() -> std::result::Result<rten::Model, rten::LoadError>| {
-            guarded(load).and_then(|loaded| loaded.map_err(|error| error.to_string())).map_err(unsupported)
-        };
+        let guarded_load =
+            |load: &dyn Fn() -> std::result::Result<rten::Model, rten::LoadError>| guard(load).map_err(unsupported);
         let loaded = if model.tensors().all(|tensor| tensor.data_location != 1) {
             // As the only output the features cannot be fused away.
             let pruned = only_output(rewritten.as_deref().unwrap_or(model.bytes()), features).map_err(located)?;
@@ -133,7 +133,7 @@ impl Network for BuiltIn {
             Pixels::Float16(_) | Pixels::Float64(_) => return Err("an input of another type".into()),
         };
         let run = || self.model.run(vec![(self.input, input)], &[self.output], Some(self.options.clone()));
-        let mut values = guarded(run).and_then(|run| run.map_err(|error| error.to_string()))?;
+        let mut values = guard(run)?;
         let value = values.pop().ok_or("no result")?;
         let shape = value.as_view().shape().to_vec();
         let (values, are_integers) = match value {

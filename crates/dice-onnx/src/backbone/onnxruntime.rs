@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use dice_ood::io::guard;
 use dice_ood::{Error, ErrorKind, Result};
 use half::f16;
 use ort::LoadDynamicError;
@@ -12,7 +13,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use super::runtime::{INSTALL, library};
-use super::{Features, Network, Pixels, guarded};
+use super::{Features, Network, Pixels};
 use crate::splice::only_output;
 use crate::{Model, quoted};
 
@@ -31,8 +32,7 @@ impl OnnxRuntime {
         // Features are seldom an output of the model. As the only one, what follows them is dropped when the model is loaded.
         let pruned = only_output(model.bytes(), features).map_err(|error| error.file(model.path().display()))?;
         let folder = std::path::absolute(model.folder()).map_err(|error| Error::io(model.folder(), error))?;
-        guarded(|| session(&environment, &pruned, &folder))
-            .and_then(|session| session.map_err(|error| error.to_string()))
+        guard(|| session(&environment, &pruned, &folder))
             .map(|session| Self { session: Mutex::new(session) })
             .map_err(|what| {
                 Error::new(ErrorKind::Unsupported, what)
@@ -87,7 +87,7 @@ fn opened(library: PathBuf) -> Result<Environment> {
         let build = builder.with_name("dice").with_telemetry(false).build();
         build.map_err(|error| refuse(ErrorKind::Unsupported, error.to_string()))
     };
-    let environment = guarded(open).unwrap_or_else(|panic| Err(refuse(ErrorKind::Unsupported, panic)))?;
+    let environment = guard(|| Ok::<_, String>(open())).map_err(|panic| refuse(ErrorKind::Unsupported, panic))??;
     *opened = Some((library, environment.clone()));
     Ok(environment)
 }
@@ -106,9 +106,7 @@ impl Network for OnnxRuntime {
             let outputs = session.run([input])?;
             features(&outputs[0])
         };
-        guarded(run)
-            .and_then(|run| run.map_err(|error| error.to_string()))
-            .and_then(|features| features.ok_or_else(|| "features of another type".into()))
+        guard(run).and_then(|features| features.ok_or_else(|| "features of another type".into()))
     }
 }
 

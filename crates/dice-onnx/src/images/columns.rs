@@ -1,24 +1,19 @@
 //! Images in a column of a Parquet table.
 
 use std::collections::HashSet;
-use std::fmt::Display;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, BinaryViewArray, RecordBatch, StringViewArray};
 use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Fields};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
 
+use dice_ood::io::{ParquetBatches, ParquetFile, Reading};
 use dice_ood::{Error, ErrorKind, Result};
 
 use super::{Encoded, Entry};
@@ -27,6 +22,9 @@ use super::{Encoded, Entry};
 const BATCH_ROWS: usize = 32;
 /// Paths read at a time.
 const BATCH_PATHS: usize = 1024;
+
+/// The most bytes of a path that names an image.
+const LONGEST_PATH: usize = 1 << 12;
 
 /// Columns of images, by name, the first that is there.
 const IMAGES: [&str; 2] = ["image", "img"];
@@ -40,7 +38,7 @@ pub(super) struct Table {
     pub(super) rows: u64,
     /// Names of classes, where Hugging Face's description of the columns has them.
     pub(super) classes: Vec<String>,
-    metadata: ArrowReaderMetadata,
+    file: ParquetFile,
     image: usize,
     labels: Option<usize>,
     /// Whether each image has a path that no other has.
@@ -52,20 +50,18 @@ impl Table {
     pub(super) fn open(path: PathBuf, column: Option<&str>, names: &mut HashSet<u64>) -> Result<Self> {
         let located = |error: Error| error.file(path.display());
         let file = File::open(&path).map_err(|error| Error::io(&path, error))?;
-        // The types are those of the file itself: variants that its writer had in memory do not matter.
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = guarded(|| ArrowReaderMetadata::load(&file, options)).map_err(located)?;
-        let fields = metadata.schema().fields().clone();
+        let file = ParquetFile::new(file).map_err(located)?;
+        let fields = file.schema().fields().clone();
         let image = image_column(&fields, column).map_err(located)?;
         let labels = LABELS
             .iter()
             .find_map(|name| fields.iter().position(|field| field.name() == name && field.data_type().is_integer()));
-        let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let rows = file.rows() as u64;
         if rows == 0 {
             return Err(super::none(path.display()));
         }
-        let classes = labels.map(|labels| class_names(&metadata, fields[labels].name())).unwrap_or_default();
-        let mut table = Self { path, rows, classes, metadata, image, labels, named: false };
+        let classes = labels.map(|labels| class_names(&file, fields[labels].name())).unwrap_or_default();
+        let mut table = Self { path, rows, classes, file, image, labels, named: false };
         table.named = table.has_own_names(names).map_err(|error| error.file(table.path.display()))?;
         if !super::is_label(table.first_label().map_err(|error| error.file(table.path.display()))?) {
             (table.labels, table.classes) = (None, Vec::new());
@@ -77,8 +73,7 @@ impl Table {
         if self.labels.is_none() {
             return Ok(None);
         }
-        let mut reader = self.reader(|_| false, true, 1)?;
-        let batch = guarded(|| reader.next().transpose())?;
+        let batch = self.reader(|_| false, true, 1)?.next()?;
         Ok(batch.and_then(|batch| whole_numbers(batch.columns().first()?).first().copied().flatten()))
     }
 
@@ -93,33 +88,28 @@ impl Table {
     }
 
     /// A reader of those parts of the images for which `wanted` holds, and of the labels if they are wanted too.
-    fn reader(&self, wanted: impl Fn(&str) -> bool, labels: bool, batch: usize) -> Result<ParquetRecordBatchReader> {
-        let file = File::open(&self.path).map_err(|error| Error::io(&self.path, error))?;
-        guarded(|| {
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-            let schema = builder.parquet_schema();
-            let leaf = |leaf: &usize| match schema.get_column_root_idx(*leaf) {
-                root if root == self.image => {
-                    wanted(schema.column(*leaf).path().parts().get(1).map_or("bytes", String::as_str))
-                }
-                root => labels && Some(root) == self.labels,
-            };
-            let mask = ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(leaf));
-            builder.with_projection(mask).with_batch_size(batch).build()
-        })
+    fn reader(&self, wanted: impl Fn(&str) -> bool, labels: bool, most: usize) -> Result<ParquetBatches> {
+        let leaves = self.file.leaves(|column, path| {
+            if column == self.image {
+                return wanted(path.first().map_or("bytes", String::as_str));
+            }
+            labels && Some(column) == self.labels
+        });
+        let batch = self.file.sizes(&leaves)?.rows_of_views(most);
+        self.file.read(&Reading { leaves, rows: 0..self.file.rows(), batch, widest: 0 })
     }
 
     /// Whether all images have paths and these are new; adds them to `names`.
     fn has_own_names(&self, names: &mut HashSet<u64>) -> Result<bool> {
-        let fields = self.metadata.schema().fields();
+        let fields = self.file.schema().fields();
         let DataType::Struct(parts) = fields[self.image].data_type() else { return Ok(false) };
-        if !parts.iter().any(|part| part.name() == "path" && part.data_type() == &DataType::Utf8) {
+        if !parts.iter().any(|part| part.name() == "path" && part.data_type() == &DataType::Utf8View) {
             return Ok(false);
         }
         let mut reader = self.reader(|name| name == "path", false, BATCH_PATHS)?;
         let mut own = HashSet::new();
-        while let Some(batch) = guarded(|| reader.next().transpose())? {
-            let Some(paths) = batch.column(0).as_struct_opt().and_then(|parts| parts.column(0).as_string_opt::<i32>())
+        while let Some(batch) = reader.next()? {
+            let Some(paths) = batch.column(0).as_struct_opt().and_then(|parts| parts.column(0).as_string_view_opt())
             else {
                 return Ok(false);
             };
@@ -127,7 +117,10 @@ impl Table {
                 let mut hasher = DefaultHasher::new();
                 path.hash(&mut hasher);
                 let hash = hasher.finish();
-                if path.is_none_or(str::is_empty) || names.contains(&hash) || !own.insert(hash) {
+                if path.is_none_or(|path| path.is_empty() || path.len() > LONGEST_PATH)
+                    || names.contains(&hash)
+                    || !own.insert(hash)
+                {
                     return Ok(false);
                 }
             }
@@ -140,9 +133,9 @@ impl Table {
 /// The column that is named, or that has a usual name, or that alone holds bytes.
 fn image_column(fields: &Fields, named: Option<&str>) -> Result<usize> {
     let holds_bytes = |kind: &DataType| match kind {
-        DataType::Binary => true,
+        DataType::BinaryView => true,
         DataType::Struct(parts) => {
-            parts.iter().any(|part| part.name() == "bytes" && part.data_type() == &DataType::Binary)
+            parts.iter().any(|part| part.name() == "bytes" && part.data_type() == &DataType::BinaryView)
         }
         _ => false,
     };
@@ -171,11 +164,9 @@ fn image_column(fields: &Fields, named: Option<&str>) -> Result<usize> {
 }
 
 /// What Hugging Face's description of the columns says of the classes of `column`.
-fn class_names(metadata: &ArrowReaderMetadata, column: &str) -> Vec<String> {
-    let written = metadata.metadata().file_metadata().key_value_metadata();
-    let described = written.and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"));
+fn class_names(file: &ParquetFile, column: &str) -> Vec<String> {
     let names = || {
-        let value: serde_json::Value = serde_json::from_str(described?.value.as_deref()?).ok()?;
+        let value: serde_json::Value = serde_json::from_str(file.note("huggingface")?).ok()?;
         let names = value.get("info")?.get("features")?.get(column)?.get("names")?.clone();
         serde_json::from_value(names).ok()
     };
@@ -185,7 +176,7 @@ fn class_names(metadata: &ArrowReaderMetadata, column: &str) -> Vec<String> {
 /// The rows of a table.
 pub(super) struct Rows<'a> {
     table: &'a Table,
-    reader: ParquetRecordBatchReader,
+    reader: ParquetBatches,
     batch: Option<Columns>,
     place: usize,
     next: u64,
@@ -194,8 +185,8 @@ pub(super) struct Rows<'a> {
 
 /// A batch, in the types it is used in.
 struct Columns {
-    bytes: BinaryArray,
-    paths: Option<StringArray>,
+    bytes: BinaryViewArray,
+    paths: Option<StringViewArray>,
     labels: Option<Vec<Option<i64>>>,
     /// Images that are null as a whole.
     nulls: Option<NullBuffer>,
@@ -205,7 +196,9 @@ struct Columns {
 impl Rows<'_> {
     fn row(&mut self) -> Result<Option<Entry>> {
         while self.batch.as_ref().is_none_or(|batch| self.place == batch.rows) {
-            let Some(batch) = guarded(|| self.reader.next().transpose())? else {
+            // Its views keep pages in memory.
+            self.batch = None;
+            let Some(batch) = self.reader.next()? else {
                 return if self.next == self.table.rows { Ok(None) } else { Err(broken("the end of the data")) };
             };
             (self.batch, self.place) = (Some(Columns::of(&batch)?), 0);
@@ -245,14 +238,14 @@ impl Columns {
         let (mut bytes, mut paths, mut labels, mut whole) = (None, None, None, None);
         for column in batch.columns() {
             match column.data_type() {
-                DataType::Binary => bytes = column.as_binary_opt::<i32>().cloned(),
+                DataType::BinaryView => bytes = column.as_binary_view_opt().cloned(),
                 DataType::Struct(_) => {
                     let parts = column.as_struct();
                     whole = parts.nulls().cloned();
                     for part in parts.columns() {
                         match part.data_type() {
-                            DataType::Utf8 => paths = part.as_string_opt::<i32>().cloned(),
-                            _ => bytes = part.as_binary_opt::<i32>().cloned(),
+                            DataType::Utf8View => paths = part.as_string_view_opt().cloned(),
+                            _ => bytes = part.as_binary_view_opt().cloned(),
                         }
                     }
                 }
@@ -281,19 +274,6 @@ fn whole_numbers(column: &ArrayRef) -> Vec<Option<i64>> {
     }
 }
 
-/// What the parquet crate makes of broken bytes may be a panic.
-fn guarded<T, E: Display>(decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    let found = match catch_unwind(AssertUnwindSafe(decode)) {
-        Ok(Ok(decoded)) => return Ok(decoded),
-        Ok(Err(error)) => error.to_string().lines().next().unwrap_or_default().to_owned(),
-        Err(_) => "bytes that its decoder gave up on".to_owned(),
-    };
-    if found.contains("Disabled feature at compile time") {
-        return Err(Error::new(ErrorKind::Unsupported, found).fix("write it with snappy, zstd, lz4 or gzip"));
-    }
-    Err(broken(&found))
-}
-
 fn broken(found: &str) -> Error {
     Error::new(ErrorKind::Malformed, found)
         .expected("a complete Parquet file")
@@ -308,7 +288,7 @@ mod tests {
 
     use super::super::ImageSet;
     use super::*;
-    use arrow_array::{Int32Array, StructArray};
+    use arrow_array::{BinaryArray, Int32Array, StringArray, StructArray};
     use arrow_schema::Field;
     use parquet::arrow::ArrowWriter;
 

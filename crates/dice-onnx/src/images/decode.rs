@@ -2,14 +2,23 @@
 
 use std::fs::File;
 use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use dice_ood::io::{Budget, Share, guard};
 use dice_ood::{Error, ErrorKind, Result};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-/// The most memory that decoding one image may take: 100 million pixels of three bytes and some room.
-pub(super) const MOST_MEMORY: u64 = 512 << 20;
+/// The most bytes of one image, encoded or decoded: 100 million pixels of three bytes and some room.
+pub(super) const MOST_MEMORY: u64 = 320 << 20;
+
+/// What all images take together from their decoding to the inputs that are made of them, on all threads.
+static DECODING: Budget = Budget::new(1 << 30);
+
+/// An image, and its part of the memory for images at work.
+pub(crate) struct Decoded {
+    pub(crate) image: DynamicImage,
+    _share: Share<'static>,
+}
 
 /// Decodes an image, turned as its EXIF orientation says. The format is told from the bytes, not from the name.
 ///
@@ -17,18 +26,13 @@ pub(super) const MOST_MEMORY: u64 = 512 << 20;
 /// Pillow gives. Decoders of JPEG differ in how they bring back colours that are stored at half the resolution: over 165
 /// photographs by 0.06 levels of 255 on average and 8 at most, 4 once resized to 256. A TIFF with a palette is refused.
 ///
+/// Calls on several threads wait for each other where they would take more than 1 GiB together.
+///
 /// # Errors
-/// [`ErrorKind::Io`], or [`ErrorKind::Malformed`] for what is no image, a broken or truncated one, or one that would take
-/// more than 512 MiB.
+/// [`ErrorKind::Io`], or [`ErrorKind::Malformed`] for what is no image, a broken or truncated one, or one that takes more
+/// than 320 MiB, encoded or decoded.
 pub fn decode(path: &Path) -> Result<DynamicImage> {
-    let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    file.take(MOST_MEMORY + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
-    if bytes.len() as u64 > MOST_MEMORY {
-        return Err(too_large(&name, "more bytes".into()));
-    }
-    decode_bytes(&bytes, &name)
+    decode_file(path, |_| 0).map(|decoded| decoded.image)
 }
 
 /// [`decode`] of bytes in memory, which errors call `name`.
@@ -36,12 +40,73 @@ pub fn decode(path: &Path) -> Result<DynamicImage> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
-    // Decoders are tested against hostile bytes; where one panics nevertheless, it is one image that is lost.
-    catch_unwind(AssertUnwindSafe(|| turned(bytes, name)))
-        .unwrap_or_else(|_| Err(broken(name, "bytes that its decoder gave up on".into())))
+    decode_held(bytes, name, |_| 0).map(|decoded| decoded.image)
 }
 
-fn turned(bytes: &[u8], name: &str) -> Result<DynamicImage> {
+/// [`decode`], with room for what is made of an image of a height and width: `besides` says how many bytes.
+pub(crate) fn decode_file(path: &Path, besides: impl Fn([usize; 2]) -> u64) -> Result<Decoded> {
+    let name = path.display().to_string();
+    let located = |error| Error::io(path, error);
+    let length = match std::fs::metadata(path).map_err(located)? {
+        file if file.is_file() => file.len(),
+        // The end of a pipe or a device is not known before it is read.
+        _ => MOST_MEMORY,
+    };
+    if length > MOST_MEMORY {
+        return Err(too_large(&name, format!("{length} bytes")));
+    }
+    let read = || -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path).and_then(|file| file.take(length).read_to_end(&mut bytes)).map_err(located)?;
+        Ok(bytes)
+    };
+    let (mut share, mut wanted) = (DECODING.take(length), 0);
+    let bytes = read()?;
+    let decoded = attempt(&bytes, &name, &besides, |bytes| {
+        wanted = bytes;
+        share.grow(bytes)
+    })?;
+    if let Some(image) = decoded {
+        return Ok(Decoded { image, _share: share });
+    }
+    // Who waits holds nothing, or threads would wait for each other: the file is read again.
+    drop((bytes, share));
+    let share = DECODING.take(length + wanted);
+    let image = attempt(&read()?, &name, &besides, |_| true)?;
+    let image = image.ok_or_else(|| too_large(&name, "more memory than there is".into()))?;
+    Ok(Decoded { image, _share: share })
+}
+
+/// [`decode_file`] of bytes that are in memory.
+pub(crate) fn decode_held(bytes: &[u8], name: &str, besides: impl Fn([usize; 2]) -> u64) -> Result<Decoded> {
+    let mut share = None;
+    let image = attempt(bytes, name, &besides, |bytes| {
+        share = Some(DECODING.take(bytes));
+        true
+    })?;
+    match (image, share) {
+        (Some(image), Some(share)) => Ok(Decoded { image, _share: share }),
+        _ => Err(too_large(name, "more memory than there is".into())),
+    }
+}
+
+/// The image, if `room` is there for the bytes that it needs.
+fn attempt(
+    bytes: &[u8],
+    name: &str,
+    besides: &dyn Fn([usize; 2]) -> u64,
+    room: impl FnMut(u64) -> bool,
+) -> Result<Option<DynamicImage>> {
+    // Decoders are tested against hostile bytes; where one panics nevertheless, it is one image that is lost.
+    guard(|| Ok::<_, String>(decoded(bytes, name, besides, room))).map_err(|found| broken(name, found))?
+}
+
+fn decoded(
+    bytes: &[u8],
+    name: &str,
+    besides: &dyn Fn([usize; 2]) -> u64,
+    mut room: impl FnMut(u64) -> bool,
+) -> Result<Option<DynamicImage>> {
     let failed = |error: image::ImageError| broken(name, error.to_string());
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| Error::io(name, error))?;
@@ -53,9 +118,14 @@ fn turned(bytes: &[u8], name: &str) -> Result<DynamicImage> {
     limits.max_alloc = Some(MOST_MEMORY);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    if decoder.total_bytes() > MOST_MEMORY {
-        let (width, height) = decoder.dimensions();
+    let (width, height) = decoder.dimensions();
+    // Three bytes a pixel is what every image becomes. Decoders hold up to twice the result besides it, and so does turning.
+    let largest = decoder.total_bytes().max(3 * u64::from(width) * u64::from(height));
+    if largest > MOST_MEMORY {
         return Err(too_large(name, format!("{width} x {height} pixels")));
+    }
+    if !room(3 * largest + besides([height as usize, width as usize])) {
+        return Ok(None);
     }
     decoder.set_limits(limits).map_err(failed)?;
     // A format without orientation says so, or fails at what it cannot read: then the image is as it is.
@@ -64,7 +134,7 @@ fn turned(bytes: &[u8], name: &str) -> Result<DynamicImage> {
     if let Some(orientation) = orientation {
         image.apply_orientation(orientation);
     }
-    Ok(image)
+    Ok(Some(image))
 }
 
 /// Whether the segments of a JPEG end with its end marker; the thumbnail within one has its own.
@@ -91,7 +161,7 @@ fn is_whole_jpeg(bytes: &[u8]) -> bool {
 }
 
 fn too_large(name: &str, found: String) -> Error {
-    Error::new(ErrorKind::Malformed, found).file(name).expected("an image of at most 512 MiB")
+    Error::new(ErrorKind::Malformed, found).file(name).expected("an image of at most 320 MiB")
 }
 
 fn broken(name: &str, found: String) -> Error {

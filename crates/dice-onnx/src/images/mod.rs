@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 
+pub(crate) use decode::Decoded;
 pub use decode::{decode, decode_bytes};
 
 /// Extensions of the formats we decode.
@@ -69,13 +70,18 @@ impl Entry {
     /// # Errors
     /// As [`decode`]; [`ErrorKind::Missing`] where a table holds no bytes.
     pub fn decode(&self) -> Result<DynamicImage> {
+        self.decode_with(|_| 0).map(|decoded| decoded.image)
+    }
+
+    /// The pixels, with room for what is made of an image of a height and width: `besides` says how many bytes.
+    pub(crate) fn decode_with(&self, besides: impl Fn([usize; 2]) -> u64) -> Result<Decoded> {
         match &self.image {
-            Encoded::File(path) => decode(path),
+            Encoded::File(path) => decode::decode_file(path, besides),
             Encoded::Bytes(bytes) if bytes.is_empty() => Err(Error::new(ErrorKind::Missing, "no bytes")
                 .file(&self.id)
                 .expected("an image")
                 .fix("write the table with its images in it, not beside it")),
-            Encoded::Bytes(bytes) => decode_bytes(bytes, &self.id),
+            Encoded::Bytes(bytes) => decode::decode_held(bytes, &self.id, besides),
         }
     }
 

@@ -253,7 +253,7 @@ impl Samples {
         Error::new(ErrorKind::Unsupported, found)
             .file(self.shard.display())
             .tensor(quoted(name))
-            .expected("an image of at most 512 MiB, a name of at most 64 KiB")
+            .expected("an image of at most 320 MiB, a name of at most 64 KiB")
     }
 }
 

@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use resample::resize;
 
+/// Longest side of an input, and of an image once it is resized.
+const LONGEST_SIDE: usize = 1 << 14;
+/// Most pixels of an input: one of three channels takes 192 MiB.
+const MOST_PIXELS: usize = 1 << 24;
+
 /// How an image becomes a network's input `[C, H, W]`: resize, crop in the middle, scale, `(value - mean) / std`.
 ///
 /// Recorded in artifacts, so that scoring cannot differ from fitting. Written as text, `imagenet,resize=232`: see
@@ -173,8 +178,8 @@ impl Preprocess {
     /// Whether the numbers make sense together.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] for another number of means than channels, a standard deviation of zero, sizes of zero or
-    /// beyond 2^14.
+    /// [`ErrorKind::Argument`] for another number of means than channels, a standard deviation of zero, sizes of zero, of
+    /// more than 2^14 a side or 2^24 pixels.
     pub fn check(&self) -> Result<()> {
         let count = self.channels.count();
         for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
@@ -184,18 +189,15 @@ impl Preprocess {
                     .expected(format!("{count} finite numbers, one a channel")));
             }
         }
-        let sizes = match self.resize {
-            Resize::Keep => vec![],
-            Resize::ShortSide(side) => vec![side],
-            Resize::Exact(size) => size.to_vec(),
+        let resized = match self.resize {
+            Resize::Keep => None,
+            Resize::ShortSide(side) => Some([side, side]),
+            Resize::Exact(size) => Some(size),
         };
-        if let Some(size) =
-            sizes.into_iter().chain(self.crop.into_iter().flatten()).find(|size| !(1..=1 << 14).contains(size))
-        {
-            return Err(Error::new(ErrorKind::Argument, size.to_string())
-                .tensor("size of the input")
-                .expected("1 to 16,384 pixels"));
-        }
+        resized.into_iter().chain(self.crop).try_for_each(|size| {
+            let found = format!("{} x {}", size[1], size[0]);
+            if fits(size) { Ok(()) } else { Err(wrong_size(ErrorKind::Argument, found).tensor("size of the input")) }
+        })?;
         if self.std.contains(&0.0) || !self.scale.is_finite() {
             return Err(
                 Error::new(ErrorKind::Argument, "a std of zero or a scale that is not finite").tensor("preprocessing")
@@ -213,29 +215,42 @@ impl Preprocess {
         }
     }
 
+    /// Height and width that an image of `size` is brought to before the crop.
+    fn resized(&self, size: [usize; 2]) -> [usize; 2] {
+        let [height, width] = size;
+        match self.resize {
+            Resize::Keep => size,
+            Resize::Exact(size) => size,
+            // torchvision truncates the longer side.
+            Resize::ShortSide(side) if height <= width => [side, side.saturating_mul(width) / height.max(1)],
+            Resize::ShortSide(side) => [side.saturating_mul(height) / width.max(1), side],
+        }
+    }
+
+    /// Bytes of the input that an image of a height and width becomes.
+    pub(crate) fn input_bytes(&self, size: [usize; 2]) -> u64 {
+        bytes_of(self.crop.unwrap_or(self.resized(size)), self.channels.count() * size_of::<f32>())
+    }
+
+    /// Bytes that an image of a height and width takes on its way to an input, and as one.
+    pub(crate) fn working_bytes(&self, size: [usize; 2]) -> u64 {
+        let (resized, channels) = (self.resized(size), self.channels.count());
+        let between = bytes_of([size[0], resized[1]], channels);
+        let cropped = self.crop.map_or(0, |crop| bytes_of(crop, channels));
+        [bytes_of(resized, channels), cropped, self.input_bytes(size)].into_iter().fold(between, u64::saturating_add)
+    }
+
     /// The input made of `image`, with its height and width.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for an image without pixels or that would grow beyond 2^14 pixels a side.
+    /// [`ErrorKind::Unsupported`] for an image without pixels, or that would grow beyond 2^14 pixels a side or 2^24 pixels.
     pub fn apply(&self, image: &DynamicImage) -> Result<(Vec<f32>, [usize; 2])> {
         let count = self.channels.count();
         let (mut pixels, mut size) = (self.pixels(image), [image.height() as usize, image.width() as usize]);
-        let wanted = match self.resize {
-            Resize::Keep => size,
-            Resize::Exact(size) => size,
-            Resize::ShortSide(side) => {
-                let [height, width] = size;
-                // torchvision truncates the longer side.
-                if height <= width {
-                    [side, side * width / height.max(1)]
-                } else {
-                    [side * height / width.max(1), side]
-                }
-            }
-        };
-        if size.contains(&0) || wanted.iter().any(|side| *side == 0 || *side > 1 << 14) {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{} x {} pixels", size[1], size[0]))
-                .expected("an image whose sides are 1 to 16,384 pixels, also once it is resized"));
+        let wanted = self.resized(size);
+        let resized_fits = if wanted == size { size.iter().all(|side| *side <= LONGEST_SIDE) } else { fits(wanted) };
+        if size.contains(&0) || !resized_fits || !fits(self.crop.unwrap_or(wanted)) {
+            return Err(wrong_size(ErrorKind::Unsupported, format!("{} x {} pixels", size[1], size[0])));
         }
         if wanted != size {
             pixels = resize(&pixels, count, size, wanted, self.filter)?;
@@ -311,6 +326,20 @@ impl Preprocess {
         }
         cropped
     }
+}
+
+/// Whether a height and width can be those of an input.
+fn fits(size: [usize; 2]) -> bool {
+    size.iter().all(|side| (1..=LONGEST_SIDE).contains(side)) && size[0] * size[1] <= MOST_PIXELS
+}
+
+fn wrong_size(kind: ErrorKind, found: String) -> Error {
+    Error::new(kind, found)
+        .expected("sides of 1 to 16,384 pixels and at most 16,777,216 pixels (4,096 x 4,096), once it is resized")
+}
+
+fn bytes_of(size: [usize; 2], each: usize) -> u64 {
+    (size[0] as u64).saturating_mul(size[1] as u64).saturating_mul(each as u64)
 }
 
 fn upper(level: u16) -> u8 {

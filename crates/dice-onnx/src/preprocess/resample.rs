@@ -13,7 +13,7 @@ use super::Filter;
 const PRECISION: u32 = 32 - 8 - 2;
 
 /// The most bytes in between rows and columns.
-const MOST_BETWEEN: usize = 512 << 20;
+const MOST_BETWEEN: usize = 128 << 20;
 
 /// Longest side: each of its pixels has weights.
 const LONGEST_SIDE: usize = 1 << 20;
@@ -21,7 +21,7 @@ const LONGEST_SIDE: usize = 1 << 20;
 /// Resizes row-major pixels of one or three channels `from` a height and width `to` another.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] for an image with a side beyond 2^20, or so high that it would take more than 512 MiB on the way.
+/// [`ErrorKind::Unsupported`] for an image with a side beyond 2^20, or so high that it would take more than 128 MiB on the way.
 pub(crate) fn resize(
     pixels: &[u8],
     channels: usize,
@@ -43,7 +43,7 @@ fn resize_of<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], fi
     }
     if from[0].saturating_mul(to[1]).saturating_mul(C) > MOST_BETWEEN {
         return Err(Error::new(ErrorKind::Unsupported, format!("{} x {} pixels", from[1], from[0]))
-            .expected(format!("an image of which {} columns take at most 512 MiB", to[1])));
+            .expected(format!("an image of which {} columns take at most 128 MiB", to[1])));
     }
     let across = (from[1] != to[1]).then(|| {
         let taps = taps(from[1], to[1], support, weight);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,13 +17,12 @@ use arrow_buffer::Buffer;
 use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
 use parquet::arrow::arrow_writer::ArrowWriter;
 
+use super::budget::{BLOCK_IDS, MOST_UNITS, check_units, checked_id};
+use super::guard::guard;
 use super::output::{AtomicFile, ScoreRow};
+use super::parquet::{ParquetBatches, ParquetFile, Reading};
 use super::table::{Kind, Roles, pick};
 use super::{Format, not_a_label};
 use crate::error::{Error, ErrorKind, Result};
@@ -54,6 +54,7 @@ pub(super) fn open(path: &Path, format: Format, name: Option<&str>, labels: bool
     if units == 0 {
         return Err(Error::new(ErrorKind::Shape, "empty lists").tensor("features").expected("lists of D values"));
     }
+    check_units(units)?;
     let rows = batches.rows();
     Ok(Box::new(ColumnSource { batches, rows, roles, units, pending: Some(first), offset: 0, next: 0 }))
 }
@@ -63,12 +64,23 @@ pub(super) fn read_column(path: &Path, format: Format, name: Option<&str>, defau
     let mut batches = Batches::open(path, format, |columns| Ok(vec![pick(columns, name, defaults)?]))?;
     let mut values = Vec::new();
     while let Some(batch) = batches.next()? {
+        check_held(values.len() + batch.num_rows())?;
         let column = pick(&columns_of(&batch.schema()), name, defaults)?;
         let field = batch.schema().field(column).name().clone();
         let first_row = values.len() as u64;
         numbers(batch.column(column), first_row, 1, |value| values.push(value)).map_err(|error| error.tensor(field))?;
     }
     Ok(values)
+}
+
+/// Refuses columns of more rows than are held in memory, of which a compressed file may have any number.
+fn check_held(rows: usize) -> Result<()> {
+    const MOST: usize = 1 << 26;
+    if rows <= MOST {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("{rows} rows or more"))
+        .expected(format!("at most {MOST} of a column that is held in memory")))
 }
 
 fn columns_of(schema: &Schema) -> Vec<(String, Kind)> {
@@ -107,9 +119,9 @@ impl Batches {
         if format == Format::ArrowIpc {
             return Ok(Self::Ipc(IpcMessages::open(file)?));
         }
-        let metadata = guarded("Parquet", || ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
-        let columns = wanted(&columns_of(metadata.schema()))?;
-        Ok(Self::Parquet(ParquetWindows::new(file, metadata, columns)))
+        let file = ParquetFile::new(file)?;
+        let columns = wanted(&columns_of(file.schema()))?;
+        Ok(Self::Parquet(ParquetWindows::new(file, &columns)?))
     }
 
     fn rows(&self) -> Option<u64> {
@@ -138,58 +150,92 @@ impl Batches {
 /// them. A table with one column a unit is therefore read in windows of rows, within a window one group of columns
 /// after the other; a table of few columns is one window.
 struct ParquetWindows {
-    file: File,
-    metadata: ArrowReaderMetadata,
-    /// Wanted columns, ascending, in groups.
+    file: ParquetFile,
+    /// Leaves of the wanted columns, ascending, in groups.
     groups: Vec<Vec<usize>>,
     rows: usize,
     next: usize,
     window: usize,
+    /// The most values of a list, once the first was seen.
+    width: Option<usize>,
     /// Where there is one group, its reader goes on from batch to batch.
-    reader: Option<ParquetRecordBatchReader>,
+    reader: Option<ParquetBatches>,
 }
 
 /// Columns that are read together, where there are more than fit at once.
 const COLUMN_GROUP: usize = 64;
 /// Columns that are read at once without windows: about 200 MB of pages and dictionaries.
 const FEW_COLUMNS: usize = 3 * COLUMN_GROUP;
+/// Bytes of pages and dictionaries that columns hold together, where that is more than one holds.
+const HELD_PAGES: u64 = 512 << 20;
 /// Values in a window of several groups: 32 MiB of f32.
 const WINDOW_VALUES: usize = 1 << 23;
+/// Values of all lists in a batch, where these are no wider.
+const BATCH_VALUES: usize = 1 << 22;
+/// A list that may be met without a reason but an error: it is then named by its row.
+const ODD_WIDTH: usize = 1 << 12;
 
 impl ParquetWindows {
-    fn new(file: File, metadata: ArrowReaderMetadata, columns: Vec<usize>) -> Self {
-        let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let window = (WINDOW_VALUES / columns.len().max(1)).clamp(1, 1 << 16);
-        let together = if columns.len() <= FEW_COLUMNS { FEW_COLUMNS } else { COLUMN_GROUP };
-        let groups = columns.chunks(together).map(<[usize]>::to_vec).collect();
-        Self { file, metadata, groups, rows, next: 0, window, reader: None }
+    fn new(file: ParquetFile, columns: &[usize]) -> Result<Self> {
+        let leaves = file.leaves(|column, _| columns.binary_search(&column).is_ok());
+        let kind = |column: &usize| file.schema().field(*column).data_type();
+        let texts = file.leaves(|column, _| columns.contains(&column) && *kind(&column) == DataType::Utf8View);
+        let few = leaves.len() <= FEW_COLUMNS;
+        let groups = groups_of(&file, &leaves, if few { FEW_COLUMNS } else { COLUMN_GROUP })?;
+        let most = match &groups[..] {
+            [_] => BATCH_ROWS,
+            _ => (WINDOW_VALUES / leaves.len().max(1)).clamp(1, 1 << 16),
+        };
+        let window = file.sizes(&texts)?.rows_of_views(most);
+        let no_lists = !columns.iter().any(|column| matches!(kind(column), DataType::List(_)));
+        let rows = file.rows();
+        Ok(Self { file, groups, rows, next: 0, window, width: no_lists.then_some(0), reader: None })
     }
 
-    fn open(&self, group: &[usize], offset: usize, limit: usize, batch: usize) -> Result<ParquetRecordBatchReader> {
-        guarded("Parquet", || {
-            let file = self.file.try_clone()?;
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-            let mask = ProjectionMask::roots(builder.parquet_schema(), group.iter().copied());
-            builder.with_projection(mask).with_batch_size(batch).with_offset(offset).with_limit(limit).build()
-        })
+    fn read(&self, leaves: &[usize], rows: Range<usize>, batch: usize) -> Result<ParquetBatches> {
+        // The first row is read alone: it says how many others fit a batch.
+        let widest = self.width.map_or(MOST_UNITS, |width| width.max(ODD_WIDTH));
+        self.file.read(&Reading { leaves: leaves.to_vec(), rows, batch, widest })
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
-        if let [only] = &self.groups[..] {
-            if self.reader.is_none() {
-                self.reader = Some(self.open(only, 0, self.rows, BATCH_ROWS)?);
-            }
-            let reader = &mut self.reader;
-            return guarded("Parquet", || reader.as_mut().and_then(Iterator::next).transpose());
-        }
-        let limit = self.window.min(self.rows - self.next);
+        let rows = if self.width.is_some() { self.window } else { 1 };
+        let limit = rows.min(self.rows.saturating_sub(self.next));
         if limit == 0 {
             return Ok(None);
         }
+        let batch = match (&self.groups[..], self.width) {
+            ([only], Some(_)) => self.go_on(&only.clone())?,
+            _ => self.window_of(limit)?,
+        };
+        self.next += batch.num_rows();
+        if self.width.is_none() {
+            let width = batch.columns().iter().filter_map(list_width).max().unwrap_or(0);
+            self.window = self.window.min(BATCH_VALUES / width.max(ODD_WIDTH)).max(1);
+            self.width = Some(width);
+        }
+        Ok(Some(batch))
+    }
+
+    /// The next batch of the only group.
+    fn go_on(&mut self, leaves: &[usize]) -> Result<RecordBatch> {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.read(leaves, self.next..self.rows, self.window)?,
+        };
+        let batch = reader.next()?;
+        self.reader = Some(reader);
+        batch.ok_or_else(|| {
+            Error::new(ErrorKind::Malformed, format!("the end of the data after {} of {} rows", self.next, self.rows))
+                .expected("a complete Parquet file")
+        })
+    }
+
+    /// The next `limit` rows, of one group after the other.
+    fn window_of(&self, limit: usize) -> Result<RecordBatch> {
         let (mut fields, mut columns) = (Vec::new(), Vec::new());
         for group in &self.groups {
-            let mut reader = self.open(group, self.next, limit, limit)?;
-            let batch = guarded("Parquet", || reader.next().transpose())?;
+            let batch = self.read(group, self.next..self.next + limit, limit)?.next()?;
             let Some(batch) = batch.filter(|batch| batch.num_rows() == limit) else {
                 return Err(Error::new(ErrorKind::Malformed, "columns of different lengths")
                     .expected("a complete Parquet file"));
@@ -197,18 +243,32 @@ impl ParquetWindows {
             fields.extend(batch.schema().fields().iter().cloned());
             columns.extend(batch.columns().iter().cloned());
         }
-        self.next += limit;
-        guarded("Parquet", || RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)).map(Some)
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
     }
 }
 
-fn guarded<T, E: std::fmt::Display>(format: &str, decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    super::guarded(decode, |found| {
-        if found.contains("Disabled feature at compile time") {
-            return Error::new(ErrorKind::Unsupported, found).fix("write it with snappy, zstd, lz4 or gzip");
+/// Columns that are read together: at most `most`, and no more than may hold their pages at once.
+fn groups_of(file: &ParquetFile, leaves: &[usize], most: usize) -> Result<Vec<Vec<usize>>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut held = 0;
+    for leaf in leaves {
+        let pages = file.sizes(&[*leaf])?.held();
+        held += pages;
+        match groups.last_mut() {
+            Some(group) if group.len() < most && held <= HELD_PAGES => group.push(*leaf),
+            _ => {
+                groups.push(vec![*leaf]);
+                held = pages;
+            }
         }
+    }
+    Ok(groups)
+}
+
+fn guarded<T, E: std::fmt::Display>(decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
+    guard(decode).map_err(|found| {
         Error::new(ErrorKind::Malformed, found)
-            .expected(format!("a complete {format} file"))
+            .expected("a complete Arrow IPC file")
             .fix("the file is truncated or corrupt: write it again")
     })
 }
@@ -220,6 +280,8 @@ struct IpcMessages {
     input: BufReader<File>,
     schema: Option<SchemaRef>,
     dictionaries: HashMap<i64, ArrayRef>,
+    /// Bytes of all dictionaries, which are kept to the end of the file.
+    dictionary_bytes: u64,
     /// Files must end with the end marker; streams may simply end.
     is_file: bool,
     done: bool,
@@ -227,8 +289,8 @@ struct IpcMessages {
 
 const SIGNATURE: &[u8; 6] = b"ARROW1";
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// More than the buffers of a sane record batch take together; a claim beyond it is not tried.
-const LARGEST_BATCH: u64 = 1 << 30;
+/// More than the buffers of a sane record batch take together, or all dictionaries; a claim beyond it is not tried.
+const LARGEST_BATCH: u64 = 512 << 20;
 
 impl IpcMessages {
     fn open(file: File) -> Result<Self> {
@@ -245,7 +307,7 @@ impl IpcMessages {
             let error = broken("other bytes").expected("an Arrow IPC file or stream (Feather version 2)");
             return Err(if start.starts_with(b"FEA1") { error.fix("write Feather version 2") } else { error });
         }
-        Ok(Self { input, schema: None, dictionaries: HashMap::new(), is_file, done: false })
+        Ok(Self { input, schema: None, dictionaries: HashMap::new(), dictionary_bytes: 0, is_file, done: false })
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
@@ -261,12 +323,12 @@ impl IpcMessages {
                 if self.schema.is_some() {
                     return Err(broken("a second schema"));
                 }
-                self.schema = Some(Arc::new(guarded("Arrow IPC", || Ok::<_, String>(fb_to_schema(schema)))?));
+                self.schema = Some(Arc::new(guarded(|| Ok::<_, String>(fb_to_schema(schema)))?));
             } else if let (Some(batch), Some(schema)) = (message.header_as_dictionary_batch(), &self.schema) {
                 let dictionaries = &mut self.dictionaries;
-                guarded("Arrow IPC", || read_dictionary(&body, batch, schema, dictionaries, &version))?;
+                guarded(|| read_dictionary(&body, batch, schema, dictionaries, &version))?;
             } else if let (Some(batch), Some(schema)) = (message.header_as_record_batch(), &self.schema) {
-                let batch = guarded("Arrow IPC", || {
+                let batch = guarded(|| {
                     read_record_batch(&body, batch, Arc::clone(schema), &self.dictionaries, None, &version)
                 })?;
                 return Ok(Some(batch));
@@ -301,7 +363,11 @@ impl IpcMessages {
             .map(|buffers| buffers.iter().map(|buffer| (buffer.offset(), buffer.length())).collect())
             .unwrap_or_default();
         let body = self.exactly(body_length)?;
-        check_compressed(&body, &compressed)?;
+        let claimed = check_compressed(&body, &compressed)?;
+        if message.header_as_dictionary_batch().is_some() {
+            self.dictionary_bytes = self.dictionary_bytes.saturating_add(claimed).saturating_add(body_length);
+            check_batch(self.dictionary_bytes)?;
+        }
         Ok(Some((metadata, body)))
     }
 
@@ -337,8 +403,9 @@ fn ends_with_signature(file: &File) -> Result<()> {
     }
 }
 
-/// A compressed buffer starts with its uncompressed length, which the decoder allocates at once.
-fn check_compressed(body: &[u8], buffers: &[(i64, i64)]) -> Result<()> {
+/// The sum of what compressed buffers of a message claim to be once they are not: each starts with that number, which the
+/// decoder allocates at once.
+fn check_compressed(body: &[u8], buffers: &[(i64, i64)]) -> Result<u64> {
     let mut total = 0u64;
     for (offset, length) in buffers {
         if *length == 0 {
@@ -350,13 +417,18 @@ fn check_compressed(body: &[u8], buffers: &[(i64, i64)]) -> Result<()> {
         };
         // -1 marks a buffer that is not compressed after all.
         total = total.saturating_add(u64::try_from(i64::from_le_bytes(*prefix)).unwrap_or(0));
-        if total > LARGEST_BATCH {
-            return Err(Error::new(ErrorKind::Unsupported, format!("a record batch of {total} bytes or more"))
-                .expected(format!("at most {LARGEST_BATCH} bytes in a batch, uncompressed"))
-                .fix("write smaller record batches"));
-        }
+        check_batch(total)?;
     }
-    Ok(())
+    Ok(total)
+}
+
+fn check_batch(bytes: u64) -> Result<()> {
+    if bytes <= LARGEST_BATCH {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("{bytes} bytes or more of a record batch, or of dictionaries"))
+        .expected(format!("at most {LARGEST_BATCH} bytes, uncompressed"))
+        .fix("write smaller record batches"))
 }
 
 fn broken(found: &str) -> Error {
@@ -391,7 +463,8 @@ impl FeatureSource for ColumnSource {
         block.labels = self.roles.label.map(|_| Vec::new());
         block.ids = self.roles.id.map(|_| Vec::new());
         let mut rows = 0;
-        while rows < max_rows {
+        let held = |block: &Block| block.ids.iter().flatten().map(String::len).sum::<usize>();
+        while rows < max_rows && held(block) < BLOCK_IDS {
             let Some(batch) = &self.pending else { break };
             let count = (max_rows - rows).min(batch.num_rows() - self.offset);
             let part = batch.slice(self.offset, count);
@@ -524,10 +597,14 @@ fn append_ids(column: &ArrayRef, first_row: u64, ids: &mut Vec<String>) -> Resul
     if let Some(row) = rows.clone().find(|row| column.is_null(*row)) {
         return Err(null(first_row + row as u64));
     }
+    let mut add = |row: usize, id: &str| {
+        ids.push(checked_id(id, first_row + row as u64)?.to_owned());
+        Ok(())
+    };
     match column.data_type() {
-        DataType::Utf8 => ids.extend(rows.map(|row| column.as_string::<i32>().value(row).to_owned())),
-        DataType::LargeUtf8 => ids.extend(rows.map(|row| column.as_string::<i64>().value(row).to_owned())),
-        DataType::Utf8View => ids.extend(rows.map(|row| column.as_string_view().value(row).to_owned())),
+        DataType::Utf8 => rows.into_iter().try_for_each(|row| add(row, column.as_string::<i32>().value(row)))?,
+        DataType::LargeUtf8 => rows.into_iter().try_for_each(|row| add(row, column.as_string::<i64>().value(row)))?,
+        DataType::Utf8View => rows.into_iter().try_for_each(|row| add(row, column.as_string_view().value(row)))?,
         DataType::Int64 => ids.extend(column.as_primitive::<Int64Type>().values().iter().map(ToString::to_string)),
         DataType::UInt64 => ids.extend(column.as_primitive::<UInt64Type>().values().iter().map(ToString::to_string)),
         _ => numbers(column, first_row, 1, |value| ids.push(value.to_string()))?,
@@ -610,9 +687,8 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         for window in [1, 10, 103, 1000] {
-            let file = File::open(&path).unwrap();
-            let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).unwrap();
-            let mut windows = ParquetWindows::new(file, metadata, (0..columns).collect());
+            let file = ParquetFile::new(File::open(&path).unwrap()).unwrap();
+            let mut windows = ParquetWindows::new(file, &(0..columns).collect::<Vec<_>>()).unwrap();
             windows.window = window;
             let mut row = 0;
             while let Some(batch) = windows.next().unwrap() {

@@ -2,9 +2,12 @@
 
 use std::io::{Cursor, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::csv::{ByteRecord, Reader, ReaderBuilder};
 
+use super::budget::{BLOCK_IDS, check_units, checked_id};
 use super::table::{Kind, Roles, pick};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, FeatureSource};
@@ -38,23 +41,21 @@ fn delimiter(start: &[u8]) -> u8 {
     [b'\t', b',', b';'].into_iter().find(|delimiter| line.contains(delimiter)).unwrap_or(b',')
 }
 
-/// Text whose lines are of a sane length: a record is held in memory, and what has no line ends is no CSV.
-struct Lines {
+/// Text whose records are of a sane length: one is held in memory, and what has no end of records is no CSV.
+struct Records {
     input: Input,
-    since_end: usize,
+    /// Bytes read since the last record came to its end, counted from outside: a quoted field may hold line ends.
+    since_end: Arc<AtomicUsize>,
 }
 
-const LONGEST_LINE: usize = 1 << 26;
+const LONGEST_RECORD: usize = 1 << 25;
 
-impl Read for Lines {
+impl Read for Records {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.input.read(buffer)?;
-        self.since_end = match buffer[..read].iter().rposition(|byte| *byte == b'\n') {
-            Some(end) => read - end,
-            None => self.since_end + read,
-        };
-        if self.since_end > LONGEST_LINE {
-            let message = format!("no line end in {LONGEST_LINE} bytes: is this CSV?");
+        if self.since_end.fetch_add(read, Ordering::Relaxed) + read > LONGEST_RECORD {
+            let message =
+                format!("no end of a record in {LONGEST_RECORD} bytes: is this CSV, and are its quotes closed?");
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
         }
         Ok(read)
@@ -64,6 +65,8 @@ impl Read for Lines {
 /// Records of numbers and text under named columns; a first record of numbers only is data, and columns are numbered.
 struct Table {
     reader: Reader<Input>,
+    /// Of [`Records`].
+    since_end: Arc<AtomicUsize>,
     columns: Vec<(String, Kind)>,
     record: ByteRecord,
     /// The first record, where it turned out to be data.
@@ -74,13 +77,16 @@ impl Table {
     fn open(mut input: Input) -> Result<Self> {
         let start = super::peek(&mut input, 1 << 12)?;
         let delimiter = delimiter(&start);
-        let input: Input = Box::new(Lines { input: Box::new(Cursor::new(start).chain(input)), since_end: 0 });
+        let since_end = Arc::default();
+        let input: Input =
+            Box::new(Records { input: Box::new(Cursor::new(start).chain(input)), since_end: Arc::clone(&since_end) });
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(input);
-        let mut table = Self { reader, columns: Vec::new(), record: ByteRecord::new(), pending: false };
+        let mut table = Self { reader, since_end, columns: Vec::new(), record: ByteRecord::new(), pending: false };
         let mut first = ByteRecord::new();
         if !table.read(&mut first)? {
             return Err(Error::new(ErrorKind::Empty, "an empty file").expected("a header and rows of numbers"));
         }
+        check_units(first.len())?;
         let text = |field: &[u8]| String::from_utf8_lossy(field).trim().to_owned();
         let numbers: Vec<f64> = first.iter().filter_map(|field| text(field).parse().ok()).collect();
         // pandas names the columns of a bare array 0, 1, 2, ...
@@ -113,6 +119,7 @@ impl Table {
     }
 
     fn read(&mut self, record: &mut ByteRecord) -> Result<bool> {
+        self.since_end.store(0, Ordering::Relaxed);
         self.reader.read_byte_record(record).map_err(|error| match error.into_kind() {
             ::csv::ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 Error::new(ErrorKind::Malformed, error.to_string())
@@ -177,8 +184,8 @@ impl FeatureSource for CsvSource {
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         block.restart(self.units(), self.next);
         let (mut labels, mut ids) = (Vec::new(), Vec::new());
-        let mut rows = 0;
-        while rows < max_rows && self.table.advance()? {
+        let (mut rows, mut held) = (0, 0);
+        while rows < max_rows && held < BLOCK_IDS && self.table.advance()? {
             for column in &self.roles.features {
                 block.features.push(self.table.number(*column)? as f32);
             }
@@ -188,7 +195,9 @@ impl FeatureSource for CsvSource {
                 labels.push(label.ok_or_else(|| super::not_a_label(&value.to_string(), self.next as usize + rows))?);
             }
             if let Some(column) = self.roles.id {
-                ids.push(self.table.text(column));
+                let id = checked_id(self.table.text(column), self.next + rows as u64)?;
+                held += id.len();
+                ids.push(id);
             }
             rows += 1;
         }

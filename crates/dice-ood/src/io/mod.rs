@@ -6,14 +6,18 @@
 //!
 //! A file may be written `path#name` to choose one of its tensors or columns.
 
+mod budget;
 #[cfg(feature = "columns")]
 mod columns;
 mod csv;
 mod format;
+mod guard;
 mod heads;
 mod npy;
 mod npz;
 mod output;
+#[cfg(feature = "columns")]
+mod parquet;
 mod safetensors;
 mod state;
 mod table;
@@ -34,7 +38,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, FeatureSource};
 use crate::statistics::Statistics;
 
+#[cfg(feature = "columns")]
+pub use self::parquet::{PageSizes, ParquetBatches, ParquetFile, Reading};
+pub use budget::{Budget, MOST_UNITS, Share};
 pub use format::Format;
+pub use guard::guard;
 pub use heads::{Chosen, FoundHead, find_head, read_head};
 pub use output::{AtomicFile, FeaturesWriter, ScoreRow, ScoreWriter};
 pub(crate) use safetensors::Header as SafetensorsHeader;
@@ -241,6 +249,7 @@ impl Chain {
             return Ok(());
         };
         let source = open_features(file, self.data.wants_labels).map_err(|error| error.renamed(shown))?;
+        budget::check_units(source.units()).map_err(|error| error.file(shown))?;
         if self.next > 0 && source.units() != self.units {
             return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", source.units()))
                 .file(shown)
@@ -371,19 +380,6 @@ fn spool(input: &mut dyn Read) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-/// Runs a decoder of another crate; should it panic on bytes its authors did not foresee, that is an error like any
-/// other. Only the first line of its message is kept: some append a trace.
-#[cfg(any(feature = "columns", feature = "torch"))]
-fn guarded<T, E: fmt::Display>(
-    decode: impl FnOnce() -> std::result::Result<T, E>,
-    malformed: impl FnOnce(&str) -> Error,
-) -> Result<T> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)) {
-        Ok(decoded) => decoded.map_err(|error| malformed(error.to_string().lines().next().unwrap_or_default())),
-        Err(_) => Err(malformed("bytes that its decoder gave up on")),
-    }
-}
-
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| Error::io(path, error))
 }
@@ -425,18 +421,21 @@ struct TensorSource {
 struct Lines(BufReader<Box<dyn Read + Send>>);
 
 impl Lines {
-    /// The next `count` lines.
+    /// The next `count` lines, or fewer where they are long.
     fn read(&mut self, count: usize) -> Result<Vec<String>> {
-        const LONGEST: u64 = 1 << 16;
+        const LONGEST: u64 = budget::LONGEST_ID as u64 + 1;
         let wrong = |found: &str| {
             Error::new(ErrorKind::Malformed, found).tensor(IDS).expected("a name of each row, one a line, in UTF-8")
         };
-        let mut lines = Vec::new();
-        for _ in 0..count {
+        let (mut lines, mut held) = (Vec::new(), 0);
+        while lines.len() < count && held < budget::BLOCK_IDS {
             let mut line = String::new();
             self.0.by_ref().take(LONGEST).read_line(&mut line).map_err(|error| wrong(&error.to_string()))?;
             match line.strip_suffix('\n') {
-                Some(name) => lines.push(name.to_owned()),
+                Some(name) => {
+                    held += name.len();
+                    lines.push(name.to_owned());
+                }
                 None => {
                     return Err(wrong(if line.is_empty() { "fewer lines than rows" } else { "a line without end" }));
                 }
@@ -489,9 +488,11 @@ impl FeatureSource for TensorSource {
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         block.restart(self.rows.units(), self.next as u64);
-        let read = self.rows.read(max_rows, &mut block.features)?;
+        let wanted = max_rows.min(self.rows.rows() - self.next);
+        block.ids = self.ids.as_mut().map(|ids| ids.read(wanted)).transpose()?;
+        let wanted = block.ids.as_ref().map_or(wanted, Vec::len);
+        let read = self.rows.read(wanted, &mut block.features)?;
         block.labels = self.labels.as_ref().map(|labels| labels[self.next..self.next + read].to_vec());
-        block.ids = self.ids.as_mut().map(|ids| ids.read(read)).transpose()?;
         self.next += read;
         Ok(())
     }

@@ -91,7 +91,8 @@ impl TensorFile for NpzFile {
         let place = self.place(tensor);
         let mut input = self.entries[place].open(&self.path)?;
         let header = Header::read(&mut input)?;
-        header.rows_of_stream(Box::new(input)).map_err(|error| error.tensor(&tensor.name))
+        let rows = header.rows_of_stream(Box::new(input)).map_err(|error| error.tensor(&tensor.name))?;
+        Ok(if self.entries[place].deflated { rows.compressed() } else { rows })
     }
 }
 

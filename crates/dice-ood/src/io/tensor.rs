@@ -165,7 +165,12 @@ pub(crate) struct Rows {
     big_endian: bool,
     bytes: Bytes,
     buffer: Vec<u8>,
+    /// Whether the file may be much smaller than the tensor.
+    compressed: bool,
 }
+
+/// Values that a tensor of a compressed file may have where all of it is held in memory: a head, labels, a statistic.
+const MOST_INFLATED: usize = 1 << 26;
 
 pub(crate) enum Bytes {
     /// Row by row.
@@ -188,7 +193,12 @@ impl Rows {
                 .fix("convert it, for instance with numpy's astype('float32')"));
         }
         let (rows, units) = tensor.extent()?;
-        Ok(Self { rows, units, next: 0, dtype: tensor.dtype, big_endian, bytes, buffer: Vec::new() })
+        Ok(Self { rows, units, next: 0, dtype: tensor.dtype, big_endian, bytes, buffer: Vec::new(), compressed: false })
+    }
+
+    /// The rows of a compressed tensor, of which few bytes can become many.
+    pub(super) fn compressed(self) -> Self {
+        Self { compressed: true, ..self }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -221,6 +231,7 @@ impl Rows {
                 let mut left = count * self.units;
                 while left > 0 {
                     let piece = left.min(PIECE);
+                    out.try_reserve(piece).map_err(|_| no_memory(out.len() + piece))?;
                     let cut_short = |error| truncated(error, self.rows, self.units, self.dtype);
                     if let Some(room) = T::room(out, piece, self.dtype, self.big_endian) {
                         input.read_exact(room).map_err(cut_short)?;
@@ -236,11 +247,13 @@ impl Rows {
                 let base = out.len();
                 for unit in 0..self.units {
                     let offset = *start + ((unit * self.rows + self.next) * size) as u64;
+                    self.buffer.try_reserve(count * size).map_err(|_| no_memory(count))?;
                     self.buffer.resize(count * size, 0);
                     file.seek(SeekFrom::Start(offset))
                         .and_then(|_| file.read_exact(&mut self.buffer))
                         .map_err(|error| truncated(error, self.rows, self.units, self.dtype))?;
                     if unit == 0 {
+                        out.try_reserve(count * self.units).map_err(|_| no_memory(count * self.units))?;
                         out.resize(base + count * self.units, T::default());
                     }
                     let mut row = 0;
@@ -257,6 +270,11 @@ impl Rows {
     }
 
     fn all<T: Element>(&mut self) -> Result<Vec<T>> {
+        if self.compressed && self.rows * self.units > MOST_INFLATED {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{} compressed values", self.rows * self.units))
+                .expected(format!("at most {MOST_INFLATED} of a compressed tensor that is held in memory"))
+                .fix("save it without compression, for instance by numpy's savez"));
+        }
         let mut values = Vec::new();
         while self.read(1 << 12, &mut values)? > 0 {}
         Ok(values)
@@ -276,6 +294,11 @@ impl Rows {
     pub(crate) fn all_i64(&mut self) -> Result<Vec<i64>> {
         self.all()
     }
+}
+
+fn no_memory(values: usize) -> Error {
+    Error::new(ErrorKind::Io, format!("no memory for {values} values"))
+        .expected("a tensor that fits the memory there is")
 }
 
 /// What a decompressor says of its bytes; `None` for what the operating system says.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
-use super::guarded;
+use super::guard::guard;
 use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,7 +19,7 @@ struct TorchFile {
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     // The reader wants a file it can seek; missing files and directories get the plain message.
     let length = super::open(path)?.metadata().map_err(|error| Error::io(path, error))?.len();
-    let reader = guarded(|| PytorchReader::new(path), malformed)?;
+    let reader = guard(|| PytorchReader::new(path)).map_err(malformed)?;
     let mut handles: Vec<Tensor> = reader.into_tensors().into_values().collect();
     handles.sort_by(|a, b| a.name.cmp(&b.name));
     let tensors = handles
@@ -46,14 +46,14 @@ impl TensorFile for TorchFile {
                 .expected(format!("values that a file of {} bytes can hold", self.length))
                 .fix("an expanded or compressed tensor: save a contiguous copy of it"));
         }
-        let bytes = guarded(|| self.handles[place].read(), malformed).map_err(|error| error.tensor(&tensor.name))?;
+        let bytes = guard(|| self.handles[place].read()).map_err(|found| malformed(found).tensor(&tensor.name))?;
         Rows::new(tensor, Bytes::RowMajor(Box::new(Cursor::new(bytes))), cfg!(target_endian = "big"))
     }
 }
 
-fn malformed(found: &str) -> Error {
+fn malformed(found: String) -> Error {
     let error =
-        Error::new(ErrorKind::Malformed, found).expected("a PyTorch checkpoint of plain tensors (a state dict)");
+        Error::new(ErrorKind::Malformed, &*found).expected("a PyTorch checkpoint of plain tensors (a state dict)");
     // The reader's words for a file whose outermost object is not a dictionary.
     if found.contains("at the root of the PyTorch file") && found.ends_with("torch.Tensor") {
         return Error::new(ErrorKind::Unsupported, "a tensor alone, without a name")

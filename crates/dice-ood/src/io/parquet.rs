@@ -1,0 +1,519 @@
+//! Parquet, a batch of rows at a time, in memory that no file makes larger than is said here.
+//!
+//! A file of a few hundred bytes can stand for gigabytes: pages compress, a long value of a dictionary can be that of every
+//! row, and a list of any length is a run of two bytes. So the headers of all pages to be read are looked at first, text and
+//! bytes are views of their pages, and the lengths of lists are counted before their values are decoded.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{DataType, Field, Fields, Schema};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowGroups, RowSelection, RowSelector,
+};
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
+use parquet::basic::Encoding;
+use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::serialized_reader::SerializedPageReader;
+
+use super::guard::guard;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most bytes of a page once it is decompressed; of each column a page and a dictionary are in memory.
+const LARGEST_PAGE: u64 = 256 << 20;
+/// Bytes of pages that the views of a batch may keep in memory.
+const HELD_BY_VIEWS: u64 = 256 << 20;
+
+/// An open Parquet file. Columns have the types of the file itself, whatever its writer had in memory; text and bytes are views.
+#[derive(Debug, Clone)]
+pub struct ParquetFile {
+    file: Arc<File>,
+    length: u64,
+    metadata: Arc<ParquetMetaData>,
+    schema: Arc<Schema>,
+}
+
+/// What the pages of some columns take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PageSizes {
+    /// Bytes of the largest page.
+    largest: u64,
+    /// Bytes of the largest dictionary.
+    dictionary: u64,
+    /// Bytes of all pages.
+    total: u64,
+}
+
+/// Which rows of which columns are read, and how.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The columns of the file's leaves, ascending.
+    pub leaves: Vec<usize>,
+    /// The rows.
+    pub rows: Range<usize>,
+    /// The most rows in a batch.
+    pub batch: usize,
+    /// The most values of a list.
+    pub widest: usize,
+}
+
+impl ParquetFile {
+    /// Reads the description at the end of `file`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for what is no complete Parquet file.
+    pub fn new(file: File) -> Result<Self> {
+        let length = file.metadata().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?.len();
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = decoded(|| ArrowReaderMetadata::load(&file, options))?;
+        let schema = Arc::new(Schema::new(as_views(metadata.schema().fields())));
+        let metadata = Arc::clone(metadata.metadata());
+        let rows = metadata.row_groups().iter().try_fold(0i64, |sum, group| {
+            let rows = Some(group.num_rows()).filter(|rows| *rows >= 0)?;
+            sum.checked_add(rows)
+        });
+        let claimed = metadata.file_metadata().num_rows();
+        if rows != Some(claimed) {
+            return Err(broken(&format!("{claimed} rows in the file, and others in its groups")));
+        }
+        Ok(Self { file: Arc::new(file), length, metadata, schema })
+    }
+
+    /// The columns.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// How many rows the file says it has.
+    pub fn rows(&self) -> usize {
+        usize::try_from(self.metadata.file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    /// What the file notes under `key`.
+    pub fn note(&self, key: &str) -> Option<&str> {
+        let notes = self.metadata.file_metadata().key_value_metadata()?;
+        notes.iter().find(|note| note.key == key)?.value.as_deref()
+    }
+
+    /// The leaves for which `wanted` says so, given the place of their column and the path within it.
+    pub fn leaves(&self, wanted: impl Fn(usize, &[String]) -> bool) -> Vec<usize> {
+        let schema = self.metadata.file_metadata().schema_descr();
+        let path = |leaf: usize| schema.column(leaf).path().parts().get(1..).unwrap_or_default().to_vec();
+        (0..schema.num_columns()).filter(|leaf| wanted(schema.get_column_root_idx(*leaf), &path(*leaf))).collect()
+    }
+
+    /// What the pages of `leaves` take, from their headers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for headers that are none, [`ErrorKind::Unsupported`] for a page of more than 256 MiB.
+    pub fn sizes(&self, leaves: &[usize]) -> Result<PageSizes> {
+        let mut sizes = PageSizes::default();
+        for group in self.metadata.row_groups() {
+            for leaf in leaves {
+                let chunk = group.columns().get(*leaf).ok_or_else(|| broken("a group of rows without that column"))?;
+                self.add_sizes(chunk, &mut sizes)?;
+            }
+        }
+        Ok(sizes)
+    }
+
+    fn add_sizes(&self, chunk: &ColumnChunkMetaData, sizes: &mut PageSizes) -> Result<()> {
+        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+        let place = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
+        let (start, mut left) = place
+            .filter(|(start, length)| start.checked_add(*length).is_some_and(|end| end <= self.length))
+            .ok_or_else(|| broken("a column outside of the file"))?;
+        let failed = |error: std::io::Error| broken(&error.to_string());
+        let mut input = self.file.try_clone().map_err(failed)?;
+        input.seek(SeekFrom::Start(start)).map_err(failed)?;
+        let mut input = BufReader::with_capacity(256, input);
+        while left > 0 {
+            let header = PageHeader::read(&mut input, left)?;
+            left = left.checked_sub(header.length + header.compressed).ok_or_else(|| broken("a page cut short"))?;
+            sizes.add(&header)?;
+            input.seek_relative(header.compressed as i64).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Opens some columns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`].
+    pub fn read(&self, reading: &Reading) -> Result<ParquetBatches> {
+        let rows = self.rows();
+        let selection = (reading.rows != (0..rows)).then(|| {
+            let skipped = RowSelector::skip(reading.rows.start);
+            RowSelection::from(vec![skipped, RowSelector::select(reading.rows.len())])
+        });
+        let chunks =
+            Chunks { file: Arc::clone(&self.file), metadata: Arc::clone(&self.metadata), widest: reading.widest };
+        let reader = decoded(|| {
+            let schema = self.metadata.file_metadata().schema_descr();
+            let mask = ProjectionMask::leaves(schema, reading.leaves.iter().copied());
+            let levels = parquet_to_arrow_field_levels(schema, mask, Some(self.schema.fields()))?;
+            ParquetRecordBatchReader::try_new_with_row_groups(&levels, &chunks, reading.batch, selection)
+        })?;
+        Ok(ParquetBatches(reader))
+    }
+}
+
+impl PageSizes {
+    fn add(&mut self, page: &PageHeader) -> Result<()> {
+        if page.bytes > LARGEST_PAGE {
+            return Err(Error::new(ErrorKind::Unsupported, format!("a page of {} bytes", page.bytes))
+                .expected(format!("pages of at most {LARGEST_PAGE} bytes"))
+                .fix("write it with fewer rows in a group, or in a page"));
+        }
+        let largest = if page.is_dictionary { &mut self.dictionary } else { &mut self.largest };
+        *largest = page.bytes.max(*largest);
+        self.total = self.total.saturating_add(page.bytes);
+        Ok(())
+    }
+
+    /// Bytes that are in memory while such columns are read.
+    pub fn held(&self) -> u64 {
+        self.largest + self.dictionary
+    }
+
+    /// The most rows in a batch, up to `most`, so that views do not keep too many pages in memory.
+    pub fn rows_of_views(&self, most: usize) -> usize {
+        if self.total <= HELD_BY_VIEWS {
+            return most;
+        }
+        let pages = HELD_BY_VIEWS / self.held().max(1);
+        usize::try_from(pages).unwrap_or(most).clamp(1, most.max(1))
+    }
+}
+
+/// Batches of rows, in order.
+pub struct ParquetBatches(ParquetRecordBatchReader);
+
+impl ParquetBatches {
+    /// The next batch; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`].
+    #[expect(clippy::should_implement_trait, reason = "an iterator of results would have to end at the first error")]
+    pub fn next(&mut self) -> Result<Option<RecordBatch>> {
+        decoded(|| self.0.next().transpose())
+    }
+}
+
+/// What the parquet crate returns, or makes of broken bytes.
+fn decoded<T, E: std::fmt::Display>(decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
+    guard(decode).map_err(|found| {
+        if found.contains("Disabled feature at compile time") {
+            return Error::new(ErrorKind::Unsupported, found).fix("write it with snappy, zstd, lz4 or gzip");
+        }
+        broken(&found)
+    })
+}
+
+fn broken(found: &str) -> Error {
+    Error::new(ErrorKind::Malformed, found.trim_start_matches("Parquet error: "))
+        .expected("a complete Parquet file")
+        .fix("the file is truncated or corrupt: fetch or write it again")
+}
+
+fn as_views(fields: &Fields) -> Fields {
+    let view = |field: &Arc<Field>| {
+        let kind = match field.data_type() {
+            DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+            DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+            DataType::Struct(parts) => DataType::Struct(as_views(parts)),
+            _ => return Arc::clone(field),
+        };
+        Arc::new(field.as_ref().clone().with_data_type(kind))
+    };
+    fields.iter().map(view).collect()
+}
+
+/// What the header of a page says, in the compact protocol of Thrift, of which this is all that is needed.
+struct PageHeader {
+    is_dictionary: bool,
+    /// Of the page once it is decompressed, or as it is stored if that is more.
+    bytes: u64,
+    /// Of the page as it is stored.
+    compressed: u64,
+    /// Of the header itself.
+    length: u64,
+}
+
+impl PageHeader {
+    /// Reads a header of at most `most` bytes.
+    fn read(input: &mut impl Read, most: u64) -> Result<Self> {
+        const DICTIONARY: i64 = 2;
+        let mut thrift = Thrift(input.take(most));
+        let mut fields = [None; 4];
+        let mut last = 0;
+        while let Some((id, kind)) = thrift.field(last)? {
+            last = id;
+            match fields.get_mut(id as usize) {
+                Some(field) if field.is_none() && matches!(kind, 4..=6) => *field = Some(thrift.integer()?),
+                Some(_) => return Err(broken("the header of a page of another form")),
+                None => thrift.skip(kind, 0)?,
+            }
+        }
+        let length = most - thrift.0.limit();
+        match fields {
+            [None, Some(kind), Some(bytes @ 0..), Some(compressed @ 0..)] => Ok(Self {
+                is_dictionary: kind == DICTIONARY,
+                // What is not compressed is as it is stored.
+                bytes: bytes.max(compressed) as u64,
+                compressed: compressed as u64,
+                length,
+            }),
+            _ => Err(broken("the header of a page of another form")),
+        }
+    }
+}
+
+struct Thrift<R>(std::io::Take<R>);
+
+impl<R: Read> Thrift<R> {
+    fn byte(&mut self) -> Result<u8> {
+        let mut byte = [0];
+        self.0.read_exact(&mut byte).map_err(|error| broken(&error.to_string()))?;
+        Ok(byte[0])
+    }
+
+    fn varint(&mut self) -> Result<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(broken("a number without end"))
+    }
+
+    fn integer(&mut self) -> Result<i64> {
+        let zigzag = self.varint()?;
+        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+    }
+
+    /// The id and type of the next field; `None` at the end of the structure.
+    fn field(&mut self, last: i64) -> Result<Option<(i64, u8)>> {
+        let byte = self.byte()?;
+        Ok(match (byte >> 4, byte & 0xf) {
+            (_, 0) => None,
+            (0, kind) => Some((self.integer()?.max(0), kind)),
+            (step, kind) => Some((last.saturating_add(step.into()), kind)),
+        })
+    }
+
+    fn skip(&mut self, kind: u8, depth: usize) -> Result<()> {
+        const DEEPEST: usize = 8;
+        match kind {
+            // Booleans are their own type.
+            1 | 2 => {}
+            3 => _ = self.byte()?,
+            4..=6 => _ = self.varint()?,
+            7 => (0..8).try_for_each(|_| self.byte().map(|_| ()))?,
+            8 => {
+                let length = self.varint()?;
+                let skipped = std::io::copy(&mut (&mut self.0).take(length), &mut std::io::sink());
+                if skipped.map_err(|error| broken(&error.to_string()))? != length {
+                    return Err(broken("the end of the data"));
+                }
+            }
+            12 if depth < DEEPEST => {
+                let mut last = 0;
+                while let Some((id, kind)) = self.field(last)? {
+                    last = id;
+                    self.skip(kind, depth + 1)?;
+                }
+            }
+            // Headers of pages have no lists.
+            _ => return Err(broken("the header of a page of another form")),
+        }
+        Ok(())
+    }
+}
+
+/// The chunks of a file's columns, their pages checked.
+struct Chunks {
+    file: Arc<File>,
+    metadata: Arc<ParquetMetaData>,
+    widest: usize,
+}
+
+impl RowGroups for Chunks {
+    fn num_rows(&self) -> usize {
+        usize::try_from(self.metadata.file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    fn column_chunks(&self, leaf: usize) -> parquet::errors::Result<Box<dyn PageIterator>> {
+        let (file, metadata, widest) = (Arc::clone(&self.file), Arc::clone(&self.metadata), self.widest);
+        Ok(Box::new(ChunkPages { file, metadata, leaf, widest, group: 0 }))
+    }
+
+    fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
+        Box::new(self.metadata.row_groups().iter())
+    }
+
+    fn metadata(&self) -> &ParquetMetaData {
+        &self.metadata
+    }
+}
+
+/// The pages of a column, group after group.
+struct ChunkPages {
+    file: Arc<File>,
+    metadata: Arc<ParquetMetaData>,
+    leaf: usize,
+    widest: usize,
+    group: usize,
+}
+
+impl Iterator for ChunkPages {
+    type Item = parquet::errors::Result<Box<dyn PageReader>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let group = self.metadata.row_groups().get(self.group)?;
+        self.group += 1;
+        let chunk = group.columns().get(self.leaf)?;
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        let is_list = chunk.column_descr().max_rep_level() > 0;
+        let lists = is_list.then_some(ListWidths { widest: self.widest, width: 0 });
+        let pages = SerializedPageReader::new(Arc::clone(&self.file), chunk, rows, None);
+        Some(pages.map(|pages| Box::new(CheckedPages { pages, lists }) as Box<dyn PageReader>))
+    }
+}
+
+impl PageIterator for ChunkPages {}
+
+/// Pages whose lists are of a sane length.
+struct CheckedPages {
+    pages: SerializedPageReader<File>,
+    lists: Option<ListWidths>,
+}
+
+impl PageReader for CheckedPages {
+    fn get_next_page(&mut self) -> parquet::errors::Result<Option<Page>> {
+        let page = self.pages.get_next_page()?;
+        if let (Some(lists), Some(page)) = (&mut self.lists, &page) {
+            lists.count_page(page)?;
+        }
+        Ok(page)
+    }
+
+    fn peek_next_page(&mut self) -> parquet::errors::Result<Option<PageMetadata>> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> parquet::errors::Result<()> {
+        self.pages.skip_next_page()
+    }
+
+    fn at_record_boundary(&mut self) -> parquet::errors::Result<bool> {
+        self.pages.at_record_boundary()
+    }
+}
+
+impl Iterator for CheckedPages {
+    type Item = parquet::errors::Result<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+/// Counts the values of lists from their repetition levels: 0 begins a list, 1 goes on with it.
+struct ListWidths {
+    widest: usize,
+    /// Of the list that the last page may have left open.
+    width: usize,
+}
+
+impl ListWidths {
+    fn count_page(&mut self, page: &Page) -> parquet::errors::Result<()> {
+        let cut_short = || ParquetError::General("levels cut short".into());
+        let (levels, values) = match page {
+            Page::DataPage { buf, num_values, rep_level_encoding: Encoding::RLE, .. } => {
+                let length = buf.first_chunk().map(|length| u32::from_le_bytes(*length) as usize);
+                let levels = length.and_then(|length| buf.get(4..)?.get(..length));
+                (levels.ok_or_else(cut_short)?, *num_values)
+            }
+            Page::DataPage { .. } => {
+                return Err(ParquetError::General("levels in an encoding that is no longer used".into()));
+            }
+            Page::DataPageV2 { buf, num_values, rep_levels_byte_len, .. } => {
+                (buf.get(..*rep_levels_byte_len as usize).ok_or_else(cut_short)?, *num_values)
+            }
+            Page::DictionaryPage { .. } => return Ok(()),
+        };
+        self.count(levels, values as usize).ok_or_else(cut_short)?;
+        if self.width > self.widest {
+            return Err(ParquetError::General(format!("a list of more than {} values", self.widest)));
+        }
+        Ok(())
+    }
+
+    /// Goes through runs and packed groups of levels of one bit; stops at a list that is too wide.
+    fn count(&mut self, mut levels: &[u8], mut values: usize) -> Option<()> {
+        while values > 0 && self.width <= self.widest {
+            let header = varint(&mut levels)?;
+            let count = usize::try_from(header >> 1).ok()?;
+            if header & 1 == 0 {
+                let (level, rest) = levels.split_first()?;
+                levels = rest;
+                let count = count.min(values);
+                values -= count;
+                self.width = match (level, count) {
+                    (_, 0) => return None,
+                    (0, _) => 1,
+                    _ => self.width.saturating_add(count),
+                };
+                continue;
+            }
+            // The last group may be cut where its values end.
+            let (bytes, rest) = levels.split_at(count.min(levels.len()));
+            levels = rest;
+            if bytes.is_empty() {
+                return None;
+            }
+            for byte in bytes {
+                let bits = values.min(8);
+                values -= bits;
+                self.count_byte(*byte, bits);
+                if self.width > self.widest {
+                    return Some(());
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Up to eight levels, of which the first is the lowest bit.
+    fn count_byte(&mut self, byte: u8, bits: usize) {
+        for bit in 0..bits {
+            if byte >> bit & 1 == 1 {
+                self.width += 1;
+            } else if self.width <= self.widest {
+                self.width = 1;
+            }
+        }
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
