@@ -62,7 +62,7 @@ impl Account<'_> {
             accuracy: self.fitted.accuracy,
             held_out: self.held_out,
             detectors: artifact
-                .detectors
+                .detectors()
                 .iter()
                 .enumerate()
                 .map(|(place, one)| ToldDetector::of(one, written(place)))

@@ -157,7 +157,7 @@ fn fitted(artifact: &Artifact) -> String {
 
 /// The first three inputs of each set, as the first detector sees them.
 fn decisions(artifact: &Artifact, folder: &Path) -> Result<String> {
-    let calibrated = artifact.detectors()[0];
+    let calibrated = &artifact.detectors()[0];
     let mut text = format!("by {}\n", calibrated.detector().spec());
     for (set, kind) in [("test", "digit"), ("letters", "letter"), ("photos", "photo")] {
         let path = folder.join(format!("{set}.safetensors"));

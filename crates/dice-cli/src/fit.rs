@@ -142,12 +142,11 @@ impl Fit {
             artifact.statistics().save(path)?;
             context.note(format_args!("Wrote {}", path.display()));
         }
-        let mut part = artifact.clone();
         for (place, output) in outputs.iter().enumerate() {
-            if outputs.len() > 1 {
-                part.detectors = vec![artifact.detectors()[place].clone()];
+            match outputs.len() {
+                1 => artifact.save(output)?,
+                _ => artifact.part(place)?.save(output)?,
             }
-            part.save(output)?;
             context.note(format_args!("Wrote {}", output.display()));
         }
         Ok(())

@@ -279,7 +279,7 @@ impl Score {
 /// Scores blocks, decides, and keeps count.
 struct Scorer<'a> {
     /// The detector, and behind it the dense head where classes are wanted.
-    plan: Plan<'a>,
+    plan: Plan,
     calibrated: &'a Calibrated,
     check: Option<BatchCheck<'a>>,
     rows: u64,

@@ -15,8 +15,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use dice_ood::io::AtomicFile;
 use dice_ood::card::Value;
+use dice_ood::io::AtomicFile;
 use dice_ood::{Calibrated, Error, ErrorKind, Result};
 
 use crate::graph::Graph;
@@ -163,7 +163,8 @@ fn stored_weight<'m>(graph: &Graph<'m>, found: &FoundHead) -> Option<(&'m str, b
 /// The score and its temperature, where operators for it are known.
 fn score_of(calibrated: &Calibrated) -> Result<(&'static str, f64)> {
     let spec = calibrated.detector().spec();
-    let shaped = |shaped: &dice_ood::PipelineSpec| shaped.stem.shaping.is_some() && calibrated.detector().clip().is_none();
+    let shaped =
+        |shaped: &dice_ood::PipelineSpec| shaped.stem.shaping.is_some() && calibrated.detector().clip().is_none();
     let known = spec.as_pipeline().filter(|pipeline| !shaped(pipeline)).and_then(|pipeline| {
         let name = pipeline.score.card().name;
         let temperature = match pipeline.score.arguments().get("temperature") {

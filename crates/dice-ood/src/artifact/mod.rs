@@ -171,6 +171,18 @@ impl Artifact {
         &self.detectors
     }
 
+    /// The artifact of the detector at `place` alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] where there is none.
+    pub fn part(&self, place: usize) -> Result<Self> {
+        let detector = self.detectors.get(place).ok_or_else(|| {
+            Error::new(ErrorKind::Argument, format!("detector {place}"))
+                .expected(format!("one of {}", self.detectors.len()))
+        })?;
+        Self::new(Arc::clone(&self.head), self.statistics.clone(), vec![detector.clone()], self.provenance.clone())
+    }
+
     /// Where it came from, by key.
     pub fn provenance(&self) -> &BTreeMap<String, String> {
         &self.provenance
