@@ -1,5 +1,5 @@
 # The targets that people and CI use alike.
-.PHONY: help check format lint test docs audit demo bench peers throughput
+.PHONY: help methods check format lint test docs audit demo bench peers throughput
 
 help:
 	@echo "make check   everything CI runs"
@@ -31,6 +31,10 @@ audit:
 	@log=$$(cargo deny --locked check advisories 2>&1) || case "$$log" in \
 	  *"failed to fetch advisory database"*) echo "skipped: the advisory database cannot be reached" ;; \
 	  *) echo "$$log"; exit 1 ;; esac
+
+# The documentation page of methods is written by the program.
+methods:
+	cargo run --locked -p dice-cli -- methods --format markdown > docs/METHODS.md
 
 demo:
 	cargo run --release --locked -p dice-cli -- demo

@@ -11,6 +11,7 @@ use dice_ood::{Artifact, Error, ErrorKind, Fitted, HoldOut, LinearHead, Needs, R
 
 use crate::account::Account;
 use crate::data::{Inputs, dataset, head, is_onnx, origin_of_features};
+use crate::methods::steps;
 use crate::network::{Choices, Network, Running, check_fingerprint};
 use crate::progress::Bar;
 use crate::{Context, refuse_overwrite};
@@ -20,7 +21,7 @@ use crate::{Context, refuse_overwrite};
 /// One pass over the training data gathers statistics; detectors are fitted from these, and a threshold is set on
 /// in-distribution inputs held out of the fit, so that a fresh one is accepted with at least the promised probability.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = help())]
 pub(crate) struct Fit {
     /// Penultimate features [N, D] of in-distribution training inputs (labels beside them stratify the hold-out).
     #[arg(long, short = 'f', num_args = 1.., value_name = "FILE", required_unless_present_any = ["statistics", "images"])]
@@ -94,16 +95,15 @@ const EXAMPLES: &str = "Examples:
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
       -d 'react(0.99) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
-  dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors
+  dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors";
 
-Detectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy'.
-  shaping   react(Q): clip at that quantile of all training activations; react(c=VALUE)
-  sparsity  dice(P): keep the largest contributions; P is the fraction of weights dropped
-            dice(P, preset=paper|official|openood|pytorch-ood): paper keeps exactly the top
-              (1-P) C D; the others copy a peer's percentile and arithmetic
-            dice(P, contribution=absolute|absolute-mean, scope=per-class)
-            weight-drop(P, seed=N) unit-drop(P, seed=N) weight-prune(P) unit-prune(P)
-  score     energy, msp, max-logit, energy(temperature=T), msp(temperature=T)";
+fn help() -> String {
+    format!(
+        "{EXAMPLES}\n\nDetectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy', or as combinations. \
+         The steps, which `dice methods` explains:{}",
+        steps()
+    )
+}
 
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {

@@ -9,6 +9,7 @@ mod export;
 mod features;
 mod fit;
 mod inspect;
+mod methods;
 mod network;
 mod progress;
 mod report;
@@ -80,6 +81,7 @@ enum Command {
     Eval(eval::Eval),
     Export(export::Export),
     Inspect(inspect::Inspect),
+    Methods(methods::Methods),
     Demo(demo::Demo),
     /// Print a completion script for a shell.
     Completions {
@@ -160,6 +162,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Eval(eval) => eval.run(context),
         Command::Export(export) => export.run(context),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Methods(methods) => methods.run(),
         Command::Demo(demo) => demo.run(context),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -175,7 +178,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
                     Some(found) => found.clone(),
                     None => {
                         return Err(Error::new(ErrorKind::Argument, format!("`{name}`"))
-                            .expected("a command: features, fit, score, eval, export, inspect, demo, completions"));
+                            .expected("a command: features, fit, score, eval, export, inspect, methods, demo, completions"));
                     }
                 },
             };

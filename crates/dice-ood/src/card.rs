@@ -13,10 +13,14 @@ pub struct Card {
     pub about: &'static str,
     /// Its formula; `h` are penultimate features `[D]`, `f` logits `[C]`, `P` their softmax, `y` the predicted class.
     pub formula: &'static str,
-    /// Who published it, where and when.
+    /// Who published it, and where.
     pub paper: &'static str,
+    /// When.
+    pub year: u16,
     /// What one input costs, and what is kept.
     pub cost: &'static str,
+    /// Whether a fitted one says itself as operators, for export.
+    pub exports: bool,
     /// A spec that uses it.
     pub example: &'static str,
     /// What it takes, in the order in which it is printed.
@@ -83,6 +87,21 @@ pub enum Value {
     Whole(u64),
     /// Of a choice.
     Choice(&'static str),
+}
+
+impl Card {
+    /// Arguments that a method can be made of: defaults, and for the rest what its kind allows.
+    pub(crate) fn example_arguments(&'static self) -> Arguments {
+        let value = |parameter: &Parameter| match (parameter.otherwise, parameter.kind) {
+            (Otherwise::Default(value), _) => Some(value),
+            (_, Kind::Fraction | Kind::Quantile) => Some(Value::Real(0.9)),
+            (Otherwise::Absent, _) => None,
+            (Otherwise::Required, Kind::Real { least, .. }) => Some(Value::Real(least)),
+            (Otherwise::Required, Kind::Whole { least, .. }) => Some(Value::Whole(least)),
+            (Otherwise::Required, Kind::Choice(words)) => words.first().map(|word| Value::Choice(word)),
+        };
+        Arguments::new(self, self.parameters.iter().map(value))
+    }
 }
 
 impl fmt::Display for Value {

@@ -21,8 +21,10 @@ impl Method for AshS {
         name: "ash-s",
         about: "zero each input's smallest activations, scale the rest by exp(sum before / sum after)",
         formula: "h_d exp(s1 / s2) where h_d is above the round(p D)-th smallest, else 0; s1, s2 the sums before and after",
-        paper: "Djurisic et al., ICLR 2023",
+        paper: "Djurisic et al., ICLR",
+        year: 2023,
         cost: "D an input; nothing is kept",
+        exports: true,
         example: "ash-s(0.9) | energy",
         parameters: &[Parameter {
             name: "p",

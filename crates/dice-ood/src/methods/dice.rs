@@ -67,8 +67,10 @@ impl Method for Dice {
         name: "dice",
         about: "keep the weights that contribute most on in-distribution data",
         formula: "f = (M * W) h + b, M keeps the largest W * E[h]",
-        paper: "Sun and Li, ECCV 2022, equations 4 to 6",
+        paper: "Sun and Li, ECCV, equations 4 to 6",
+        year: 2022,
         cost: "the kept weights an input",
+        exports: true,
         example: "dice(0.9) | energy",
         parameters: &[
             Parameter::DROPPED,

@@ -22,8 +22,10 @@ impl Method for Energy {
         name: "energy",
         about: "log-sum-exp of the logits",
         formula: "T log sum_c exp(f_c / T)",
-        paper: "Liu et al., NeurIPS 2020",
+        paper: "Liu et al., NeurIPS",
+        year: 2020,
         cost: "C an input; nothing is kept",
+        exports: true,
         example: "dice(0.9) | energy",
         parameters: &[Parameter::TEMPERATURE],
     };

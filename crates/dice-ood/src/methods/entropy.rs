@@ -22,8 +22,10 @@ impl Method for Entropy {
         name: "entropy",
         about: "how decided the softmax is: its negative entropy",
         formula: "sum_c P_c log P_c, P = softmax(f / T)",
-        paper: "Hendrycks and Gimpel, ICLR 2017, as a baseline",
+        paper: "Hendrycks and Gimpel, ICLR, as a baseline",
+        year: 2017,
         cost: "C an input; nothing is kept",
+        exports: true,
         example: "entropy",
         parameters: &[Parameter::TEMPERATURE],
     };

@@ -13,8 +13,10 @@ impl Method for Fisher {
         name: "fisher",
         about: "product of the members' conformal p-values",
         formula: "sum_m w_m log p_m, p_m = (1 + #{reference scores <= score}) / (n + 1)",
-        paper: "Fisher, 1932; members are dependent, so its own threshold is conformal as well, on other inputs",
+        paper: "Fisher; members are dependent, so its own threshold is conformal as well, on other inputs",
+        year: 1932,
         cost: "a look-up a member; n reference scores a member are kept",
+        exports: true,
         example: "fisher(energy, knn(50))",
         parameters: &[],
     };

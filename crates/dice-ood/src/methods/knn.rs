@@ -26,8 +26,10 @@ impl Method for Knn {
         name: "knn",
         about: "distance to the k-th nearest training feature, on the unit sphere",
         formula: "-|h' - h'_(k)|^2, h' = h / |h|",
-        paper: "Sun et al., ICML 2022",
+        paper: "Sun et al., ICML",
+        year: 2022,
         cost: "bank x D an input; the bank is kept",
+        exports: true,
         example: "knn(50)",
         parameters: &[
             Parameter {

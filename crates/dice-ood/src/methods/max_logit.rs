@@ -20,8 +20,10 @@ impl Method for MaxLogit {
         name: "max-logit",
         about: "largest logit",
         formula: "max_c f_c",
-        paper: "Hendrycks et al., ICML 2022",
+        paper: "Hendrycks et al., ICML",
+        year: 2022,
         cost: "C an input; nothing is kept",
+        exports: true,
         example: "max-logit",
         parameters: &[],
     };

@@ -240,6 +240,18 @@ impl Entry {
         METHODS.iter().find(|entry| entry.card.name == name)
     }
 
+    /// What a fit of it rests on beyond the mean activation, with the parameters of its example; nothing for a combination,
+    /// whose members need what they need.
+    pub fn needs(&self) -> Needs {
+        let given = self.card.example_arguments();
+        match &self.make {
+            Make::Shaping(make) => make(&given).map(|step| step.needs()).unwrap_or_default(),
+            Make::Sparsity(make) => make(&given).map(|step| step.needs()).unwrap_or_default(),
+            Make::Score(make) => make(&given).map(|step| step.needs()).unwrap_or_default(),
+            Make::Combination(_) => Needs::default(),
+        }
+    }
+
     /// What kind of step it is: `shaping`, `sparsity`, `score` or `combination`.
     pub fn role(&self) -> &'static str {
         match self.make {

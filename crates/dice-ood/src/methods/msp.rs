@@ -22,8 +22,10 @@ impl Method for Msp {
         name: "msp",
         about: "largest softmax probability",
         formula: "max_c P_c, P = softmax(f / T)",
-        paper: "Hendrycks and Gimpel, ICLR 2017",
+        paper: "Hendrycks and Gimpel, ICLR",
+        year: 2017,
         cost: "C an input; nothing is kept",
+        exports: true,
         example: "msp",
         parameters: &[Parameter::TEMPERATURE],
     };

@@ -23,8 +23,10 @@ impl Method for React {
         name: "react",
         about: "clip activations from above",
         formula: "min(h, c), c a quantile of all training activations pooled",
-        paper: "Sun, Guo and Li, NeurIPS 2021, equation 1",
+        paper: "Sun, Guo and Li, NeurIPS, equation 1",
+        year: 2021,
         cost: "nothing: the product clips while it reads",
+        exports: true,
         example: "react(0.99) | energy",
         parameters: &[
             Parameter {

@@ -18,8 +18,10 @@ impl Method for UnitDrop {
         name: "unit-drop",
         about: "drop units at random",
         formula: "M random, keeping (1 - p) D units",
-        paper: "Sun and Li, ECCV 2022, ablation",
+        paper: "Sun and Li, ECCV, ablation",
+        year: 2022,
         cost: "the kept weights an input",
+        exports: true,
         example: "unit-drop(0.9) | energy",
         parameters: &[Parameter::DROPPED, Parameter::SEED],
     };

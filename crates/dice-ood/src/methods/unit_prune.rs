@@ -17,8 +17,10 @@ impl Method for UnitPrune {
         name: "unit-prune",
         about: "keep the units with the largest mean activation",
         formula: "M keeps the largest E[h]",
-        paper: "Sun and Li, ECCV 2022, ablation",
+        paper: "Sun and Li, ECCV, ablation",
+        year: 2022,
         cost: "the kept weights an input",
+        exports: true,
         example: "unit-prune(0.9) | energy",
         parameters: &[Parameter::DROPPED],
     };

@@ -34,8 +34,10 @@ impl Method for Vim {
         about: "energy less a virtual logit: the part of a feature outside the principal subspace",
         formula: "logsumexp f - alpha |R (h - u)|, u = -pinv(W) b, R the axes after the first dim, \
                   alpha = sum max f / sum |R (h - u)| over training rows",
-        paper: "Wang et al., CVPR 2022, equations 5 to 7",
+        paper: "Wang et al., CVPR, equations 5 to 7",
+        year: 2022,
         cost: "D (D - dim) an input; the fit takes D^3; R is kept",
+        exports: true,
         example: "vim(256)",
         parameters: &[Parameter {
             name: "dim",

@@ -18,8 +18,10 @@ impl Method for WeightDrop {
         name: "weight-drop",
         about: "drop weights at random",
         formula: "M random, keeping (1 - p) C D weights",
-        paper: "Sun and Li, ECCV 2022, ablation",
+        paper: "Sun and Li, ECCV, ablation",
+        year: 2022,
         cost: "the kept weights an input",
+        exports: true,
         example: "weight-drop(0.9) | energy",
         parameters: &[Parameter::DROPPED, Parameter::SEED],
     };

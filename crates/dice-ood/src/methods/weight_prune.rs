@@ -17,8 +17,10 @@ impl Method for WeightPrune {
         name: "weight-prune",
         about: "keep the largest weights by magnitude",
         formula: "M keeps the largest |W|",
-        paper: "Sun and Li, ECCV 2022, ablation",
+        paper: "Sun and Li, ECCV, ablation",
+        year: 2022,
         cost: "the kept weights an input",
+        exports: true,
         example: "weight-prune(0.9) | energy",
         parameters: &[Parameter::DROPPED],
     };

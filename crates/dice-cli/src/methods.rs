@@ -1,0 +1,206 @@
+//! `dice methods`: what detectors are made of.
+
+use std::fmt::Write;
+
+use dice_ood::Result;
+use dice_ood::card::{Kind, Otherwise, Parameter};
+use dice_ood::methods::{Entry, METHODS};
+use serde::Serialize;
+
+use crate::print;
+use crate::report::{Format, Table};
+
+/// List the steps that detectors are made of, or tell all about one.
+///
+/// A detector is a pipeline, [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy', or a combination of
+/// several, as in 'fisher(energy, knn(50))'. Scores are higher = more in-distribution.
+#[derive(clap::Args)]
+pub(crate) struct Methods {
+    /// The method to tell about; all by default.
+    #[arg(value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(METHODS.iter().map(|entry| entry.card.name)))]
+    name: Option<String>,
+    /// How to print.
+    #[arg(long, default_value = "table")]
+    format: MethodsFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum MethodsFormat {
+    /// For a terminal.
+    Table,
+    /// The documentation page.
+    Markdown,
+    /// Everything, for programs.
+    Json,
+}
+
+/// Steps in the order in which a spec has them.
+const ROLES: [(&str, &str); 4] = [
+    ("shaping", "What is done to features before the head reads them"),
+    ("sparsity", "Which weights of the head are kept"),
+    ("score", "One number for an input"),
+    ("combination", "One score of several"),
+];
+
+impl Methods {
+    pub(crate) fn run(&self) -> Result<()> {
+        let wanted = |entry: &&Entry| self.name.as_ref().is_none_or(|name| name == entry.card.name);
+        let entries: Vec<&Entry> = METHODS.iter().filter(wanted).collect();
+        print(&match (self.format, entries.as_slice()) {
+            (MethodsFormat::Json, _) => json(&entries)?,
+            (MethodsFormat::Markdown, _) => markdown(&entries),
+            (MethodsFormat::Table, [entry]) if self.name.is_some() => account(entry),
+            (MethodsFormat::Table, _) => table(&entries),
+        })
+    }
+}
+
+fn table(entries: &[&Entry]) -> String {
+    let mut table = Table::new("", &["method", "is a", "what it does", "example"], 4);
+    for (role, _) in ROLES {
+        for entry in entries.iter().filter(|entry| entry.role() == role) {
+            let card = entry.card;
+            table.rows.push([card.name, role, card.about, card.example].map(str::to_owned).to_vec());
+        }
+    }
+    table.render(Format::Table) + "\n`dice methods NAME` tells formula, source, parameters, needs and cost.\n"
+}
+
+fn account(entry: &Entry) -> String {
+    let card = entry.card;
+    let mut text = format!("{} ({}): {}\n", card.name, entry.role(), card.about);
+    let _ = writeln!(text, "  formula     {}", card.formula);
+    let _ = writeln!(text, "  source      {}, {}", card.paper, card.year);
+    for parameter in card.parameters {
+        let _ = writeln!(text, "  {:11} {}; {}", parameter.name, parameter.about, range(parameter));
+    }
+    let _ = writeln!(text, "  needs       {}", needs(entry).join("; "));
+    let _ = writeln!(text, "  cost        {}", card.cost);
+    let _ = writeln!(text, "  ONNX export {}", if card.exports { "yes" } else { "no" });
+    let _ = writeln!(text, "  example     {}", card.example);
+    text
+}
+
+fn markdown(entries: &[&Entry]) -> String {
+    let mut text = "# Methods\n\nMade by `dice methods --format markdown`. A detector is a pipeline, `[shaping |] [sparsity |] \
+                    score`, or a combination of several; scores are higher = more in-distribution. In formulae `h` are the \
+                    penultimate features `[D]`, `f` the logits `[C]`, `P` their softmax and `y` the predicted class.\n"
+        .to_owned();
+    for (role, title) in ROLES {
+        let of_role: Vec<&&Entry> = entries.iter().filter(|entry| entry.role() == role).collect();
+        if !of_role.is_empty() {
+            let _ = writeln!(text, "\n## {title}");
+        }
+        for entry in of_role {
+            let card = entry.card;
+            let _ = writeln!(text, "\n### `{}`\n\n{}: `{}`\n", card.name, capital(card.about), card.formula);
+            let _ = writeln!(text, "- Source: {}, {}.", card.paper, card.year);
+            for parameter in card.parameters {
+                let bare = if parameter.bare { ", written without its name" } else { "" };
+                let _ = writeln!(text, "- `{}`{bare}: {}; {}.", parameter.name, parameter.about, range(parameter));
+            }
+            let _ = writeln!(text, "- Needs: {}.", needs(entry).join("; "));
+            let _ = writeln!(text, "- Cost: {}.", card.cost);
+            let _ = writeln!(text, "- ONNX export: {}.", if card.exports { "yes" } else { "no" });
+            let _ = writeln!(text, "- Example: `{}`.", card.example);
+        }
+    }
+    text
+}
+
+#[derive(Serialize)]
+struct Told {
+    name: &'static str,
+    role: &'static str,
+    about: &'static str,
+    formula: &'static str,
+    paper: &'static str,
+    year: u16,
+    parameters: Vec<ToldParameter>,
+    needs: Vec<String>,
+    cost: &'static str,
+    exportable: bool,
+    example: &'static str,
+}
+
+#[derive(Serialize)]
+struct ToldParameter {
+    name: &'static str,
+    about: &'static str,
+    bare: bool,
+    required: bool,
+    default: Option<String>,
+    range: String,
+    choices: Option<Vec<&'static str>>,
+}
+
+fn json(entries: &[&Entry]) -> Result<String> {
+    let parameter = |parameter: &Parameter| ToldParameter {
+        name: parameter.name,
+        about: parameter.about,
+        bare: parameter.bare,
+        required: parameter.otherwise == Otherwise::Required,
+        default: match parameter.otherwise {
+            Otherwise::Default(value) => Some(value.to_string()),
+            Otherwise::Required | Otherwise::Absent => None,
+        },
+        range: parameter.kind.to_string(),
+        choices: match parameter.kind {
+            Kind::Choice(words) => Some(words.to_vec()),
+            _ => None,
+        },
+    };
+    let told = |entry: &&Entry| Told {
+        name: entry.card.name,
+        role: entry.role(),
+        about: entry.card.about,
+        formula: entry.card.formula,
+        paper: entry.card.paper,
+        year: entry.card.year,
+        parameters: entry.card.parameters.iter().map(parameter).collect(),
+        needs: needs(entry),
+        cost: entry.card.cost,
+        exportable: entry.card.exports,
+        example: entry.card.example,
+    };
+    let told: Vec<Told> = entries.iter().map(told).collect();
+    crate::report::json(&told)
+}
+
+fn range(parameter: &Parameter) -> String {
+    let range = parameter.kind;
+    match parameter.otherwise {
+        Otherwise::Required => range.to_string(),
+        Otherwise::Absent => format!("{range}; may be left out"),
+        Otherwise::Default(value) => format!("{range}; {value} by default"),
+    }
+}
+
+/// What a fit rests on, in words.
+fn needs(entry: &Entry) -> Vec<String> {
+    let needs = entry.needs();
+    let mut said: Vec<String> = needs.iter().map(|need| need.to_string()).collect();
+    if said.is_empty() {
+        said.push(match entry.role() {
+            "sparsity" => "the head and the mean activation".into(),
+            "combination" => "what its members need; calibration inputs".into(),
+            _ => "the head".into(),
+        });
+    }
+    said
+}
+
+/// The steps of each role, for help texts.
+pub(crate) fn steps() -> String {
+    ROLES.iter().fold(String::new(), |mut text, (role, _)| {
+        let of_role = METHODS.iter().filter(|entry| entry.role() == *role);
+        let names: Vec<&str> = of_role.map(|entry| entry.card.name).collect();
+        let _ = write!(text, "\n  {role:12}{}", names.join(", "));
+        text
+    })
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
