@@ -7,7 +7,7 @@ use dice_ood::evaluation::{EvaluationOptions, TestSet, evaluate, evaluate_scores
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Report, Result, Spec};
 
-use crate::data::{Inputs, check_origin, dataset, network};
+use crate::data::{Inputs, check_origin, dataset, detector, network};
 use crate::network::Running;
 use crate::progress::Bar;
 use crate::report::{Format, contradiction, json, tables};
@@ -178,7 +178,8 @@ impl Eval {
     }
 
     fn of_features(&self, path: &Path, context: &Context) -> Result<Report> {
-        let artifact = Artifact::load(path)?;
+        let others = self.id.iter().chain(self.ood.iter().map(|(_, file)| file)).chain(&self.model);
+        let artifact = detector(path, others.map(String::as_str))?;
         let compared = self.compared(&artifact).map_err(|error| error.file(path.display()))?;
         let network = network(self.model.as_ref(), &artifact, path, &self.running, context)?;
         // All are found before the first is read: a wrong name is told at once.

@@ -1,5 +1,6 @@
 //! `dice`: fit, calibrate, score and evaluate out-of-distribution detectors.
 #![allow(rustdoc::broken_intra_doc_links, reason = "doc comments of arguments are help texts: [N, D] is a shape there")]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod account;
 mod data;
@@ -13,6 +14,8 @@ mod network;
 mod progress;
 mod report;
 mod score;
+#[cfg(unix)]
+mod signals;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +23,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use dice_ood::io::files::claim_outputs;
 use dice_ood::{Error, ErrorKind, Result};
 
 /// Know when your classifier does not know.
@@ -93,6 +97,21 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Every file that the command writes: no other one can be written, and none of them read before. A command that
+    /// writes files nowhere but to a new folder has none.
+    fn outputs(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Features(features) => vec![features.output.clone()],
+            Self::Fit(fit) => fit.outputs().into_iter().chain(fit.save_statistics.clone()).collect(),
+            Self::Score(score) => score.output.iter().chain(&score.summary).cloned().collect(),
+            Self::Eval(eval) => eval.output.iter().cloned().collect(),
+            Self::Export(export) => vec![export.output.clone()],
+            Self::Inspect(_) | Self::Demo(_) | Self::Completions { .. } | Self::Man { .. } => Vec::new(),
+        }
+    }
+}
+
 /// What every command knows.
 struct Context {
     quiet: bool,
@@ -153,6 +172,10 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, context: &Context) -> Result<()> {
+    #[cfg(unix)]
+    signals::watch().map_err(|error| Error::io("signals", error))?;
+    let outputs = command.outputs();
+    claim_outputs(outputs.iter().map(PathBuf::as_path).filter(|path| *path != Path::new("-")))?;
     match command {
         Command::Features(features) => features.run(context),
         Command::Fit(fit) => fit.run(context),
@@ -203,20 +226,6 @@ fn ending(text: &str, extension: &str) -> std::result::Result<PathBuf, String> {
     match path.extension().is_some_and(|found| found == extension) {
         true => Ok(path),
         false => Err(format!("this is written as .{extension}")),
-    }
-}
-
-/// Refuses to write over what is read.
-fn refuse_overwrite<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let Ok(output_file) = output.canonicalize() else { return Ok(()) };
-    if !output_file.is_file() {
-        return Ok(());
-    }
-    match inputs.into_iter().find(|input| input.canonicalize().is_ok_and(|input| input == output_file)) {
-        None => Ok(()),
-        Some(_) => Err(Error::new(ErrorKind::Argument, "an input of this very command")
-            .file(output.display())
-            .expected("another file to write")),
     }
 }
 

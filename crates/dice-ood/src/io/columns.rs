@@ -20,8 +20,9 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_writer::ArrowWriter;
 
 use super::budget::{BLOCK_IDS, MOST_UNITS, check_units, checked_id};
+use super::files::AtomicFile;
 use super::guard::guard;
-use super::output::{AtomicFile, ScoreRow};
+use super::output::ScoreRow;
 use super::parquet::{ParquetBatches, ParquetFile, Reading};
 use super::table::{Kind, Roles, pick};
 use super::{Format, not_a_label};
