@@ -95,7 +95,7 @@ Conventions of the names in --all-metrics, csv and json:
   ccr_at_fpr_1, _10        correctly classified ID above the threshold of 1 %, 10 % FPR
   check                    whether the ID set is like the calibration inputs (see dice score --help)
 Intervals are 95 % bootstrap percentiles; sides of more than 65,536 inputs are resampled on a grid
-that moves their ends by less than 0.05 percent points of FPR and 0.01 of AUROC.";
+that moves their ends by less than 0.05 percentage points of FPR and 0.01 of AUROC.";
 
 fn parse_set(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {

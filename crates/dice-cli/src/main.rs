@@ -39,7 +39,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Threads to use; all cores by default. Results do not depend on it. (Between machines of different instruction sets, or
-    /// with DICE_SIMD, scores differ by at most 1.1e-5, which can turn a decision right at the threshold.)
+    /// with DICE_SIMD, scores differ by less than 2e-6 of the largest, which can turn a decision right at the threshold.)
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print results and warnings only: no progress, no notes.
@@ -67,7 +67,8 @@ where it is not fc, classifier, head or the like, FILE#WEIGHT,BIAS any two tenso
 Words: a p-value is the share of calibration inputs that score no higher than the input (counting itself); the
 realised rate is the share of all in-distribution inputs that a threshold really accepts; a unit is near-silent
 where its mean training activation is below 1 % of the largest; a preset (dice(0.9, preset=openood)) copies the
-conventions of a published code. The README has all of them.
+conventions of a published code; energies have the scale of the network's logits and do not compare between
+networks; `avx512, by rows` is how scoring runs here: instructions, and layout of the weights. The README has all.
 
 Penultimate features are the inputs of the last linear layer. `dice features` makes them
 from an ONNX model and images. In PyTorch:
