@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dice_onnx::{ImageSet, Model, Origin};
 use dice_ood::io::files::TemporaryFolder;
-use dice_ood::io::{Dataset, Location, read_statistics};
+use dice_ood::io::{Dataset, Location, find_head, read_statistics};
 use dice_ood::{Artifact, Error, ErrorKind, Fitted, HoldOut, LinearHead, Result, Spec, Statistics};
 
 use crate::Context;
@@ -182,7 +182,7 @@ impl Fit {
             (_, Start::Statistics(statistics)) => statistics.units(),
             (source, _) => source.as_ref().map_or(0, |source| source.units()),
         };
-        let head = Arc::new(self.read_head(network.as_ref(), units)?);
+        let head = Arc::new(self.read_head(network.as_ref(), units, context)?);
         head.check_features(units).map_err(|error| error.file(start.name()))?;
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
         let mut fit = dice_ood::Fit::new(Arc::clone(&head))
@@ -211,12 +211,19 @@ impl Fit {
         fitted.map_err(|error| if error.kind() == ErrorKind::Calibration { error.file(&name) } else { error })
     }
 
-    /// The head that was asked for, where several are there the one that `units` units feed.
-    fn read_head(&self, network: Option<&Network>, units: usize) -> Result<LinearHead> {
-        match (network, &self.head) {
-            (Some(network), _) => Ok(network.head().clone()),
-            (None, file) => head(file.as_deref().unwrap_or_default(), units),
+    /// The head that was asked for, where several are there the one that `units` units feed; says which tensors it is.
+    fn read_head(&self, network: Option<&Network>, units: usize, context: &Context) -> Result<LinearHead> {
+        if let Some(network) = network {
+            return Ok(network.head().clone());
         }
+        let file = self.head_name();
+        let location = Location::parse(file);
+        if is_onnx(&location) {
+            return head(file, units);
+        }
+        let found = find_head(&location, Some(units))?;
+        context.note(format_args!("Head of {}: {found}.", location.path.display()));
+        Ok(found.head)
     }
 
     /// What was taken as the head, as far as it is known here.

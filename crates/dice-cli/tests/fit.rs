@@ -76,6 +76,8 @@ fn what_belongs_together_raises_no_warning() {
         assert_eq!(told["accuracy"]["share"], 1.0);
         assert_eq!(told["detectors"][0]["calibration_inputs"], 348);
     }
+    let said = stderr(&desk.line(&format!("{FIT} --head layers.safetensors")));
+    assert!(said.contains("Head of layers.safetensors: `fc.weight`"), "the tensor that was taken: {said}");
     let said = stderr(&desk.line(&format!("{FIT} --head head.safetensors")));
     assert!(said.contains("from head.safetensors"), "{said}");
     assert!(said.contains("Accuracy of the head on the training features: 100.00 % (of 988 labelled rows)"), "{said}");
