@@ -12,6 +12,20 @@ use crate::Context;
 use crate::network::{Network, Running, origin_of};
 use crate::progress::bar;
 
+/// The detector `path`. Where that is none and one of the `others`, arguments of the same command, is, they were swapped.
+pub(crate) fn detector<'a>(path: &Path, others: impl IntoIterator<Item = &'a str>) -> Result<Artifact> {
+    Artifact::load(path).map_err(|error| {
+        let swapped = others.into_iter().find(|other| Artifact::load(Path::new(other)).is_ok());
+        match swapped {
+            Some(other) => Error::new(ErrorKind::Argument, format!("another file, and the detector {other} behind it"))
+                .file(path.display())
+                .expected("a detector")
+                .fix(format!("the detector comes first: {other} in place of {}", path.display())),
+            None => error,
+        }
+    })
+}
+
 /// What a command reads: features that are there, or images whose features a network makes.
 pub(crate) enum Inputs<'a> {
     Features(Dataset),

@@ -1,10 +1,12 @@
 //! `dice demo`: the whole way from features to decisions, on data that ship inside the binary.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dice_ood::io::{Dataset, Location, read_head};
+use dice_ood::io::files::TemporaryFolder;
+use dice_ood::io::{AtomicFile, Dataset, Location, read_head};
 use dice_ood::{Artifact, Error, Fit, NonFinite, Result, Salience, for_each_block};
 
 use crate::account::near_silent;
@@ -38,16 +40,16 @@ const DETECTORS: [&str; 5] = ["dice(0.9) | energy", "energy", "msp", "max-logit"
 
 impl Demo {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let temporary = tempfile::tempdir().map_err(|error| Error::io("temporary directory", error))?;
-        let folder = match &self.extract {
-            Some(folder) => {
-                std::fs::create_dir(folder).map_err(|error| Error::io(folder, error))?;
-                folder.as_path()
-            }
-            None => temporary.path(),
+        let temporary = match &self.extract {
+            Some(folder) => TemporaryFolder::create(folder)?,
+            None => TemporaryFolder::new()?,
         };
+        let folder = temporary.path();
         for (name, bytes) in FILES {
-            std::fs::write(folder.join(name), bytes).map_err(|error| Error::io(folder.join(name), error))?;
+            let path = folder.join(name);
+            let mut file = AtomicFile::create_new(&path)?;
+            file.write_all(bytes).map_err(|error| Error::io(&path, error))?;
+            file.commit()?;
         }
         let file = |name: &str| folder.join(format!("{name}.safetensors")).to_string_lossy().into_owned();
         let detector = folder.join("detector.safetensors");
@@ -112,7 +114,10 @@ impl Demo {
         step(4, "Decide on single inputs", "dice score detector.safetensors photos.safetensors")?;
         print(&decisions(&artifact, folder)?)?;
         match &self.extract {
-            Some(folder) => print(&format!("\nThe data and the detector are in {}.\n", folder.display())),
+            Some(folder) => {
+                temporary.keep();
+                print(&format!("\nThe data and the detector are in {}.\n", folder.display()))
+            }
             None => {
                 print("\nNow with your own network: dice fit --help. To keep these files: dice demo --extract demo\n")
             }

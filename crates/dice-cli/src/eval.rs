@@ -7,7 +7,7 @@ use dice_ood::evaluation::{EvaluationOptions, TestSet, evaluate, evaluate_scores
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Fitting, Report, Result, Spec};
 
-use crate::data::{Inputs, check_origin, dataset, network};
+use crate::data::{Inputs, check_origin, dataset, detector, network};
 use crate::network::Running;
 use crate::progress::Bar;
 use crate::report::{Format, contradiction, json, tables};
@@ -95,7 +95,7 @@ Conventions of the names in --all-metrics, csv and json:
   ccr_at_fpr_1, _10        correctly classified ID above the threshold of 1 %, 10 % FPR
   check                    whether the ID set is like the calibration inputs (see dice score --help)
 Intervals are 95 % bootstrap percentiles; sides of more than 65,536 inputs are resampled on a grid
-that moves their ends by less than 0.05 percent points of FPR and 0.01 of AUROC.";
+that moves their ends by less than 0.05 percentage points of FPR and 0.01 of AUROC.";
 
 fn parse_set(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
@@ -178,7 +178,8 @@ impl Eval {
     }
 
     fn of_features(&self, path: &Path, context: &Context) -> Result<Report> {
-        let artifact = Artifact::load(path)?;
+        let others = self.id.iter().chain(self.ood.iter().map(|(_, file)| file)).chain(&self.model);
+        let artifact = detector(path, others.map(String::as_str))?;
         let compared = self.compared(&artifact).map_err(|error| error.file(path.display()))?;
         let network = network(self.model.as_ref(), &artifact, path, &self.running, context)?;
         // All are found before the first is read: a wrong name is told at once.

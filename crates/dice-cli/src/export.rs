@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use dice_onnx::{DECISION, Export as Exported, HeadOptions, Model, SCORE};
 use dice_ood::io::Location;
-use dice_ood::{Artifact, Result, Spec};
+use dice_ood::{Result, Spec};
 
+use crate::Context;
+use crate::data::detector;
 use crate::network::{check_fingerprint, origin_of};
 use crate::report::{count, percent};
 use crate::score::choose;
-use crate::{Context, refuse_overwrite};
 
 /// Put a detector inside its network: an ONNX file that returns its own OOD score.
 ///
@@ -33,7 +34,7 @@ pub(crate) struct Export {
     features: bool,
     /// Where to write; external data of the model are copied beside it.
     #[arg(long, short, value_name = "FILE.onnx", value_parser = |text: &str| crate::ending(text, "onnx"))]
-    output: PathBuf,
+    pub(crate) output: PathBuf,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -47,11 +48,10 @@ Detector, threshold, TPR and preprocessing are in the model's metadata: dice ins
 
 impl Export {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let artifact = Artifact::load(&self.artifact)?;
+        let artifact = detector(&self.artifact, [self.model.as_str()])?;
         let calibrated =
             choose(&artifact, self.detector.as_ref()).map_err(|error| error.file(self.artifact.display()))?;
         let location = Location::parse(&self.model);
-        refuse_overwrite(&self.output, [self.artifact.as_path(), &location.path])?;
         let model = Model::open(&location.path)?;
         let origin = origin_of(&artifact, &self.artifact)?;
         let (options, notes) = match &origin {

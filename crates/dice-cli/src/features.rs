@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use dice_onnx::ImageSet;
 use dice_ood::Result;
-use dice_ood::io::Location;
 use indicatif::HumanDuration;
 
+use crate::Context;
 use crate::network::{Choices, Network, Running};
 use crate::report::count;
-use crate::{Context, refuse_overwrite};
 
 /// Compute penultimate features of images with an ONNX model.
 ///
@@ -33,7 +32,7 @@ pub(crate) struct Features {
     running: Running,
     /// Where to write.
     #[arg(long, short, value_name = "FILE.safetensors", value_parser = |text: &str| crate::ending(text, "safetensors"))]
-    output: PathBuf,
+    pub(crate) output: PathBuf,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -46,8 +45,6 @@ impl Features {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let network = Network::open(&self.model, &self.choices, &self.running, context)?;
         let set = ImageSet::find(&self.images)?;
-        let model = Location::parse(&self.model).path;
-        refuse_overwrite(&self.output, set.files().chain([model.as_path()]))?;
         let start = std::time::Instant::now();
         let rows = network.save_features(&set, &self.output, context)?;
         let classes = set.classes().len();

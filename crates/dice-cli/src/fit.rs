@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dice_onnx::{ImageSet, Model, Origin};
-use dice_ood::io::{Dataset, Location, expand, read_statistics};
+use dice_ood::io::files::TemporaryFolder;
+use dice_ood::io::{Dataset, Location, find_head, read_statistics};
 use dice_ood::{Artifact, Error, ErrorKind, Fitted, HoldOut, LinearHead, Needs, Result, Spec, Statistics};
 
+use crate::Context;
 use crate::account::Account;
 use crate::data::{Inputs, dataset, head, is_onnx, origin_of_features};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running, check_fingerprint};
 use crate::progress::Bar;
-use crate::{Context, refuse_overwrite};
 
 /// Fit a detector to a trained network: to its features and head, or to an ONNX model and images.
 ///
@@ -65,7 +65,7 @@ pub(crate) struct Fit {
     statistics: Vec<String>,
     /// Also write the statistics alone here: those of several parts of the data merge with --statistics A B.
     #[arg(long, value_name = "FILE", value_parser = file_to_write)]
-    save_statistics: Option<PathBuf>,
+    pub(crate) save_statistics: Option<PathBuf>,
     /// Where to write; an existing directory gets one file for each detector.
     #[arg(long, short, value_name = "FILE", value_parser = file_to_write)]
     output: PathBuf,
@@ -107,14 +107,6 @@ fn help() -> String {
 
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let outputs = match self.output.is_dir() {
-            true => self.detectors.iter().map(|spec| self.output.join(file_name(spec))).collect(),
-            false => vec![self.output.clone()],
-        };
-        let inputs = self.files()?;
-        for output in outputs.iter().chain(&self.save_statistics) {
-            refuse_overwrite(output, inputs.iter().map(PathBuf::as_path))?;
-        }
         // The library refuses that too, but only once images have become features.
         if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
             return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.detectors[twice]))
@@ -129,6 +121,7 @@ impl Fit {
         for finding in &fitted.findings {
             context.warn(finding);
         }
+        let outputs = self.outputs();
         self.write(&fitted.artifact, &outputs, context)?;
         match self.format {
             Some(SummaryFormat::Json) => account.print_json(&outputs),
@@ -150,6 +143,14 @@ impl Fit {
             context.note(format_args!("Wrote {}", output.display()));
         }
         Ok(())
+    }
+
+    /// The detector files that are written.
+    pub(crate) fn outputs(&self) -> Vec<PathBuf> {
+        match self.output.is_dir() {
+            true => self.detectors.iter().map(|spec| self.output.join(file_name(spec))).collect(),
+            false => vec![self.output.clone()],
+        }
     }
 
     /// Everything but the writing.
@@ -180,7 +181,7 @@ impl Fit {
             (_, Start::Statistics(statistics)) => statistics.units(),
             (source, _) => source.as_ref().map_or(0, |source| source.units()),
         };
-        let head = Arc::new(self.read_head(network.as_ref(), units)?);
+        let head = Arc::new(self.read_head(network.as_ref(), units, context)?);
         head.check_features(units).map_err(|error| error.file(start.name()))?;
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
         let mut fit = dice_ood::Fit::new(Arc::clone(&head))
@@ -210,12 +211,19 @@ impl Fit {
         fitted.map_err(|error| if error.kind() == ErrorKind::Calibration { error.file(&name) } else { error })
     }
 
-    /// The head that was asked for, where several are there the one that `units` units feed.
-    fn read_head(&self, network: Option<&Network>, units: usize) -> Result<LinearHead> {
-        match (network, &self.head) {
-            (Some(network), _) => Ok(network.head().clone()),
-            (None, file) => head(file.as_deref().unwrap_or_default(), units),
+    /// The head that was asked for, where several are there the one that `units` units feed; says which tensors it is.
+    fn read_head(&self, network: Option<&Network>, units: usize, context: &Context) -> Result<LinearHead> {
+        if let Some(network) = network {
+            return Ok(network.head().clone());
         }
+        let file = self.head_name();
+        let location = Location::parse(file);
+        if is_onnx(&location) {
+            return head(file, units);
+        }
+        let found = find_head(&location, Some(units))?;
+        context.note(format_args!("Head of {}: {found}.", location.path.display()));
+        Ok(found.head)
     }
 
     /// What was taken as the head, as far as it is known here.
@@ -223,24 +231,9 @@ impl Fit {
         self.head.as_deref().or(self.model.as_deref()).unwrap_or_default()
     }
 
-    /// Every file that is read.
-    fn files(&self) -> Result<Vec<PathBuf>> {
-        let (images, features): (Vec<&String>, Vec<&String>) = match &self.model {
-            Some(_) => (self.images.iter().chain(&self.calibration).collect(), Vec::new()),
-            None => (Vec::new(), self.features.iter().chain(&self.calibration).chain(&self.labels).collect()),
-        };
-        let named = features.into_iter().chain(&self.statistics).cloned().collect::<Vec<_>>();
-        let heads = self.head.iter().chain(&self.model).map(|file| Location::parse(file));
-        let mut files: Vec<PathBuf> = expand(&named)?.into_iter().chain(heads).map(|location| location.path).collect();
-        for input in images {
-            files.extend(ImageSet::find(std::slice::from_ref(input))?.files().map(Path::to_path_buf));
-        }
-        Ok(files)
-    }
-
     /// The features of `--images`, in a temporary folder that is deleted when dropped.
-    fn features_of_images(&self, network: &Network, context: &Context) -> Result<(tempfile::TempDir, Dataset)> {
-        let folder = tempfile::tempdir().map_err(|error| Error::io(std::env::temp_dir(), error))?;
+    fn features_of_images(&self, network: &Network, context: &Context) -> Result<(TemporaryFolder, Dataset)> {
+        let folder = TemporaryFolder::new()?;
         let path = folder.path().join("features.safetensors");
         network.save_features(&ImageSet::find(&self.images)?, &path, context)?;
         let features = Dataset::new(&[path.to_string_lossy().into_owned()])?.called(&self.images.join(" "));
@@ -306,7 +299,8 @@ impl Fit {
             (false, _) if self.calibration_fraction == 0.0 => "none".into(),
             (false, what) => format!("{:.2} of the {what}, seed {}", self.calibration_fraction, self.seed),
         };
-        let record = [("head", self.head_name().to_owned()), ("fitted", now()), training, ("calibration", calibration)];
+        let record = [("head", self.head_name().to_owned()), training, ("calibration", calibration)];
+        let record = record.into_iter().chain(source_date()?.map(|date| ("fitted", date)));
         provenance.extend(record.map(|(key, value)| (key.to_owned(), value)));
         Ok(provenance)
     }
@@ -350,10 +344,18 @@ fn file_name(spec: &Spec) -> String {
     words.join("-") + ".safetensors"
 }
 
-/// The time in UTC, as RFC 3339 writes it.
-fn now() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    rfc_3339(seconds)
+/// The time that `SOURCE_DATE_EPOCH` names, in UTC, as RFC 3339 writes it. The clock is not asked: the same fit is the same bytes.
+fn source_date() -> Result<Option<String>> {
+    const VARIABLE: &str = "SOURCE_DATE_EPOCH";
+    /// The last second that four digits of a year can write.
+    const LAST: u64 = 253_402_300_799;
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    match value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds <= LAST) {
+        Some(seconds) => Ok(Some(rfc_3339(seconds))),
+        None => Err(Error::new(ErrorKind::Argument, format!("`{}`", value.display()))
+            .tensor(VARIABLE)
+            .expected("whole seconds since 1970")),
+    }
 }
 
 /// Gregorian date of a Unix time (Hinnant's `civil_from_days`).

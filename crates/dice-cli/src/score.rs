@@ -14,10 +14,10 @@ use dice_ood::{
 };
 use serde::Serialize;
 
-use crate::data::{Inputs, Progress, check_origin, network};
+use crate::Context;
+use crate::data::{Inputs, Progress, check_origin, detector, network};
 use crate::network::Running;
 use crate::report::{contradiction, count, json, percent};
-use crate::{Context, refuse_overwrite};
 
 /// Score inputs: id, score (higher = more in-distribution), p-value, decision and predicted class for each.
 ///
@@ -39,7 +39,7 @@ pub(crate) struct Score {
     running: Running,
     /// Where to write; - or nothing for standard output.
     #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// Format on standard output.
     #[arg(long, default_value = "csv", conflicts_with = "output")]
     format: StreamFormat,
@@ -58,7 +58,7 @@ pub(crate) struct Score {
     /// Write a summary as JSON: numbers accepted and rejected, what is promised, whether the inputs are like those of the
     /// calibration.
     #[arg(long, value_name = "FILE")]
-    summary: Option<PathBuf>,
+    pub(crate) summary: Option<PathBuf>,
     /// Exit with 1, after all outputs are written, where the inputs are not like those of the calibration.
     #[arg(long)]
     check: bool,
@@ -147,13 +147,13 @@ impl Orientation {
 
 impl Score {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let artifact = Artifact::load(&self.artifact)?;
+        let others = self.inputs.iter().chain(&self.model).map(String::as_str);
+        let artifact = detector(&self.artifact, others)?;
         let calibrated = self.chosen(&artifact, context).map_err(|error| error.file(self.artifact.display()))?;
         self.refuse_what_it_cannot(&calibrated)?;
         let network = network(self.model.as_ref(), &artifact, &self.artifact, &self.running, context)?;
         let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels();
         check_origin(&inputs, &artifact, &self.artifact)?;
-        self.refuse_to_overwrite(&inputs)?;
         let dense = self.predicts().then(|| dense_predictor(calibrated.detector().head())).transpose()?;
         let mut scorer = Scorer::new(&calibrated, dense.as_ref(), self);
         self.write_scores(&mut scorer, &inputs, context)?;
@@ -209,21 +209,6 @@ impl Score {
 
     fn predicts(&self) -> bool {
         !self.no_prediction && !self.writes_scores_alone()
-    }
-
-    fn refuse_to_overwrite(&self, inputs: &Inputs<'_>) -> Result<()> {
-        let files = inputs.files();
-        let model = self.model.as_ref().map(Path::new);
-        for output in self.output.iter().chain(&self.summary) {
-            refuse_overwrite(output, files.iter().map(PathBuf::as_path).chain([self.artifact.as_path()]).chain(model))?;
-        }
-        if let Some(summary) = self.summary.as_ref().filter(|summary| Some(*summary) == self.output.as_ref()) {
-            return Err(Error::new(ErrorKind::Argument, "the file of --output")
-                .file(summary.display())
-                .tensor("--summary")
-                .expected("a file of its own"));
-        }
-        Ok(())
     }
 
     fn write_scores(&self, scorer: &mut Scorer<'_>, inputs: &Inputs<'_>, context: &Context) -> Result<()> {

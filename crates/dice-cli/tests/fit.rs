@@ -76,6 +76,10 @@ fn what_belongs_together_raises_no_warning() {
         assert_eq!(told["accuracy"]["share"], 1.0);
         assert_eq!(told["detectors"][0]["calibration_inputs"], 348);
     }
+    let message = failed(&desk.line(&format!("{FIT} --head layers.safetensors")), 1);
+    assert!(message.contains("`fc.weight`") && message.contains("`classifier.weight`"), "{message}");
+    let said = stderr(&desk.line(&format!("{FIT} --head layers.safetensors#classifier")));
+    assert!(said.contains("Head of layers.safetensors: `classifier.weight` f32 [10, 256]"), "{said}");
     let said = stderr(&desk.line(&format!("{FIT} --head head.safetensors")));
     assert!(said.contains("from head.safetensors"), "{said}");
     assert!(said.contains("Accuracy of the head on the training features: 100.00 % (of 988 labelled rows)"), "{said}");

@@ -13,10 +13,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use dice_ood::card::Value;
-use dice_ood::io::AtomicFile;
+use dice_ood::io::{AtomicFile, files};
 use dice_ood::{Calibrated, Error, ErrorKind, Result};
 
 use crate::graph::Graph;
@@ -113,6 +113,11 @@ impl Export {
     /// [`ErrorKind::Argument`] where another file has the name of external data, [`ErrorKind::Io`].
     pub fn write(&self, path: &Path) -> Result<()> {
         let target = path.parent().unwrap_or(Path::new(""));
+        if self.files.keys().any(|location| plain(&target.join(location)) == plain(path)) {
+            return Err(Error::new(ErrorKind::Argument, "the name of its external data")
+                .file(path.display())
+                .expected("another name for the model"));
+        }
         for (location, source) in &self.files {
             copy_beside(source, &target.join(location))?;
         }
@@ -475,11 +480,26 @@ fn external_files(model: &Model) -> Result<BTreeMap<String, PathBuf>> {
     Ok(files)
 }
 
+/// The path without `.` and `..`, links taken for folders.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
 /// Copies `source` to `target` unless it is there.
 fn copy_beside(source: &Path, target: &Path) -> Result<()> {
     let here = |error: io::Error| Error::io(target, error);
     if target.exists() {
-        if same_content(source, target).map_err(here)? {
+        if same_content(source, target)? {
             return Ok(());
         }
         return Err(Error::new(ErrorKind::Argument, "another file of this name")
@@ -490,17 +510,21 @@ fn copy_beside(source: &Path, target: &Path) -> Result<()> {
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(here)?;
     }
-    let mut input = File::open(source).map_err(|error| Error::io(source, error))?;
-    let mut output = AtomicFile::create(target)?;
+    let mut input = files::open(source)?;
+    let mut output = AtomicFile::create_new(target)?;
     io::copy(&mut input, &mut output).map_err(here)?;
     output.commit()
 }
 
-fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    if one.canonicalize()? == other.canonicalize()? {
+fn same_content(source: &Path, target: &Path) -> Result<bool> {
+    if source.canonicalize().is_ok_and(|source| target.canonicalize().is_ok_and(|target| source == target)) {
         return Ok(true);
     }
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (one, other) = (files::open(source)?, files::open(target)?);
+    same_bytes(one, other).map_err(|error| Error::io(target, error))
+}
+
+fn same_bytes(mut one: File, mut other: File) -> io::Result<bool> {
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }
@@ -694,6 +718,19 @@ mod tests {
             let found = Model::open(&place).unwrap().find_head(&HeadOptions::default()).unwrap();
             assert_eq!(found.head, **calibrated.detector().head());
         }
+        builder.graph().initializer[0] = external("w", &[3, 4], "w.onnx", 0);
+        std::fs::write(folder.path().join("w.onnx"), &values).unwrap();
+        std::fs::write(folder.path().join("flat.onnx"), builder.encode()).unwrap();
+        let flat = Model::open(folder.path().join("flat.onnx")).unwrap();
+        let flat =
+            Export::new(&flat, &flat.find_head(&HeadOptions::default()).unwrap(), &calibrated, false, &BTreeMap::new());
+        let flat = flat.unwrap();
+        for place in [folder.path().join("w.onnx"), elsewhere.join("data/../w.onnx")] {
+            let error = flat.write(&place).unwrap_err();
+            assert!(error.to_string().contains("external data"), "{error}");
+        }
+        assert_eq!(std::fs::read(folder.path().join("w.onnx")).unwrap(), values);
+        assert!(!elsewhere.join("w.onnx").exists());
         std::fs::write(elsewhere.join("data/w.bin"), b"something else").unwrap();
         let error = export.write(&elsewhere.join("again.onnx")).unwrap_err();
         assert!(error.to_string().contains("w.bin"), "{error}");

@@ -196,7 +196,7 @@ fn from_outputs<'m>(graph: &Graph<'m>) -> Result<Trace<'m>> {
         return Err(Error::new(ErrorKind::Ambiguous, listed.join(", "))
             .tensor("head")
             .expected("one linear layer that the outputs come from")
-            .fix("name the one to use: --head NODE"));
+            .fix("name the one to use: MODEL.onnx#NODE"));
     }
     if let Some((_, trace)) = heads.pop_first() {
         return Ok(trace);
@@ -216,7 +216,7 @@ fn from_outputs<'m>(graph: &Graph<'m>) -> Result<Trace<'m>> {
             Err(Error::new(ErrorKind::Missing, text)
                 .tensor("head")
                 .expected("an output that comes from a linear layer with constant weights")
-                .fix("name a layer: --head NODE"))
+                .fix("name a layer: MODEL.onnx#NODE"))
         }
     }
 }
@@ -322,7 +322,7 @@ fn from_features<'m>(graph: &Graph<'m>, wanted: &str) -> Result<Trace<'m>> {
         (Some(_), Some(_)) => Err(Error::new(ErrorKind::Ambiguous, "several linear layers that read it")
             .tensor(quoted(wanted))
             .expected("one")
-            .fix("name the layer too: --head NODE")),
+            .fix("name the layer too: MODEL.onnx#NODE")),
         (None, _) => Err(Error::new(ErrorKind::Argument, "a tensor that no linear layer reads")
             .tensor(quoted(wanted))
             .expected("the input of a linear layer with constant weights")
@@ -359,7 +359,7 @@ fn trace<'m>(graph: &Graph<'m>, from: &str) -> Result<Trace<'m>> {
             return Err(Error::new(ErrorKind::Missing, "no linear layer between it and the model's input")
                 .tensor(quoted(output))
                 .expected("a tensor that comes from a linear layer with constant weights")
-                .fix("name a layer: --head NODE"));
+                .fix("name a layer: MODEL.onnx#NODE"));
         };
         if let Some(linear) = Linear::at(graph, place)? {
             tail.reverse();
@@ -376,7 +376,7 @@ fn trace<'m>(graph: &Graph<'m>, from: &str) -> Result<Trace<'m>> {
     Err(Error::new(ErrorKind::Unsupported, format!("more than {MAX_TAIL} operators"))
         .tensor(quoted(output))
         .expected("a linear layer near the output")
-        .fix("name it: --head NODE"))
+        .fix("name it: MODEL.onnx#NODE"))
 }
 
 /// The input of an operator that carries the logits, for operators that may follow a head.
@@ -389,7 +389,7 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
             .fix(if node.op_type.starts_with("Fused") {
                 "an optimiser merged a layer with its activation: give the model as it was before"
             } else {
-                "if there is a linear layer before it, name it: --head NODE"
+                "if there is a linear layer before it, name it: MODEL.onnx#NODE"
             }))
     };
     let carried = match &*node.op_type {
@@ -545,7 +545,7 @@ fn check_softmax(graph: &Graph, trace: &Trace) -> Result<()> {
     let found = "a 1x1 layer, an activation and pooling, as at the end of a backbone without a head";
     Err(Error::new(ErrorKind::Ambiguous, found)
         .expected("a softmax after it, or a linear layer after the pooling")
-        .fix(format!("if it is the classifier, say so: --head {}", label_of(&graph.nodes[trace.linear.node]))))
+        .fix(format!("if it is the classifier, say so: MODEL.onnx#{}", label_of(&graph.nodes[trace.linear.node]))))
 }
 
 /// Reads another tensor of the way to the head, where only reshaping and pooling lie between.
@@ -561,7 +561,7 @@ fn override_features<'m>(
         Error::new(ErrorKind::Argument, format!("the head reads {}", quoted(linear.features)))
             .tensor(quoted(wanted))
             .expected("the tensor that feeds the head, or one that becomes it by reshaping and pooling alone")
-            .fix("leave the features out, or name the layer that reads them: --head NODE")
+            .fix("leave the features out, or name the layer that reads them: MODEL.onnx#NODE")
     })?;
     if between.is_empty() {
         return Ok((wanted, layout));

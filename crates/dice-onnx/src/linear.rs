@@ -189,7 +189,7 @@ fn required(node: &NodeProto, place: usize) -> Result<&str> {
 fn computed(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{what} computed by the model"))
         .expected("constant weights")
-        .fix("DICE drops weights of a fixed head: name another layer by --head NODE")
+        .fix("DICE drops weights of a fixed head; name another layer: MODEL.onnx#NODE")
 }
 
 /// Refuses parameters that are computed.
@@ -249,7 +249,7 @@ fn convolved(graph: &Graph, node: &NodeProto, features: &str, weight: &str) -> R
     let not_linear = |found: String| -> Result<Axis> {
         Err(Error::new(ErrorKind::Unsupported, found)
             .expected("a linear layer as the last operator with weights")
-            .fix("DICE needs a classifier that ends in a linear layer (Gemm, MatMul or a 1x1 convolution); name one by --head NODE"))
+            .fix("DICE needs a classifier that ends in a linear layer (Gemm, MatMul or a 1x1 convolution); name one: MODEL.onnx#NODE"))
     };
     let ints = |name| attribute(node, name).map_or(&[][..], |attribute| &attribute.ints);
     if ints("pads").iter().any(|pad| *pad != 0) {

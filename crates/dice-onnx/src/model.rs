@@ -1,11 +1,11 @@
 //! The model file: opening it, and what identifies it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use prost::Message;
 use prost::bytes::Bytes;
@@ -49,8 +49,11 @@ impl Model {
                 .expected("a file")
                 .fix("save the model first: its weights may lie in files beside it"));
         }
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-        Self::from_bytes(bytes, path)
+        let model = Self::from_bytes(files::read(path)?, path)?;
+        // A runtime opens them by itself. Names that lead nowhere are errors only where they are needed.
+        let places = model.tensors().filter_map(|tensor| External::of(tensor, model.folder()).ok());
+        places.map(|place| place.path).try_for_each(|path| files::check_input(&path))?;
+        Ok(model)
     }
 
     /// The model that `bytes` encode, as if they had been read from `path`: external data is looked for beside it.
@@ -212,10 +215,10 @@ impl Model {
 }
 
 fn update_from_file(hash: &mut Sha256, path: &Path, start: u64, end: u64) -> Result<()> {
+    let mut file = files::open(path)?;
     let mut read = || {
-        let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(start))?;
-        let mut rest = file.take(end - start);
+        let mut rest = (&file).take(end - start);
         let mut buffer = vec![0; 1 << 16];
         loop {
             match rest.read(&mut buffer)? {

@@ -228,6 +228,7 @@ impl FeatureSource for ImageSource<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::images::Encoded;
     use crate::testing::{Builder, value};
     use crate::{HeadOptions, Model, Runtime};
     use dice_ood::for_each_block;
@@ -291,6 +292,25 @@ mod tests {
             assert_eq!(features.chunks(3).map(|row| row[0]).collect::<Vec<_>>(), reds, "batches of {batch}");
             assert!(features.chunks(3).all(|row| row[1..] == [100.0, 200.0]));
         }
+    }
+
+    #[test]
+    fn inputs_that_are_large_together_are_sent_in_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let entries = (0..5).map(|index| {
+            let path = folder.path().join(format!("{index}.png"));
+            // Its input takes 39 MB.
+            RgbImage::from_pixel(1800, 1800, Rgb([index, 0, 0])).save(&path).unwrap();
+            Entry { id: index.to_string(), label: None, image: Encoded::File(path) }
+        });
+        let (ready, parts) = sync_channel(8);
+        send_prepared(entries.collect(), &levels(), &ready).unwrap();
+        drop(ready);
+        let parts: Vec<Vec<Prepared>> = parts.into_iter().map(Result::unwrap).collect();
+        let made = |one: &Prepared| (one.id.clone(), one.input.as_ref().unwrap().0[0]);
+        let all: Vec<_> = parts.iter().flatten().map(made).collect();
+        assert_eq!(all, (0..5).map(|index| (index.to_string(), index as f32)).collect::<Vec<_>>());
+        assert!(parts.len() > 1, "{} images at once", parts[0].len());
     }
 
     #[test]

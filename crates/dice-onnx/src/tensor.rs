@@ -2,11 +2,10 @@
 //!
 //! Nothing is allocated for more values than bytes are there: every shape is checked against its data first.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use dice_ood::io::f32_of_f16;
+use dice_ood::io::{f32_of_f16, files};
 use dice_ood::{Error, ErrorKind, Result};
 use prost::bytes::Bytes;
 
@@ -559,7 +558,7 @@ fn read_external(tensor: &TensorProto, folder: &Path, bytes: usize) -> Result<By
             .expected(format!("{wanted} bytes for shape {:?}", tensor.dims)));
     }
     let fail = |source| Error::io(&place.path, source);
-    let mut file = File::open(&place.path).map_err(fail)?;
+    let mut file = files::open(&place.path)?;
     let size = file.metadata().map_err(fail)?.len();
     if place.offset.checked_add(wanted).is_none_or(|end| end > size) {
         return Err(Error::new(ErrorKind::Malformed, format!("a file of {size} bytes"))

@@ -92,7 +92,11 @@ pub(crate) fn largest(values: &[f64], p: f64) -> Vec<bool> {
 }
 
 /// The order statistics at `index` and `index + 1` (clamped to the last).
-pub(crate) fn neighbours<T: Copy>(values: &[T], index: usize, compare: impl Fn(&T, &T) -> std::cmp::Ordering + Copy) -> (T, T) {
+pub(crate) fn neighbours<T: Copy>(
+    values: &[T],
+    index: usize,
+    compare: impl Fn(&T, &T) -> std::cmp::Ordering + Copy,
+) -> (T, T) {
     let mut ordered = values.to_vec();
     let index = index.min(values.len() - 1);
     let (_, low, above) = ordered.select_nth_unstable_by(index, compare);

@@ -162,6 +162,15 @@ mod columnar {
         writer.into_inner().unwrap()
     }
 
+    /// A column `label` of zeros, so many times as many rows.
+    pub(super) fn zeros(times: usize, rows: usize) -> Vec<u8> {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![0; rows]));
+        let batch = RecordBatch::try_from_iter([("label", column)]).unwrap();
+        let mut writer = parquet::arrow::arrow_writer::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        (0..times).for_each(|_| writer.write(&batch).unwrap());
+        writer.into_inner().unwrap()
+    }
+
     pub(super) fn arrow(layout: &str, stream: bool, compression: Option<arrow_ipc::CompressionType>) -> Vec<u8> {
         let batch = batch(layout);
         let options = arrow_ipc::writer::IpcWriteOptions::default().try_with_compression(compression).unwrap();
@@ -670,6 +679,14 @@ fn what_is_held_in_memory_is_bounded_where_it_is_compressed() {
     let path = folder.write("labels.npz", &labels);
     let error = read_labels(&Location::parse(path.to_str().unwrap())).unwrap_err();
     assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("without compression"), "{error}");
+    #[cfg(feature = "columns")]
+    {
+        let bytes = columnar::zeros(65, 1 << 20);
+        assert!(bytes.len() < 1 << 20);
+        let path = folder.write("labels.parquet", &bytes);
+        let error = read_labels(&Location::parse(path.to_str().unwrap())).unwrap_err();
+        assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("68157440 rows"), "{error}");
+    }
 }
 
 #[test]

@@ -83,3 +83,43 @@ pub fn failed(output: &Output, code: i32) -> String {
     assert!(!message.contains("a bug in dice") && !message.contains('\x1b'), "{message}");
     message
 }
+
+/// An image of 8 x 8 pixels of one colour, with a little noise, as an uncompressed BMP.
+fn bmp(colour: [u8; 3], seed: u8) -> Vec<u8> {
+    let (header, size) = (54u32, 8 * 8 * 3u32);
+    let mut file = b"BM".to_vec();
+    for value in [header + size, 0, header, 40, 8, 8, 1 | 24 << 16, 0, size, 2835, 2835, 0, 0] {
+        file.extend(value.to_le_bytes());
+    }
+    for pixel in 0..64u8 {
+        let noise = pixel.wrapping_mul(37).wrapping_add(seed.wrapping_mul(101)) % 16;
+        file.extend(colour.iter().rev().map(|level| level.saturating_add(noise)));
+    }
+    file
+}
+
+/// A desk with a network that tells colours apart (`tests/data`, once with its weights in another file), pictures of three colours in class folders, and grey ones.
+pub fn colours() -> Desk {
+    let desk = Desk::new();
+    for name in ["colours.onnx", "apart.onnx", "apart.data"] {
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name), desk.path(name)).unwrap();
+    }
+    // Inputs that were trained on are refused for calibration: those of the test set are a little darker.
+    for (set, count, shade) in [("train", 40, 0), ("test", 20, 3)] {
+        for (class, colour) in [("a-red", [200, 20, 30]), ("b-green", [20, 190, 20]), ("c-blue", [10, 40, 210])] {
+            let folder = desk.path(set).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for index in 0..count {
+                fs::write(folder.join(format!("{index:02}.bmp")), bmp(colour.map(|level| level - shade), index))
+                    .unwrap();
+            }
+        }
+    }
+    fs::create_dir(desk.path("grey")).unwrap();
+    for index in 0..20 {
+        fs::write(desk.path("grey").join(format!("{index:02}.bmp")), bmp([60, 60, 60], index)).unwrap();
+    }
+    let settings = r#"{"do_resize": false, "do_normalize": false}"#;
+    fs::write(desk.path("plain.json"), settings).unwrap();
+    desk
+}

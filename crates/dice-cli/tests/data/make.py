@@ -1,4 +1,4 @@
-"""Makes colours.onnx with onnx 1.23: which of red, green and blue an image has most of, by its mean channels.
+"""Makes colours.onnx, and apart.onnx with its weights in apart.data, with onnx 1.23: which of red, green and blue an image has most of, by its mean channels.
 
     python make.py
 """
@@ -23,3 +23,4 @@ graph = helper.make_graph(
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="dice-ood")
 onnx.checker.check_model(model, full_check=True)
 onnx.save(model, "colours.onnx")
+onnx.save(model, "apart.onnx", save_as_external_data=True, location="apart.data", size_threshold=0)

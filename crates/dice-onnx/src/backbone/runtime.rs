@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 
 /// What runs a network: the runtime that is built in, or an ONNX Runtime that the user has.
@@ -113,7 +114,7 @@ fn check_whole(file: &Path) -> Result<()> {
         return Err(refuse("no file"));
     }
     let mut header = [0; 64];
-    let mut opened = std::fs::File::open(file).map_err(|error| Error::io(file, error))?;
+    let mut opened = files::open(file)?;
     let read = std::io::Read::read_exact(&mut opened, &mut header);
     if read.is_err() {
         return Err(refuse("a file too short for a library"));

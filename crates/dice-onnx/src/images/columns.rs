@@ -1,7 +1,6 @@
 //! Images in a column of a Parquet table.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
@@ -13,7 +12,7 @@ use arrow_array::{Array, ArrayRef, BinaryViewArray, RecordBatch, StringViewArray
 use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Fields};
 
-use dice_ood::io::{ParquetBatches, ParquetFile, Reading};
+use dice_ood::io::{ParquetBatches, ParquetFile, Reading, files};
 use dice_ood::{Error, ErrorKind, Result};
 
 use super::{Encoded, Entry};
@@ -49,7 +48,7 @@ impl Table {
     /// Opens a table; `names` are hashes of the paths that images of the set have so far.
     pub(super) fn open(path: PathBuf, column: Option<&str>, names: &mut HashSet<u64>) -> Result<Self> {
         let located = |error: Error| error.file(path.display());
-        let file = File::open(&path).map_err(|error| Error::io(&path, error))?;
+        let file = files::open(&path)?;
         let file = ParquetFile::new(file).map_err(located)?;
         let fields = file.schema().fields().clone();
         let image = image_column(&fields, column).map_err(located)?;
@@ -312,7 +311,7 @@ mod tests {
         let batch =
             RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
                 .unwrap();
-        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+        let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
     }

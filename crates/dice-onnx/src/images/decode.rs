@@ -1,10 +1,9 @@
 //! From the bytes of an image to its pixels.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use dice_ood::io::{Budget, Share, guard};
+use dice_ood::io::{Budget, Share, files, guard};
 use dice_ood::{Error, ErrorKind, Result};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
@@ -57,7 +56,7 @@ pub(crate) fn decode_file(path: &Path, besides: impl Fn([usize; 2]) -> u64) -> R
     }
     let read = || -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(length).read_to_end(&mut bytes)).map_err(located)?;
+        files::open(path)?.take(length).read_to_end(&mut bytes).map_err(located)?;
         Ok(bytes)
     };
     let (mut share, mut wanted) = (DECODING.take(length), 0);

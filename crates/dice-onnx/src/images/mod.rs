@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 
@@ -123,6 +124,7 @@ impl ImageSet {
                 return Err(none(input));
             }
         }
+        places.iter().try_for_each(|place| files::check_input(&place.path))?;
         let mut classes = Vec::new();
         let mut parts: Vec<Part> = Vec::new();
         #[cfg(feature = "columns")]
@@ -341,7 +343,7 @@ fn find_places(input: &str, places: &mut Vec<Place>) -> Result<()> {
         files.sort();
         places.extend(files.into_iter().map(whole));
     } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")) {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
+        let text = files::read_to_string(path)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         places.extend(lines.map(|line| whole(base.join(line))));

@@ -3,10 +3,10 @@
 //! Members are framed here, with headers parsed by the tar crate: its own reader collects long names into memory
 //! without a limit, and takes an archive that ends between two members for a whole one.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
@@ -57,7 +57,7 @@ pub(super) fn first(shard: &Path) -> Result<Option<Entry>> {
 impl Samples {
     pub(super) fn open(shard: &Path) -> Result<Self> {
         let located = |error: io::Error| Error::io(shard, error);
-        let mut file = BufReader::with_capacity(1 << 16, File::open(shard).map_err(located)?);
+        let mut file = BufReader::with_capacity(1 << 16, files::open(shard)?);
         let compressed = file.fill_buf().map_err(located)?.starts_with(&[0x1f, 0x8b]);
         let input: Box<dyn Read + Send> = if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         Ok(Self { shard: shard.to_path_buf(), input, compressed, ahead: None, ended: false, over: false })

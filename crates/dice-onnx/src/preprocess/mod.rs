@@ -6,6 +6,7 @@ mod settings;
 
 use std::path::Path;
 
+use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
@@ -156,7 +157,7 @@ impl Preprocess {
     /// # Errors
     /// [`ErrorKind::Io`], [`ErrorKind::Malformed`], [`ErrorKind::Unsupported`] for what the file asks and we cannot.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
+        let text = files::read_to_string(path)?;
         let malformed = |error: serde_json::Error| {
             Error::new(ErrorKind::Malformed, error.to_string())
                 .file(path.display())

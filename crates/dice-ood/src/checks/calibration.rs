@@ -38,9 +38,9 @@ pub(super) fn refuse_equal_rows(calibration: &Witness) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::Calibration`] where most of separate calibration rows are training rows.
 pub(super) fn copies(training: &Witness, calibration: &Witness, held_out: bool) -> Result<Option<Finding>> {
-    let share = calibration.hashes.share_in(&training.hashes);
+    let (share, margin) = calibration.hashes.share_in(&training.hashes);
     let rows = calibration.rows();
-    if share > REFUSED_OVERLAP && !held_out {
+    if share > REFUSED_OVERLAP + margin && !held_out {
         return Err(Error::new(
             ErrorKind::Calibration,
             format!("{rows} rows, {:.1} % of which the detector was fitted to", 100.0 * share),
@@ -49,7 +49,7 @@ pub(super) fn copies(training: &Witness, calibration: &Witness, held_out: bool) 
         .expected("inputs that are not among the training features")
         .fix("a network is surer of inputs it was trained on: calibrate on others, or hold a part of the training data out"));
     }
-    Ok((share > MOST_OVERLAP).then_some(Finding::CalibrationOverlapsTraining { share, rows }))
+    Ok((share > MOST_OVERLAP + margin).then_some(Finding::CalibrationOverlapsTraining { share, rows }))
 }
 
 /// Calibration rows that are copies of each other.

@@ -10,6 +10,8 @@ use crate::random::shuffle;
 
 /// Products of a weight and a feature that reading the sample may take: milliseconds.
 const MOST_PRODUCTS: usize = 1 << 29;
+/// Those of all shuffles together.
+const MOST_SHUFFLED: usize = 1 << 27;
 /// Logits likewise.
 const MOST_LOGITS: usize = 1 << 19;
 /// Rows that are read whatever the head costs.
@@ -153,7 +155,7 @@ fn variety(predictions: &[usize], classes: usize) -> (f64, f64) {
 pub(super) fn head_fits(head: &LinearHead, witness: &Witness) -> Option<Finding> {
     const MOST_CLASSES: usize = 256;
     let classes = head.classes().min(MOST_CLASSES);
-    let rows = (MOST_PRODUCTS / (2 * SHUFFLES as usize * classes * head.units())).clamp(64, 512);
+    let rows = (MOST_SHUFFLED / (SHUFFLES as usize * classes * head.units())).clamp(64, 512);
     let features = rows_of(witness.sampled_features(rows), head.units())?;
     // With few units a random order may be the true one.
     if features.nrows() < FEWEST_ROWS || head.units() < 8 || classes < 2 {
@@ -206,13 +208,11 @@ pub(super) fn look(witness: &Witness) -> Option<Finding> {
         return Some(Finding::WholeNumbers { low: low.into(), high: high.into() });
     }
     let first = &values[..units];
-    let mut constant = vec![true; units];
+    let mut constant: Vec<usize> = (0..units).collect();
     for row in values.chunks_exact(units) {
-        for (constant, (value, first)) in constant.iter_mut().zip(row.iter().zip(first)) {
-            *constant &= value == first;
-        }
+        constant.retain(|unit| row[*unit] == first[*unit]);
     }
-    let constant = constant.into_iter().filter(|constant| *constant).count();
+    let constant = constant.len();
     (2 * constant > units).then_some(Finding::ConstantUnits { constant, units })
 }
 

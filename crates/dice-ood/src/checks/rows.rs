@@ -1,10 +1,12 @@
 //! What is kept of the rows that stream by: a uniform sample of them, and a hash of each.
 
+use rayon::prelude::*;
+
 use crate::features::{Block, block_rows};
 use crate::random::{SplitMix64, shuffle};
 
-/// Rows of the sample: an accuracy is then known to about a percent.
-const MOST_ROWS: usize = 4096;
+/// Rows of the sample: an accuracy is then known to about a percent. Wide rows are fewer: half a block in all.
+const MOST_ROWS: usize = 2048;
 /// Hashes that are kept, at most twice as many while rows come in: 16 MiB.
 const MOST_HASHES: usize = 1 << 19;
 /// The stream of the sample, and another for the keys of the hash.
@@ -15,6 +17,8 @@ pub(crate) struct Witness {
     classes: usize,
     random: SplitMix64,
     keys: Vec<u32>,
+    /// Rows of the sample, once the width is known.
+    capacity: usize,
     rows: u64,
     units: usize,
     sample: Vec<f32>,
@@ -39,6 +43,7 @@ impl Witness {
             classes,
             random: SplitMix64::new(SEEDS[0]),
             keys: Vec::new(),
+            capacity: 0,
             rows: 0,
             units: 0,
             sample: Vec::new(),
@@ -53,6 +58,7 @@ impl Witness {
         if self.keys.is_empty() {
             self.units = block.units;
             self.keys = keys(block.units);
+            self.capacity = (block_rows(block.units) / 2).clamp(1, MOST_ROWS);
         }
         if block.units != self.units {
             // The pass over these very blocks refuses them.
@@ -70,7 +76,7 @@ impl Witness {
     /// Reservoir sampling (Vitter's algorithm R): every row seen so far is in the sample with the same probability.
     fn draw(&mut self, features: &[f32], label: Option<i64>) {
         self.rows += 1;
-        if self.sample_labels.len() < self.capacity() {
+        if self.sample_labels.len() < self.capacity {
             self.sample.extend_from_slice(features);
             self.sample_labels.push(label);
             return;
@@ -82,18 +88,17 @@ impl Witness {
         }
     }
 
-    fn capacity(&self) -> usize {
-        block_rows(self.units).min(MOST_ROWS)
-    }
-
     /// Ends the watch: brings hashes and sample into the state that everything below wants.
     pub(super) fn settle(&mut self) {
         self.hashes.settle();
         // Where few rows came by the sample lies in their order, and its first part would be no sample.
         let order = shuffle(self.sample_labels.len(), SEEDS[0]);
         self.sample_labels = order.iter().map(|place| self.sample_labels[*place]).collect();
-        let rows = order.iter().flat_map(|place| &self.sample[place * self.units..(place + 1) * self.units]);
-        self.sample = rows.copied().collect();
+        let mut sample = Vec::with_capacity(self.sample.len());
+        for place in order {
+            sample.extend_from_slice(&self.sample[place * self.units..(place + 1) * self.units]);
+        }
+        self.sample = sample;
     }
 
     /// How many rows came by.
@@ -179,7 +184,7 @@ impl RowHashes {
 
     /// Sorts, adds up the counts of equal rows, and lets go of what is too much.
     fn settle(&mut self) {
-        self.counts.sort_unstable();
+        self.counts.par_sort_unstable_by_key(|(hash, _)| *hash);
         self.counts.dedup_by(|next, kept| {
             let same = next.0 == kept.0;
             if same {
@@ -198,17 +203,19 @@ impl RowHashes {
         (self.counts.len() as u64) << self.level
     }
 
-    /// Share of the rows that `other` has seen too; both settled.
-    pub(super) fn share_in(&self, other: &Self) -> f64 {
+    /// Share of the rows that `other` has seen too, both settled, and how far the share can be off: not at all where
+    /// all rows are compared, three standard errors where a sample is.
+    pub(super) fn share_in(&self, other: &Self) -> (f64, f64) {
         let level = self.level.max(other.level);
-        let compared = self.counts.iter().filter(|(hash, _)| hash.leading_zeros() >= level);
-        let (mut all, mut shared) = (0u64, 0u64);
-        for (hash, count) in compared {
-            all += u64::from(*count);
+        let (mut compared, mut shared, mut distinct) = (0u64, 0u64, 0u64);
+        for (hash, count) in self.counts.iter().filter(|(hash, _)| hash.leading_zeros() >= level) {
             let seen = other.counts.binary_search_by_key(hash, |(hash, _)| *hash).is_ok();
+            compared += u64::from(*count);
             shared += if seen { u64::from(*count) } else { 0 };
+            distinct += 1;
         }
-        if all == 0 { 0.0 } else { shared as f64 / all as f64 }
+        let margin = if level == 0 { 0.0 } else { 1.5 / (distinct.max(1) as f64).sqrt() };
+        (shared as f64 / compared.max(1) as f64, margin)
     }
 }
 
@@ -247,14 +254,14 @@ mod tests {
     #[test]
     fn overlaps_and_repetitions_are_counted_exactly() {
         let (training, other) = (witness(0..900, 5), witness(600..1200, 5));
-        assert_eq!(other.hashes.share_in(&training.hashes), 0.5);
+        assert_eq!(other.hashes.share_in(&training.hashes), (0.5, 0.0));
         assert_eq!(training.hashes.distinct(), 900);
         let mut twice = Witness::new(10);
         twice.see(&block(0..300, 5));
         twice.see(&block(0..300, 5));
         twice.hashes.settle();
         assert_eq!((twice.hashes.distinct(), twice.rows()), (300, 600));
-        assert_eq!(twice.hashes.share_in(&training.hashes), 1.0);
+        assert_eq!(twice.hashes.share_in(&training.hashes), (1.0, 0.0));
     }
 
     #[test]
@@ -267,10 +274,11 @@ mod tests {
         };
         let (large, small) = (set(0..3 * MOST_HASHES as u64), set(0..20_000));
         assert!(large.counts.len() <= MOST_HASHES && large.level >= 1);
-        assert_eq!(small.share_in(&large), 1.0);
+        assert_eq!(small.share_in(&large).0, 1.0);
         let half = set(3 * MOST_HASHES as u64 - 10_000..3 * MOST_HASHES as u64 + 10_000);
-        // At least a fourth of 20,000 rows is compared: the standard error is below 0.8 %.
-        assert!((half.share_in(&large) - 0.5).abs() < 0.04);
+        // At least a fourth of 20,000 rows is compared: three standard errors are below 2.2 %.
+        let (share, margin) = half.share_in(&large);
+        assert!((share - 0.5).abs() < margin && margin < 0.022, "{share} {margin}");
         let distinct = large.distinct() as f64 / (3.0 * MOST_HASHES as f64);
         assert!((distinct - 1.0).abs() < 0.01, "{distinct}");
     }

@@ -20,8 +20,9 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_writer::ArrowWriter;
 
 use super::budget::{BLOCK_IDS, MOST_UNITS, check_units, checked_id};
+use super::files::AtomicFile;
 use super::guard::guard;
-use super::output::{AtomicFile, ScoreRow};
+use super::output::ScoreRow;
 use super::parquet::{ParquetBatches, ParquetFile, Reading};
 use super::table::{Kind, Roles, pick};
 use super::{Format, not_a_label};
@@ -62,9 +63,10 @@ pub(super) fn open(path: &Path, format: Format, name: Option<&str>, labels: bool
 /// Reads one column of numbers.
 pub(super) fn read_column(path: &Path, format: Format, name: Option<&str>, defaults: &[&str]) -> Result<Vec<f64>> {
     let mut batches = Batches::open(path, format, |columns| Ok(vec![pick(columns, name, defaults)?]))?;
+    check_held(batches.rows().unwrap_or(0))?;
     let mut values = Vec::new();
     while let Some(batch) = batches.next()? {
-        check_held(values.len() + batch.num_rows())?;
+        check_held((values.len() + batch.num_rows()) as u64)?;
         let column = pick(&columns_of(&batch.schema()), name, defaults)?;
         let field = batch.schema().field(column).name().clone();
         let first_row = values.len() as u64;
@@ -74,8 +76,8 @@ pub(super) fn read_column(path: &Path, format: Format, name: Option<&str>, defau
 }
 
 /// Refuses columns of more rows than are held in memory, of which a compressed file may have any number.
-fn check_held(rows: usize) -> Result<()> {
-    const MOST: usize = 1 << 26;
+fn check_held(rows: u64) -> Result<()> {
+    const MOST: u64 = 1 << 26;
     if rows <= MOST {
         return Ok(());
     }
@@ -462,13 +464,13 @@ impl FeatureSource for ColumnSource {
         block.restart(self.units, self.next);
         block.labels = self.roles.label.map(|_| Vec::new());
         block.ids = self.roles.id.map(|_| Vec::new());
-        let mut rows = 0;
-        let held = |block: &Block| block.ids.iter().flatten().map(String::len).sum::<usize>();
-        while rows < max_rows && held(block) < BLOCK_IDS {
+        let (mut rows, mut held) = (0, 0);
+        while rows < max_rows && held < BLOCK_IDS {
             let Some(batch) = &self.pending else { break };
             let count = (max_rows - rows).min(batch.num_rows() - self.offset);
             let part = batch.slice(self.offset, count);
             self.append(&part, block, self.next + rows as u64)?;
+            held += block.ids.iter().flatten().skip(rows).map(String::len).sum::<usize>();
             rows += count;
             self.offset += count;
             if self.pending.as_ref().is_some_and(|batch| self.offset == batch.num_rows()) {

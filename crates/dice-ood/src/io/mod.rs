@@ -10,6 +10,7 @@ mod budget;
 #[cfg(feature = "columns")]
 mod columns;
 mod csv;
+pub mod files;
 mod format;
 mod guard;
 mod heads;
@@ -41,10 +42,12 @@ use crate::statistics::Statistics;
 #[cfg(feature = "columns")]
 pub use self::parquet::{PageSizes, ParquetBatches, ParquetFile, Reading};
 pub use budget::{Budget, MOST_UNITS, Share};
+pub use files::AtomicFile;
+use files::{Temporary, check_input, open};
 pub use format::Format;
 pub use guard::guard;
 pub use heads::{Chosen, FoundHead, find_head, read_head};
-pub use output::{AtomicFile, FeaturesWriter, ScoreRow, ScoreWriter};
+pub use output::{FeaturesWriter, ScoreRow, ScoreWriter};
 pub(crate) use safetensors::Header as SafetensorsHeader;
 pub(crate) use state::write_state;
 pub use tensor::{DType, TensorInfo, f32_of_f16};
@@ -91,6 +94,7 @@ impl Location {
     }
 
     fn open_stream(&self) -> Result<Box<dyn Read + Send>> {
+        check_input(&self.path)?;
         Ok(if self.is_stdin() { Box::new(io::stdin()) } else { Box::new(open(&self.path)?) })
     }
 }
@@ -156,7 +160,7 @@ pub struct Dataset {
     /// Whether labels beside the features are read.
     wants_labels: bool,
     /// Streams, copied to temporary files where they have to be read more than once.
-    spooled: Vec<Arc<tempfile::NamedTempFile>>,
+    spooled: Vec<Arc<Temporary>>,
 }
 
 impl Dataset {
@@ -172,6 +176,7 @@ impl Dataset {
         if files.iter().filter(|file| file.is_stdin()).count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
         }
+        files.iter().try_for_each(|file| check_input(&file.path))?;
         let shown = files.iter().map(|file| file.to_string().into()).collect();
         Ok(Self { files, shown, labels: None, wants_labels: true, spooled: Vec::new() })
     }
@@ -197,7 +202,7 @@ impl Dataset {
     /// Those of reading and of writing the copy.
     pub fn rereadable(mut self) -> Result<Self> {
         for stream in self.files.iter_mut().filter(|file| file.is_stream()) {
-            let spooled = spool(&mut stream.open_stream()?)?;
+            let (_, spooled) = spool(&mut stream.open_stream()?)?;
             stream.path = spooled.path().to_path_buf();
             self.spooled.push(Arc::new(spooled));
         }
@@ -336,7 +341,7 @@ fn open_stream(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> 
             Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, ids: None, next: 0 }))
         }
         None => {
-            let spooled = spool(&mut input)?;
+            let (_, spooled) = spool(&mut input)?;
             let location = Location { path: spooled.path().to_path_buf(), name: file.name.clone() };
             let source = open_features(&location, labels).map_err(|error| error.renamed(file))?;
             Ok(Box::new(Spooled { source, _file: spooled }))
@@ -354,7 +359,7 @@ fn peek(input: &mut dyn Read, count: u64) -> Result<Vec<u8>> {
 /// Keeps the temporary copy alive while it is read.
 struct Spooled {
     source: Box<dyn FeatureSource>,
-    _file: tempfile::NamedTempFile,
+    _file: Temporary,
 }
 
 impl FeatureSource for Spooled {
@@ -369,19 +374,15 @@ impl FeatureSource for Spooled {
     }
 }
 
-fn spool(input: &mut dyn Read) -> Result<tempfile::NamedTempFile> {
+fn spool(input: &mut dyn Read) -> Result<(File, Temporary)> {
     let copying = |error: io::Error| {
         tensor::corrupt(&error)
             .unwrap_or_else(|| Error::new(ErrorKind::Io, format!("a temporary copy of it cannot be made: {error}")))
     };
-    let mut file = tempfile::NamedTempFile::new().map_err(copying)?;
-    io::copy(input, file.as_file_mut()).map_err(copying)?;
-    file.as_file_mut().rewind().map_err(copying)?;
-    Ok(file)
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| Error::io(path, error))
+    let (mut file, copy) = Temporary::file().map_err(copying)?;
+    io::copy(input, &mut file).map_err(copying)?;
+    file.rewind().map_err(copying)?;
+    Ok((file, copy))
 }
 
 fn open_tensors(path: &Path, format: Format) -> Result<Box<dyn TensorFile>> {

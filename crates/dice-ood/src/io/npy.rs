@@ -66,7 +66,7 @@ impl Header {
     /// Rows from a stream positioned behind the header; column-major data are copied to a temporary file first.
     pub(super) fn rows_of_stream(&self, mut input: Box<dyn Read + Send>) -> Result<Rows> {
         if self.column_major() {
-            let copy = super::spool(&mut input)?.into_file();
+            let (copy, _) = super::spool(&mut input)?;
             let length = copy.metadata().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?.len();
             self.check_length(length)?;
             return Rows::new(&self.tensor, Bytes::ColumnMajor(copy, 0), self.big_endian);

@@ -1,101 +1,48 @@
-//! Writing: files that appear whole or not at all, and the formats of scores.
+//! The formats that are written: safetensors and scores.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 
+use super::files::{AtomicFile, nameless};
 use super::npy::header_for;
 use crate::calibration::Decision;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Block;
 use crate::head::LinearHead;
 
-/// A file that is written beside its destination and renamed onto it when complete; dropped before that, it vanishes.
-///
-/// A symbolic link is followed. What is no regular file (a device, a pipe) is written to as it is.
-pub struct AtomicFile {
-    destination: PathBuf,
-    file: BufWriter<File>,
-    /// The temporary name; `None` where the destination is written to directly.
-    temporary: Option<tempfile::TempPath>,
+/// The header of a safetensors file, whose tensors lie in the order in which they are declared.
+#[derive(Default)]
+pub(super) struct Header {
+    tensors: BTreeMap<String, TensorInfo>,
+    end: usize,
 }
 
-impl AtomicFile {
-    /// Starts a file that will be `destination`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`] where its directory cannot be written to, or `destination` is a directory.
-    pub fn create(destination: &Path) -> Result<Self> {
-        let located = |error: io::Error| Error::io(destination, error);
-        let existing = std::fs::metadata(destination).ok();
-        if existing.as_ref().is_some_and(std::fs::Metadata::is_dir) {
-            return Err(Error::new(ErrorKind::Io, "a directory")
-                .file(destination.display())
-                .expected("a file to write"));
+impl Header {
+    pub(super) fn declare(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: usize) {
+        let data_offsets = (self.end, self.end + bytes);
+        self.tensors.insert(name.to_owned(), TensorInfo { dtype, shape: shape.to_vec(), data_offsets });
+        self.end += bytes;
+    }
+
+    /// Length and JSON, padded so that the tensors are aligned; keys are sorted.
+    pub(super) fn bytes(self, metadata: impl IntoIterator<Item = (String, String)>) -> Result<Vec<u8>> {
+        let malformed = |error: serde_json::Error| Error::new(ErrorKind::Malformed, error.to_string());
+        let mut entries = BTreeMap::new();
+        let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
+        entries.insert("__metadata__".to_owned(), serde_json::to_value(metadata).map_err(malformed)?);
+        for (name, tensor) in self.tensors {
+            entries.insert(name, serde_json::to_value(tensor).map_err(malformed)?);
         }
-        if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
-            let file = File::options().write(true).open(destination).map_err(located)?;
-            return Ok(Self { destination: destination.to_path_buf(), file: BufWriter::new(file), temporary: None });
-        }
-        let target = match existing {
-            Some(_) => destination.canonicalize().map_err(located)?,
-            None => destination.to_path_buf(),
-        };
-        let directory = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        if !directory.is_dir() {
-            return Err(Error::new(ErrorKind::Io, "no such directory")
-                .file(destination.display())
-                .fix(format!("create {} first", directory.display())));
-        }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".dice-").suffix(".partial");
-        // The rights that any new file gets, not the private ones of temporary files.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        // Only the kind of an error is kept: its text would name the temporary file.
-        let created = builder.tempfile_in(directory).map_err(|error| located(error.kind().into()))?;
-        let (file, temporary) = created.into_parts();
-        Ok(Self { destination: target, file: BufWriter::with_capacity(1 << 16, file), temporary: Some(temporary) })
-    }
-
-    /// Makes the file durable and gives it its name.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`], for instance for a full disk; nothing is left behind then.
-    pub fn commit(self) -> Result<()> {
-        let Self { destination, file, temporary } = self;
-        let located = |error: io::Error| Error::io(&destination, error);
-        let file = file.into_inner().map_err(|error| located(error.into_error()))?;
-        let Some(temporary) = temporary else { return Ok(()) };
-        file.sync_all().map_err(located)?;
-        temporary.persist(&destination).map_err(|error| located(error.error))
-    }
-
-    fn located(&self, error: io::Error) -> Error {
-        Error::io(&self.destination, error)
-    }
-
-    /// Where the file will be.
-    #[cfg(feature = "columns")]
-    pub(super) fn destination(&self) -> &Path {
-        &self.destination
-    }
-}
-
-impl Write for AtomicFile {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.file.write(buffer)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        let mut json = serde_json::to_vec(&entries).map_err(malformed)?;
+        json.resize(json.len().next_multiple_of(8), b' ');
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.append(&mut json);
+        Ok(bytes)
     }
 }
 
@@ -142,7 +89,7 @@ impl FeaturesWriter {
         let file = AtomicFile::create(destination)?;
         let directory = destination.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let spill = || -> Result<Spill> {
-            let made = tempfile::tempfile_in(directory).map_err(|error| Error::io(destination, error))?;
+            let made = nameless(directory).map_err(|error| Error::io(destination, error))?;
             Ok(Spill { file: BufWriter::with_capacity(1 << 16, made), bytes: 0, rows: 0 })
         };
         Ok(Self { file, units, rows: 0, features: spill()?, labels: spill()?, ids: spill()? })
@@ -210,31 +157,22 @@ impl FeaturesWriter {
                     .expected("one for each row, or none"));
             }
         }
-        let mut tensors = Vec::new();
-        let mut end = 0;
-        let mut declare = |name: &str, dtype, shape: Vec<usize>, bytes: usize| {
-            tensors.push((name.to_owned(), TensorInfo { dtype, shape, data_offsets: (end, end + bytes) }));
-            end += bytes;
-        };
+        let mut header = Header::default();
         // Types of the widest values first, so that each tensor is aligned.
         if labels.rows > 0 {
-            declare("labels", Dtype::I64, vec![rows], labels.bytes);
+            header.declare("labels", Dtype::I64, &[rows], labels.bytes);
         }
-        declare("features", Dtype::F32, vec![rows, units], features.bytes);
+        header.declare("features", Dtype::F32, &[rows, units], features.bytes);
         if let Some(head) = head {
             let (classes, units) = (head.classes(), head.units());
-            declare("weight", Dtype::F32, vec![classes, units], classes * units * 4);
-            declare("bias", Dtype::F32, vec![classes], classes * 4);
+            header.declare("weight", Dtype::F32, &[classes, units], classes * units * 4);
+            header.declare("bias", Dtype::F32, &[classes], classes * 4);
         }
         if ids.rows > 0 {
-            declare("ids", Dtype::U8, vec![ids.bytes], ids.bytes);
+            header.declare("ids", Dtype::U8, &[ids.bytes], ids.bytes);
         }
-        let malformed = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Malformed, error.to_string());
-        let header = Metadata::new(Some(metadata.into_iter().collect()), tensors).map_err(|error| malformed(&error))?;
-        let mut header = serde_json::to_vec(&header).map_err(|error| malformed(&error))?;
-        header.resize(header.len().next_multiple_of(8), b' ');
+        let header = header.bytes(metadata)?;
         let write = || -> io::Result<()> {
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(&header)?;
             labels.copy_to(&mut file)?;
             features.copy_to(&mut file)?;
@@ -397,8 +335,8 @@ impl ScoreWriter {
             Sink::Csv(out) | Sink::JsonLines(out) => out.finish(),
             Sink::Npy { mut file, rows } => {
                 let rewrite = |file: &mut AtomicFile| {
-                    file.file.seek(SeekFrom::Start(0))?;
-                    file.file.write_all(&header_for("<f8", rows))
+                    file.seek(SeekFrom::Start(0))?;
+                    file.write_all(&header_for("<f8", rows))
                 };
                 rewrite(&mut file).map_err(|error| file.located(error))?;
                 file.commit()

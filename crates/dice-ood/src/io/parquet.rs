@@ -517,3 +517,53 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A run of levels, and levels packed by eight, the first of each byte lowest.
+    fn run(count: u8, level: u8) -> Vec<u8> {
+        vec![count << 1, level]
+    }
+
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        [&[(bytes.len() as u8) << 1 | 1], bytes].concat()
+    }
+
+    fn width(pages: &[(Vec<u8>, usize)], widest: usize) -> Option<usize> {
+        let mut lists = ListWidths { widest, width: 0 };
+        pages.iter().try_for_each(|(levels, values)| lists.count(levels, *values))?;
+        Some(lists.width)
+    }
+
+    #[test]
+    fn lists_are_as_wide_as_their_levels_say() {
+        let ten = [run(1, 0), run(9, 1)].concat();
+        assert_eq!(width(&[(ten.clone(), 10)], 10), Some(10));
+        assert_eq!(width(&[([&ten[..], &run(1, 1)].concat(), 11)], 10), Some(11));
+        // A list that another follows, one that goes on in the next page, and one that ends within a byte.
+        assert_eq!(width(&[([&ten[..], &run(3, 0), &run(1, 1)].concat(), 14)], 10), Some(2));
+        assert_eq!(width(&[(ten.clone(), 10), (run(5, 1), 5)], 100), Some(15));
+        assert_eq!(width(&[(packed(&[0b1111_1110, 0b0001_1011]), 13)], 100), Some(3));
+        // Too wide, though a short one ends the page.
+        let wide = packed(&[0b1111_1110, 0xff, 0xff, 0b0000_0011]);
+        assert!(width(&[(wide, 32)], 10).unwrap() > 10);
+        assert!(width(&[(packed(&[0b1111_1110, 0b0000_0111]), 16)], 10).unwrap() > 10);
+        assert_eq!(width(&[(ten, 11)], 10), None);
+        assert_eq!(width(&[(run(0, 1), 1)], 10), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_the_header_of_a_page_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Ok(header) = PageHeader::read(&mut &bytes[..], bytes.len() as u64) {
+                prop_assert!(header.length <= bytes.len() as u64 && header.bytes >= header.compressed);
+            }
+            let mut lists = ListWidths { widest: 20, width: 0 };
+            let _ = lists.count(&bytes, 1 << 40);
+        }
+    }
+}

@@ -6,9 +6,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use safetensors::Dtype;
 
-use super::output::AtomicFile;
+use super::files::{self, AtomicFile};
+use super::output;
 use super::safetensors::Header;
 use super::tensor::{DType, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,19 +23,13 @@ pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String
     // Types of the widest values first, so that each tensor is aligned.
     let mut tensors: Vec<(&str, &Tensor)> = state.tensors().collect();
     tensors.sort_by_key(|(name, tensor)| (std::cmp::Reverse(width(&tensor.values)), *name));
-    let mut header = Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
-    let mut end = 0;
+    let mut header = output::Header::default();
     for (name, tensor) in &tensors {
-        let start = end;
-        end += tensor.values.bytes().len();
-        let described = json!({ "dtype": dtype(&tensor.values), "shape": tensor.shape, "data_offsets": [start, end] });
-        header.insert((*name).to_owned(), described);
+        header.declare(name, dtype(&tensor.values), &tensor.shape, tensor.values.bytes().len());
     }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
+    let header = header.bytes(metadata.clone()).map_err(|error| error.file(path.display()))?;
     let mut file = AtomicFile::create(path)?;
     let mut write = || {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         tensors.iter().try_for_each(|(_, tensor)| file.write_all(tensor.values.bytes()))
     };
@@ -42,14 +37,14 @@ pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String
     file.commit()
 }
 
-fn dtype(values: &Values) -> &'static str {
+fn dtype(values: &Values) -> Dtype {
     match values {
-        Values::F32(_) => "F32",
-        Values::F64(_) => "F64",
-        Values::I64(_) => "I64",
-        Values::U8(_) => "U8",
-        Values::U32(_) => "U32",
-        Values::U64(_) => "U64",
+        Values::F32(_) => Dtype::F32,
+        Values::F64(_) => Dtype::F64,
+        Values::I64(_) => Dtype::I64,
+        Values::U8(_) => Dtype::U8,
+        Values::U32(_) => Dtype::U32,
+        Values::U64(_) => Dtype::U64,
     }
 }
 
@@ -63,7 +58,7 @@ impl Header {
     /// # Errors
     /// [`ErrorKind::Malformed`] for element types that a [`State`] does not hold; [`ErrorKind::Io`].
     pub(crate) fn state(&self) -> Result<State> {
-        let mut file = File::open(self.path()).map_err(|error| Error::io(self.path(), error))?;
+        let mut file = files::open(self.path())?;
         let mut state = State::default();
         for (info, start) in self.tensors().iter().zip(self.starts()) {
             file.seek(SeekFrom::Start(*start)).map_err(|error| Error::io(self.path(), error))?;
