@@ -9,6 +9,7 @@ use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Res
 use indicatif::ProgressBar;
 
 use crate::Context;
+use crate::columns::{Columns, recorded, tell};
 use crate::network::{Network, Running, origin_of};
 use crate::progress::bar;
 
@@ -27,6 +28,7 @@ pub(crate) fn detector<'a>(path: &Path, others: impl IntoIterator<Item = &'a str
 }
 
 /// What a command reads: features that are there, or images whose features a network makes.
+#[derive(Clone)]
 pub(crate) enum Inputs<'a> {
     Features(Dataset),
     Images(&'a Network, ImageSet),
@@ -36,10 +38,12 @@ impl<'a> Inputs<'a> {
     /// Files of features where there is no network, else images.
     pub(crate) fn find(network: Option<&'a Network>, inputs: &[String]) -> Result<Self> {
         Ok(match network {
-            None => Self::Features(Dataset::new(inputs).map_err(|error| match error.kind() {
-                ErrorKind::Missing => error.fix("for images, name the network they go through: --model MODEL.onnx"),
-                _ => error,
-            })?),
+            None => {
+                Self::Features(Dataset::new(inputs).map(Dataset::without_ids).map_err(|error| match error.kind() {
+                    ErrorKind::Missing => error.fix("for images, name the network they go through: --model MODEL.onnx"),
+                    _ => error,
+                })?)
+            }
             Some(network) => Self::Images(network, ImageSet::find(inputs)?),
         })
     }
@@ -51,9 +55,43 @@ impl<'a> Inputs<'a> {
         }
     }
 
+    /// Reads the names of the inputs too.
+    pub(crate) fn with_ids(self) -> Self {
+        match self {
+            Self::Features(data) => Self::Features(data.with_ids()),
+            images => images,
+        }
+    }
+
+    /// Expects the features that `artifact`, read from `path`, was fitted to, in tables as `columns` says.
+    pub(crate) fn fitted_to(self, artifact: &Artifact, path: &Path, columns: &Columns) -> Result<Self> {
+        let names = recorded(artifact).map_err(|error| error.file(path.display()))?;
+        Ok(self.with_columns(columns).with_units(artifact.head().units(), &names))
+    }
+
+    /// Takes columns of tables for what `columns` says.
+    pub(crate) fn with_columns(self, columns: &Columns) -> Self {
+        match self {
+            Self::Features(data) => Self::Features(data.with_columns(&columns.chosen())),
+            images => images,
+        }
+    }
+
+    /// Expects `width` units, from columns of these names where there are any.
+    pub(crate) fn with_units(self, width: usize, names: &[String]) -> Self {
+        match self {
+            Self::Features(data) => Self::Features(data.with_units(width, names)),
+            images => images,
+        }
+    }
+
     pub(crate) fn open(&self, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
         match self {
-            Self::Features(data) => data.open(),
+            Self::Features(data) => {
+                let source = data.open().map_err(about_columns)?;
+                tell(&source.layout(), &self.name(), context);
+                Ok(source)
+            }
             Self::Images(network, set) => network.features(set, context),
         }
     }
@@ -72,6 +110,16 @@ impl<'a> Inputs<'a> {
             Self::Features(data) => data.files().iter().map(|file| file.path.clone()).collect(),
             Self::Images(_, set) => set.files().map(Path::to_path_buf).collect(),
         }
+    }
+}
+
+/// Adds how to say it on the command line to an error about columns.
+pub(crate) fn about_columns(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Columns => error.and_fix(
+            "--drop-column NAME drops columns; --features-column, --id-column and --label-column say which are which",
+        ),
+        _ => error,
     }
 }
 
@@ -131,6 +179,10 @@ impl FeatureSource for Progress<'_> {
         self.source.rows()
     }
 
+    fn layout(&self) -> dice_ood::Layout {
+        self.source.layout()
+    }
+
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         self.source.read(block, max_rows)?;
         self.bar.inc(block.rows() as u64);
@@ -149,7 +201,7 @@ impl Drop for Progress<'_> {
 
 /// The data set of some `--flag FILE...` inputs.
 pub(crate) fn dataset(inputs: &[String], labels: Option<&String>) -> Result<Dataset> {
-    let dataset = Dataset::new(inputs)?;
+    let dataset = Dataset::new(inputs)?.without_ids();
     match labels {
         Some(labels) => dataset.with_labels(labels),
         None => Ok(dataset),

@@ -10,6 +10,7 @@ use dice_ood::io::{AtomicFile, Dataset, Location, read_head};
 use dice_ood::{Artifact, Error, Fit, NonFinite, Result, Salience, for_each_block};
 
 use crate::account::near_silent;
+use crate::columns::Columns;
 use crate::eval::Eval;
 use crate::network::Running;
 use crate::report::{Format, percent, tables};
@@ -78,6 +79,7 @@ impl Demo {
             id_labels: None,
             model: None,
             running: Running::default(),
+            columns: Columns::default(),
             ood: vec![("letters".into(), file("letters")), ("photos".into(), file("photos"))],
             detectors: Vec::new(),
             scores: false,

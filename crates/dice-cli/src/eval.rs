@@ -7,6 +7,7 @@ use dice_ood::evaluation::{EvaluationOptions, TestSet, evaluate, evaluate_scores
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Fitting, Report, Result, Spec};
 
+use crate::columns::Columns;
 use crate::data::{Inputs, check_origin, dataset, detector, network};
 use crate::network::Running;
 use crate::progress::Bar;
@@ -40,6 +41,8 @@ pub(crate) struct Eval {
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) running: Running,
+    #[command(flatten)]
+    pub(crate) columns: Columns,
     /// Detectors to compare: of the file, or fitted from its head and statistics (these have no threshold). All of the
     /// file by default.
     #[arg(long = "detector", short = 'd', value_name = "SPEC")]
@@ -188,8 +191,10 @@ impl Eval {
             (Some(_), _) => Inputs::find(network.as_ref(), &self.id)?,
         };
         let id = without_foreign_labels(id, artifact.head().classes(), context);
+        let id = id.fitted_to(&artifact, path, &self.columns)?;
         let ood = self.ood.iter().map(|(name, file)| {
-            Ok((name, Inputs::find(network.as_ref(), std::slice::from_ref(file))?.without_labels()))
+            let inputs = Inputs::find(network.as_ref(), std::slice::from_ref(file))?.without_labels();
+            Ok((name, inputs.fitted_to(&artifact, path, &self.columns)?))
         });
         let ood: Vec<(&String, Inputs<'_>)> = ood.collect::<Result<_>>()?;
         for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&id]) {

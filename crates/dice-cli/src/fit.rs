@@ -7,11 +7,15 @@ use std::sync::Arc;
 use dice_onnx::{ImageSet, Model, Origin};
 use dice_ood::io::files::TemporaryFolder;
 use dice_ood::io::{Dataset, Location, find_head, read_statistics};
-use dice_ood::{Artifact, Error, ErrorKind, Fitted, HoldOut, LinearHead, Needs, Result, Spec, Statistics};
+use dice_ood::{
+    Artifact, Error, ErrorKind, FeatureSource as _, Fitted, HoldOut, Layout, LinearHead, Needs, Result, Spec,
+    Statistics,
+};
 
 use crate::Context;
 use crate::account::Account;
-use crate::data::{Inputs, dataset, head, is_onnx, origin_of_features};
+use crate::columns::{self, Columns, recorded_in, tell};
+use crate::data::{Inputs, about_columns, dataset, head, is_onnx, origin_of_features};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running, check_fingerprint};
 use crate::progress::Bar;
@@ -43,6 +47,8 @@ pub(crate) struct Fit {
     choices: Choices,
     #[command(flatten)]
     running: Running,
+    #[command(flatten)]
+    columns: Columns,
     /// The detector to fit; give several to fit them all from the same pass.
     #[arg(long = "detector", short = 'd', value_name = "SPEC", default_value = "dice(0.9) | energy")]
     detectors: Vec<Spec>,
@@ -161,7 +167,10 @@ impl Fit {
         };
         let calibration = match self.calibration.is_empty() {
             true => None,
-            false => Some(Inputs::find(network.as_ref(), &self.calibration)?.without_labels()),
+            false => {
+                let inputs = Inputs::find(network.as_ref(), &self.calibration)?.without_labels();
+                Some(inputs.with_columns(&self.columns))
+            }
         };
         // The held-out rows are read in a second pass, which images do not take: their features are kept meanwhile.
         let copy = match &network {
@@ -174,20 +183,29 @@ impl Fit {
             None => self.recorded_origin(&start, calibration.as_ref())?,
         };
         let opened = match &start {
-            Start::Features(training) => Some(training.open()?),
+            Start::Features(training) => Some(training.open().map_err(about_columns)?),
             Start::Statistics(_) => None,
         };
+        let layout = match &opened {
+            Some(source) => source.layout(),
+            None => Layout { units: recorded_in(&self.statistics)?, ..Layout::default() },
+        };
+        tell(&layout, &start.name(), context);
         let units = match (&opened, &start) {
             (_, Start::Statistics(statistics)) => statistics.units(),
             (source, _) => source.as_ref().map_or(0, |source| source.units()),
         };
         let head = Arc::new(self.read_head(network.as_ref(), units, context)?);
-        head.check_features(units).map_err(|error| error.file(start.name()))?;
+        head.check_features(units).map_err(|error| {
+            let stray = layout.one_too_many(units, head.units());
+            stray.map_or(error, about_columns).file(start.name())
+        })?;
+        let calibration = calibration.map(|inputs| inputs.with_units(head.units(), &layout.units));
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
         let mut fit = dice_ood::Fit::new(Arc::clone(&head))
             .tpr(self.tpr)
             .gather(Needs::marginals())
-            .provenance(self.provenance(origin.as_ref(), calibration.is_some())?)
+            .provenance(self.provenance(origin.as_ref(), calibration.is_some(), &layout)?)
             .progress(Bar::new(context));
         for spec in &self.detectors {
             fit = fit.detector(spec.clone());
@@ -277,13 +295,18 @@ impl Fit {
         }
         let training = match images {
             Some(images) => images.clone(),
-            None => dataset(&self.features, self.labels.as_ref())?,
+            None => dataset(&self.features, self.labels.as_ref())?.with_columns(&self.columns.chosen()),
         };
         let twice = self.calibration.is_empty() && self.calibration_fraction > 0.0;
         Ok(Start::Features(if twice { training.rereadable()? } else { training }))
     }
 
-    fn provenance(&self, origin: Option<&Origin>, calibrated_on_files: bool) -> Result<BTreeMap<String, String>> {
+    fn provenance(
+        &self,
+        origin: Option<&Origin>,
+        calibrated_on_files: bool,
+        layout: &Layout,
+    ) -> Result<BTreeMap<String, String>> {
         let mut provenance = match origin {
             Some(origin) => origin.to_notes()?,
             None => BTreeMap::new(),
@@ -302,6 +325,7 @@ impl Fit {
         let record = [("head", self.head_name().to_owned()), training, ("calibration", calibration)];
         let record = record.into_iter().chain(source_date()?.map(|date| ("fitted", date)));
         provenance.extend(record.map(|(key, value)| (key.to_owned(), value)));
+        provenance.extend(columns::record(layout));
         Ok(provenance)
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use dice_onnx::{HeadOptions, Model};
-use dice_ood::io::{Dataset, Location, TensorInfo, list, read_head, read_statistics};
+use dice_ood::io::{Dataset, Location, TensorInfo, find_head, list, read_statistics};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
 use crate::account::{behind, describe};
+use crate::columns::{Columns, shown};
 use crate::data::is_onnx;
 use crate::print;
 use crate::report::{count, percent};
@@ -19,6 +20,8 @@ use crate::report::{count, percent};
 pub(crate) struct Inspect {
     /// The file.
     file: String,
+    #[command(flatten)]
+    columns: Columns,
 }
 
 impl Inspect {
@@ -53,15 +56,16 @@ impl Inspect {
             let _ = writeln!(text, "  {:width$}  {tensor}", tensor.name);
         }
         if tensors.iter().any(looks_like_a_head)
-            && let Ok(head) = read_head(&location, None)
+            && let Ok(found) = find_head(&location, None)
         {
-            let _ = writeln!(text, "Head: {} classes, {} units.", count(head.classes()), count(head.units()));
+            let (classes, units) = (found.head.classes(), found.head.units());
+            let _ = writeln!(text, "Head: {} classes, {} units. {found}.", count(classes), count(units));
         }
         if !tensors.is_empty() && tensors.iter().all(|tensor| tensor.shape.len() < 2) {
             // Vectors: a statistic, labels or scores.
             return print(&text);
         }
-        match features(&self.file) {
+        match features(&self.file, &self.columns) {
             Ok(description) => text += &description,
             // A file that is no feature file is no error here; one that is, and broken, is.
             Err(error)
@@ -82,10 +86,10 @@ fn looks_like_a_head(tensor: &TensorInfo) -> bool {
 }
 
 /// Streams features once and says what they are like.
-fn features(file: &str) -> Result<String> {
-    let data = Dataset::new(&[file.to_owned()])?;
+fn features(file: &str, columns: &Columns) -> Result<String> {
+    let data = Dataset::new(&[file.to_owned()])?.with_columns(&columns.chosen());
     let mut source = data.open()?;
-    let units = source.units();
+    let (units, layout) = (source.units(), source.layout());
     let (mut rows, mut zeros, mut negative, mut labelled) = (0usize, 0usize, 0usize, false);
     let (mut low, mut high, mut sum) = (f32::INFINITY, f32::NEG_INFINITY, 0.0f64);
     let mut not_finite = 0usize;
@@ -118,6 +122,15 @@ fn features(file: &str) -> Result<String> {
         percent(zeros as f64 / values),
         percent(negative as f64 / values),
     );
+    if let (Some(first), Some(last)) = (layout.units.first(), layout.units.last()) {
+        let _ = writeln!(text, "Columns of features: `{first}` to `{last}`, in the order of the table.");
+    }
+    if let Some(ids) = &layout.ids {
+        let _ = writeln!(text, "Ids: `{ids}`.");
+    }
+    for note in &layout.notes {
+        let _ = writeln!(text, "Note: {note}.");
+    }
     if not_finite > 0 {
         let _ = writeln!(text, "{} values are NaN or infinite.", count(not_finite));
     }
@@ -138,7 +151,7 @@ fn artifact(artifact: &Artifact) -> String {
         if artifact.detectors().len() == 1 { "" } else { "s" }
     );
     for (key, value) in artifact.provenance() {
-        let _ = writeln!(text, "  {key}: {value}");
+        let _ = writeln!(text, "  {key}: {}", shown(key, value));
     }
     let _ = writeln!(text, "  fitted to: {}", behind(artifact.statistics()));
     for calibrated in artifact.detectors() {

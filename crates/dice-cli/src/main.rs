@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod account;
+mod columns;
 mod data;
 mod demo;
 mod eval;
@@ -61,7 +62,8 @@ const EXAMPLES: &str = "Examples:
 Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for
 standard input. FILE#NAME chooses a tensor or column; else it is the one named features
 (or embeddings, penultimate, ...), or the only one that can be. Labels are found beside
-them as labels (or label, targets, y), ids in tables as id (or path, file, ...).
+them as labels (or label, targets, y), ids as id (or path, user_id, uuid, index, ...).
+Files are known by their content, whatever they are called.
 Heads: .safetensors .npz .pt .pth (pickle is never executed) or an .onnx model. FILE#LAYER names the layer
 where it is not fc, classifier, head or the like, FILE#WEIGHT,BIAS any two tensors.
 

@@ -9,12 +9,13 @@ use dice_ood::evaluation::dense_predictor;
 use dice_ood::io::{AtomicFile, ScoreRow, ScoreWriter};
 use dice_ood::metrics::Interval;
 use dice_ood::{
-    Artifact, BatchCheck, Block, Calibrated, Check, Decision, Detector, Error, ErrorKind, NO_CLASS, NonFinite, Plan,
-    Result, Scored, Spec, Threshold, Verdict, for_each_block,
+    Artifact, BatchCheck, Block, Calibrated, Check, Decision, Detector, Error, ErrorKind, Id, NO_CLASS, NonFinite,
+    Plan, Result, Scored, Spec, Threshold, Verdict, for_each_block,
 };
 use serde::Serialize;
 
 use crate::Context;
+use crate::columns::Columns;
 use crate::data::{Inputs, Progress, check_origin, detector, network};
 use crate::network::Running;
 use crate::report::{contradiction, count, json, percent};
@@ -37,6 +38,8 @@ pub(crate) struct Score {
     model: Option<String>,
     #[command(flatten)]
     running: Running,
+    #[command(flatten)]
+    columns: Columns,
     /// Where to write; - or nothing for standard output.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -152,7 +155,8 @@ impl Score {
         let calibrated = self.chosen(&artifact, context).map_err(|error| error.file(self.artifact.display()))?;
         self.refuse_what_it_cannot(&calibrated)?;
         let network = network(self.model.as_ref(), &artifact, &self.artifact, &self.running, context)?;
-        let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels();
+        let inputs = Inputs::find(network.as_ref(), &self.inputs)?.without_labels().with_ids();
+        let inputs = inputs.fitted_to(&artifact, &self.artifact, &self.columns)?;
         check_origin(&inputs, &artifact, &self.artifact)?;
         let dense = self.predicts().then(|| dense_predictor(calibrated.detector().head())).transpose()?;
         let mut scorer = Scorer::new(&calibrated, dense.as_ref(), self);
@@ -235,7 +239,13 @@ impl Score {
         let writer = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         scored?;
         // Nothing is left of a run without rows.
-        if scorer.rows == 0 { Ok(()) } else { writer.finish() }
+        if scorer.rows == 0 {
+            return Ok(());
+        }
+        if self.writes_scores_alone() {
+            context.note("Note: .npy holds the scores alone, in the order of the rows; other formats hold ids too.");
+        }
+        writer.finish()
     }
 
     /// Says where the promise is contradicted: by an error where asked to check, else by a warning, which is printed also
@@ -300,7 +310,10 @@ impl<'a> Scorer<'a> {
             }
             let id = block.id(row);
             rows.push(ScoreRow {
-                id: if several && block.ids.is_none() { format!("{}:{id}", block.origin) } else { id },
+                id: match &block.ids {
+                    None if several => Id::Text(format!("{}:{id}", block.origin)),
+                    _ => id,
+                },
                 score: self.orientation.apply(score),
                 p_value,
                 decision,

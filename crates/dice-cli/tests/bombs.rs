@@ -42,6 +42,16 @@ fn refused(desk: &Desk, arguments: &str, said: &str) {
     assert!(message.contains(said), "{arguments}: {message}");
 }
 
+/// A result or an error of another kind, in the same memory.
+fn ended(desk: &Desk, arguments: &str) {
+    let output = limited(desk, arguments);
+    let code = output.status.code();
+    assert!(matches!(code, Some(0 | 1)), "{arguments}: {:?}: {}", output.status, stderr(&output));
+    if code == Some(1) {
+        failed(&output, 1);
+    }
+}
+
 fn zstd() -> WriterProperties {
     let codec = Codec::ZSTD(ZstdLevel::try_new(3).unwrap());
     WriterProperties::builder().set_compression(codec).set_dictionary_page_size_limit(1 << 30).build()
@@ -144,7 +154,7 @@ fn features_that_stand_for_gigabytes_are_errors_to_every_command() {
         ("row.npz", "at most 4194304"),
         ("row.npy", "at most 4194304"),
         ("row.safetensors", "at most 4194304"),
-        ("quote.csv", "quotes closed"),
+        ("quote.csv", "line 2 that is not closed"),
     ] {
         // A file of tensors is listed, whatever its tensors could be read as.
         let tensors = name.starts_with("row.");
@@ -155,9 +165,14 @@ fn features_that_stand_for_gigabytes_are_errors_to_every_command() {
         }
         refused(&desk, &format!("score d.safetensors {name}"), said);
         let fit = format!("fit --features {name} --head head.safetensors --calibration-fraction 0.5 -o x.safetensors");
-        refused(&desk, &fit, said);
         let eval = format!("eval d.safetensors --id test.safetensors --ood x={name}");
-        refused(&desk, &eval, said);
+        for command in [&fit, &eval] {
+            // What names inputs is not read where inputs need no names.
+            match name {
+                "id.parquet" | "page.parquet" => ended(&desk, command),
+                _ => refused(&desk, command, said),
+            }
+        }
     }
 }
 

@@ -305,6 +305,10 @@ fn failures_are_one_clear_message_and_leave_nothing_behind() {
         ("score d.safetensors one.npy -d msp".into(), &["'energy'", "one of the fitted detectors"]),
         ("eval d.safetensors --id test.safetensors --ood x=nan.npy".into(), &["nan.npy", "NaN"]),
         ("eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(), &["one.npy", "labels"]),
+        (
+            "eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels nan.npy".into(),
+            &["nan.npy", "vector [N]"],
+        ),
         ("eval --scores --id missing.csv --ood x=missing.csv".into(), &["missing.csv"]),
         ("inspect .".into(), &["directory"]),
         ("score d.safetensors d.safetensors".into(), &["d.safetensors", "features"]),
@@ -366,4 +370,109 @@ fn the_readme_tells_the_truth() {
             assert!(help.contains(flag), "dice {command} has no {flag}");
         }
     }
+}
+
+/// The demo's features as a table of one column a unit, in the order that `order` gives, with more columns before and behind.
+fn table(desk: &Desk, from: &str, to: &str, order: impl Fn(usize) -> usize, id: &str, ids: impl Fn(usize) -> String) {
+    let path = desk.path(from).to_string_lossy().into_owned();
+    let mut source = dice_ood::io::Dataset::new(&[path]).unwrap().open().unwrap();
+    let units = source.units();
+    let mut header: Vec<String> = (0..units).map(|place| format!("f{}", order(place))).collect();
+    if !id.is_empty() {
+        header.insert(0, id.to_owned());
+    }
+    let mut lines = vec![header.join(",")];
+    dice_ood::for_each_block(&mut *source, |block| {
+        for row in block.view().rows() {
+            let mut fields: Vec<String> = (0..units).map(|place| format!("{:?}", row[order(place)])).collect();
+            if !id.is_empty() {
+                fields.insert(0, ids(lines.len() - 1));
+            }
+            lines.push(fields.join(","));
+        }
+        Ok(())
+    })
+    .unwrap();
+    fs::write(desk.path(to), lines.join("\n") + "\n").unwrap();
+}
+
+#[test]
+fn features_are_known_by_their_column_names() {
+    let desk = Desk::new();
+    let number = |row: usize| (row * 3 + 1000).to_string();
+    table(&desk, "train.safetensors", "train.csv", |place| place, "", number);
+    table(&desk, "calibration.safetensors", "val.csv", |place| 255 - place, "", number);
+    table(&desk, "test.safetensors", "sorted.csv", |place| (place * 77) % 256, "user_id", number);
+    table(&desk, "test.safetensors", "plain.csv", |place| place, "", number);
+    table(&desk, "letters.safetensors", "letters.csv", |place| (place * 3) % 256, "uuid", |row| format!("a-{row}"));
+    let fit = |output: &str, more: &str| {
+        desk.line(&format!(
+            "fit --features train.csv --head head.safetensors --calibration val.csv -o {output} -d energy{more}"
+        ))
+    };
+    succeeded(&fit("d.safetensors", ""));
+    assert!(succeeded(&desk.line("inspect d.safetensors")).contains("columns: f0, f1, ... f255 (256)"));
+
+    // The same scores whatever the order, and those of the features without columns.
+    let scores = |output: &std::process::Output| -> Vec<String> {
+        succeeded(output).lines().skip(1).map(|line| line.split(',').nth(1).unwrap().to_owned()).collect()
+    };
+    let shuffled = scores(&desk.line("score d.safetensors sorted.csv"));
+    assert_eq!(shuffled.len(), 349);
+    assert_eq!(shuffled, scores(&desk.line("score d.safetensors plain.csv")));
+    assert_eq!(shuffled, scores(&desk.line("score d.safetensors test.safetensors")));
+    let report = |id: &str, ood: &str| {
+        succeeded(
+            &desk.line(&format!("eval d.safetensors --id {id} --ood letters={ood} --format csv --bootstrap 0 --quiet")),
+        )
+    };
+    assert_eq!(
+        report("sorted.csv", "letters.csv").lines().count(),
+        report("plain.csv", "letters.safetensors").lines().count()
+    );
+    assert_eq!(report("sorted.csv", "letters.csv"), report("plain.csv", "letters.safetensors"));
+
+    // Ids are numbers where they are numbers, and are missed aloud.
+    let jsonl = succeeded(&desk.line("score d.safetensors sorted.csv --format jsonl"));
+    let second: serde_json::Value = serde_json::from_str(jsonl.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(second["id"], 1003);
+    let words = succeeded(&desk.line("score d.safetensors letters.csv --format jsonl"));
+    assert!(words.starts_with("{\"decision\"") && words.contains("\"id\":\"a-0\""), "{words}");
+    succeeded(&desk.line("score d.safetensors sorted.csv -o s.parquet"));
+    succeeded(&desk.line("score d.safetensors letters.csv -o t.parquet"));
+    let ids_of = |file: &str| {
+        let columns = dice_ood::io::Columns { features: vec!["score".into()], ..Default::default() };
+        let data = dice_ood::io::Dataset::new(&[desk.path(file).to_string_lossy().into_owned()]).unwrap();
+        let mut block = dice_ood::Block::default();
+        data.with_columns(&columns).open().unwrap().read(&mut block, 2).unwrap();
+        block.ids
+    };
+    assert_eq!(ids_of("s.parquet"), Some(dice_ood::Ids::Integer(vec![1000, 1003])));
+    assert_eq!(ids_of("t.parquet"), Some(dice_ood::Ids::Text(vec!["a-0".into(), "a-1".into()])));
+    let missed = stderr(&desk.line("score d.safetensors plain.csv"));
+    assert!(missed.contains("plain.csv: no column of ids") && missed.contains("--id-column"), "{missed}");
+    assert!(stderr(&desk.line("score d.safetensors plain.csv -o x.npy")).contains("scores alone"));
+
+    // A mismatch is told by name, with the flag that mends it.
+    let csv = fs::read_to_string(desk.path("sorted.csv")).unwrap();
+    fs::write(desk.path("renamed.csv"), csv.replacen(",f77,", ",g77,", 1)).unwrap();
+    let message = failed(&desk.line("score d.safetensors renamed.csv"), 1);
+    assert!(["`f77`", "the new `g77`", "--drop-column"].iter().all(|part| message.contains(part)), "{message}");
+    fs::write(desk.path("extra.csv"), csv.replacen("user_id,", "member,", 1)).unwrap();
+    let message = failed(&desk.line("score d.safetensors extra.csv"), 1);
+    assert!(message.contains("the new `member`"), "{message}");
+    for flag in ["--drop-column member", "--id-column member", "--features-column f*"] {
+        assert_eq!(shuffled, scores(&desk.line(&format!("score d.safetensors extra.csv {flag}"))), "{flag}");
+    }
+    // At a fit the head knows that there is one too many.
+    let train = fs::read_to_string(desk.path("train.csv")).unwrap();
+    let numbered = train.lines().enumerate().map(|(row, line)| match row {
+        0 => format!("position,{line}\n"),
+        _ => format!("{row},{line}\n"),
+    });
+    fs::write(desk.path("train.csv"), numbered.collect::<String>()).unwrap();
+    let message = failed(&fit("e.safetensors", ""), 1);
+    assert!(message.contains("`position`") && message.contains("--drop-column"), "{message}");
+    succeeded(&fit("e.safetensors", " --drop-column position"));
+    assert_eq!(shuffled, scores(&desk.line("score e.safetensors sorted.csv")));
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use dice_ood::{Block, Error, ErrorKind, FeatureSource, Result};
+use dice_ood::{Block, Error, ErrorKind, FeatureSource, Ids, Result};
 use rayon::prelude::*;
 
 use crate::backbone::Backbone;
@@ -217,7 +217,7 @@ impl FeatureSource for ImageSource<'_> {
             run(&mut pixels, &mut rows, size)?;
         }
         block.labels = self.labelled.then_some(labels);
-        block.ids = Some(ids);
+        block.ids = Some(Ids::Text(ids));
         block.row_numbers = Some(numbers);
         block.origin = "images".into();
         Ok(())
@@ -282,7 +282,7 @@ mod tests {
             for_each_block(&mut source, |block| {
                 features.extend_from_slice(&block.features);
                 labels.extend(block.labels.clone().unwrap());
-                ids.extend(block.ids.clone().unwrap());
+                ids.extend((0..block.rows()).map(|row| block.id(row).to_string()));
                 Ok(())
             })
             .unwrap();
@@ -354,7 +354,7 @@ mod tests {
         for_each_block(&mut lenient, |block| {
             assert!(block.labels.as_ref().unwrap().iter().all(|label| *label == 6));
             rows.extend((0..block.rows()).map(|row| block.row_number(row)));
-            ids.extend(block.ids.clone().unwrap());
+            ids.extend((0..block.rows()).map(|row| block.id(row).to_string()));
             Ok(())
         })
         .unwrap();

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use dice_ood::io::{Dataset, Location, ScoreRow, ScoreWriter, read_head, read_vector};
 use dice_ood::metrics::Curve;
-use dice_ood::{Detector, Needs, Result, Spec, Statistics, for_each_block};
+use dice_ood::{Detector, Id, Needs, Result, Spec, Statistics, for_each_block};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 
@@ -133,7 +133,7 @@ fn load(path: &str) -> Result<Array2<f32>> {
 
 fn write_npy(path: &str, values: &[f64]) -> Result<()> {
     let rows = values.iter().map(|score| ScoreRow {
-        id: String::new(),
+        id: Id::Text(String::new()),
         score: *score,
         p_value: None,
         decision: None,

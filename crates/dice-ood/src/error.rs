@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Missing,
     /// Several candidates, and no telling which is meant.
     Ambiguous,
+    /// Columns of a table that are not those wanted: missing, new, one too many, or of another kind.
+    Columns,
     /// No rows where at least one is needed.
     Empty,
     /// NaN or infinity, with the row and column it stands in.
@@ -110,6 +112,13 @@ impl Error {
     /// Says what the user can do.
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
         self.0.fix = Some(fix.into());
+        self
+    }
+
+    /// Adds to what the user can do, as a front end does that knows how.
+    pub fn and_fix(mut self, more: &str) -> Self {
+        let fix = self.0.fix.take().map_or_else(|| more.to_owned(), |fix| format!("{fix} ({more})"));
+        self.0.fix = Some(fix);
         self
     }
 

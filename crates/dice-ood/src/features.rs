@@ -3,6 +3,7 @@
 //! A [`FeatureSource`] yields [`Block`]s of rows; a block is the only thing that is ever in memory, so a fit or a
 //! scoring run is bounded by the block and not by the number of inputs.
 
+use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -10,6 +11,155 @@ use ndarray::ArrayView2;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::random::SplitMix64;
+
+/// The name of an input, of the type that its source has it in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Id {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A whole number of a source whose numbers need not fit `i64`.
+    Unsigned(u64),
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Integer(number) => number.fmt(f),
+            Self::Unsigned(number) => number.fmt(f),
+        }
+    }
+}
+
+/// The names of inputs `[n]`, all of one type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ids {
+    /// Text.
+    Text(Vec<String>),
+    /// Whole numbers.
+    Integer(Vec<i64>),
+    /// Whole numbers of a source whose numbers need not fit `i64`.
+    Unsigned(Vec<u64>),
+}
+
+impl Ids {
+    /// The name of row `row`.
+    pub fn get(&self, row: usize) -> Id {
+        match self {
+            Self::Text(all) => Id::Text(all[row].clone()),
+            Self::Integer(all) => Id::Integer(all[row]),
+            Self::Unsigned(all) => Id::Unsigned(all[row]),
+        }
+    }
+
+    /// How many there are, n.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(all) => all.len(),
+            Self::Integer(all) => all.len(),
+            Self::Unsigned(all) => all.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of those that are text, from `first` on.
+    #[cfg(feature = "columns")]
+    pub(crate) fn bytes_from(&self, first: usize) -> usize {
+        if let Self::Text(all) = self { all.iter().skip(first).map(String::len).sum() } else { 0 }
+    }
+
+    /// What they are, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Integer(_) => "whole numbers",
+            Self::Unsigned(_) => "unsigned whole numbers",
+        }
+    }
+
+    /// Keeps the names of the rows that `keep` marks.
+    fn retain(&mut self, keep: &[bool]) {
+        fn marked<T>(all: &mut Vec<T>, keep: &[bool]) {
+            let mut flags = keep.iter();
+            all.retain(|_| *flags.next().unwrap_or(&false));
+        }
+        match self {
+            Self::Text(all) => marked(all, keep),
+            Self::Integer(all) => marked(all, keep),
+            Self::Unsigned(all) => marked(all, keep),
+        }
+    }
+}
+
+/// What a source took for what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The names of the units `[D]`, where each is a column with a name; empty where units have no names but places.
+    pub units: Vec<String>,
+    /// The column or tensor that names the inputs.
+    pub ids: Option<String>,
+    /// What the user should know of it.
+    pub notes: Vec<Note>,
+    /// The column that is least like the other features, in words: a hint where there is one too many.
+    pub stray: Option<String>,
+}
+
+impl Layout {
+    /// The error for `found` units where `expected` are wanted, if that is one too many and a column is unlike the others.
+    pub fn one_too_many(&self, found: usize, expected: usize) -> Option<Error> {
+        let stray = self.stray.as_ref().filter(|_| found == expected + 1)?;
+        Some(
+            Error::new(ErrorKind::Columns, format!("[N, {found}]"))
+                .tensor("features")
+                .expected(format!("[N, {expected}]"))
+                .fix(format!("is {stray}, one of the features? If not, drop it, or say what it is")),
+        )
+    }
+}
+
+/// What the user should know of how a file was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// No column names the inputs of a table: rows are numbered.
+    NoIds,
+    /// Columns of numbers that are no features for their names.
+    LeftOut(Vec<String>),
+    /// Names of units are known on one side only: columns are taken in the order of the table.
+    TakenByPlace,
+    /// A tensor that names the inputs, of a type that is not read: rows are numbered.
+    UnreadIds(String),
+    /// A tensor of this shape was read as `[N, D]`.
+    Squeezed(Vec<usize>),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoIds => f.write_str("no column of ids (id, path, user_id, uuid, ...): rows are named by their number, from 0"),
+            Self::LeftOut(columns) => {
+                let columns: Vec<String> = columns.iter().map(|column| format!("`{column}`")).collect();
+                write!(f, "not taken as features, for their names: {}", columns.join(", "))
+            }
+            Self::TakenByPlace => f.write_str(
+                "feature columns are taken in the order of the table: names are known either of the fit's features or of these, \
+                 not of both",
+            ),
+            Self::UnreadIds(tensor) => {
+                write!(f, "`{tensor}` is of a type that is not read as ids: rows are named by their number, from 0")
+            }
+            Self::Squeezed(shape) => {
+                let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
+                write!(f, "features of shape [{}] are read as [N, D]", shape.join(", "))
+            }
+        }
+    }
+}
 
 /// Some consecutive rows of penultimate features `[n, D]`, with what is known about each row.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +171,7 @@ pub struct Block {
     /// Class labels `[n]`, where the source has them.
     pub labels: Option<Vec<i64>>,
     /// Names of the inputs `[n]`, where the source has them.
-    pub ids: Option<Vec<String>>,
+    pub ids: Option<Ids>,
     /// What the rows came from, for messages: a file name.
     pub origin: Arc<str>,
     /// Index of the first row within `origin`.
@@ -56,10 +206,11 @@ impl Block {
     }
 
     /// The name of row `row`: its id, or its index within the source.
-    pub fn id(&self, row: usize) -> String {
+    pub fn id(&self, row: usize) -> Id {
         match &self.ids {
-            Some(ids) => ids[row].clone(),
-            None => self.row_number(row).to_string(),
+            Some(ids) => ids.get(row),
+            // Rows of a file are fewer than 2^63.
+            None => Id::Integer(self.row_number(row) as i64),
         }
     }
 
@@ -96,9 +247,8 @@ impl Block {
         if let Some(labels) = &mut self.labels {
             labels.retain(|_| *flags.next().unwrap_or(&false));
         }
-        let mut flags = keep.iter();
         if let Some(ids) = &mut self.ids {
-            ids.retain(|_| *flags.next().unwrap_or(&false));
+            ids.retain(keep);
         }
     }
 }
@@ -130,6 +280,11 @@ pub trait FeatureSource: Send {
     /// How many rows there are in all, where that is known beforehand.
     fn rows(&self) -> Option<u64>;
 
+    /// What was taken for what, known before the first block.
+    fn layout(&self) -> Layout {
+        Layout::default()
+    }
+
     /// Replaces the content of `block` by the next rows, at most `max_rows`; leaves it empty at the end.
     ///
     /// # Errors
@@ -146,6 +301,10 @@ impl<S: FeatureSource + ?Sized> FeatureSource for &mut S {
         (**self).rows()
     }
 
+    fn layout(&self) -> Layout {
+        (**self).layout()
+    }
+
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         (**self).read(block, max_rows)
     }
@@ -158,6 +317,10 @@ impl<S: FeatureSource + ?Sized> FeatureSource for Box<S> {
 
     fn rows(&self) -> Option<u64> {
         (**self).rows()
+    }
+
+    fn layout(&self) -> Layout {
+        (**self).layout()
     }
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
@@ -325,6 +488,10 @@ impl FeatureSource for Selected<'_> {
 
     fn rows(&self) -> Option<u64> {
         None
+    }
+
+    fn layout(&self) -> Layout {
+        self.source.layout()
     }
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::calibration::Calibration;
 use crate::checks::{Accuracy, Finding, Training, Witness, judge_calibration_alone};
 use crate::detector::{Detector, Prepared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource, HoldOut, for_each_block};
+use crate::features::{Block, FeatureSource, HoldOut, Layout, for_each_block};
 use crate::head::LinearHead;
 use crate::pipeline::{Fitting, Pipeline};
 use crate::plan::{NonFinite, Plan};
@@ -343,6 +343,10 @@ impl FeatureSource for Watched<'_, '_> {
 
     fn rows(&self) -> Option<u64> {
         self.source.rows()
+    }
+
+    fn layout(&self) -> Layout {
+        self.source.layout()
     }
 
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {

@@ -39,7 +39,7 @@ pub use detector::{Detector, Prepared};
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::{Report, evaluate};
 pub use exchangeability::{BatchCheck, Check, Side, Verdict};
-pub use features::{ArraySource, Block, FeatureSource, HoldOut, for_each_block};
+pub use features::{ArraySource, Block, FeatureSource, HoldOut, Id, Ids, Layout, Note, for_each_block};
 pub use fit::{Fit, Fitted};
 pub use head::LinearHead;
 pub use kernel::{Product, Scratch, Slab, second_moment};

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use dice_ood::io::{Dataset, FeaturesWriter, Location, find_head, read_head, read_labels, read_metadata, read_vector};
-use dice_ood::{Block, ErrorKind, LinearHead, Result, for_each_block};
+use dice_ood::{Block, ErrorKind, Ids, LinearHead, Note, Result, for_each_block};
 use half::{bf16, f16};
 
 use npy::npy;
@@ -297,7 +297,7 @@ fn labels_and_ids_come_along_in_any_block_size() {
                     break;
                 }
                 features.extend_from_slice(&block.features);
-                ids.extend((0..block.rows()).map(|row| block.id(row)));
+                ids.extend((0..block.rows()).map(|row| block.id(row).to_string()));
                 labels.extend(block.labels.clone().unwrap_or_default());
             }
             assert_eq!(features, values(), "{name}");
@@ -423,7 +423,21 @@ fn the_first_line_of_a_csv_is_a_header_or_data_but_never_lost() {
     let rows = |text: &str| read(&folder.write("x.csv", text.as_bytes()));
     assert_eq!(rows("1,2\n3,4\n").unwrap(), [1.0, 2.0, 3.0, 4.0]);
     assert_eq!(rows("a,b\n3,4\n").unwrap(), [3.0, 4.0]);
-    assert_eq!(rows("0,1\n3,4\n").unwrap(), [3.0, 4.0], "pandas counts its columns");
+    assert_eq!(rows("0,1\n3.0,4\n").unwrap(), [3.0, 4.0], "pandas counts its columns");
+    assert_eq!(rows(",0,1\n0,3,4\n").unwrap(), [3.0, 4.0], "and has an index without a name");
+    assert_eq!(rows("0,1,label\n3,4,0\n").unwrap(), [3.0, 4.0]);
+    assert_eq!(rows("0.0,1.0\n3,4\n").unwrap(), [0.0, 1.0, 3.0, 4.0]);
+    assert_eq!(rows("0,2\n3,4\n").unwrap(), [0.0, 2.0, 3.0, 4.0]);
+    for either in ["0,1\n3,4\n", "0,1,2\n", "0,1\n"] {
+        let error = rows(either).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Ambiguous, "{either}: {error}");
+    }
+    let column =
+        |text: &str| read_vector(&Location::parse(&folder.write("y.csv", text.as_bytes()).to_string_lossy()), &[]);
+    assert_eq!(column("0\n3\n1\n").unwrap(), [0.0, 3.0, 1.0]);
+    assert_eq!(column("score\n0\n1.5\n").unwrap(), [0.0, 1.5]);
+    assert_eq!(column(",score\n0,0.5\n1,1.5\n").unwrap(), [0.5, 1.5], "beside the index of pandas");
+    assert_eq!(column("0\n0.5\n1.5\n").unwrap_err().kind(), ErrorKind::Ambiguous);
     assert_eq!(rows("id,0,1\nx,3,4\n").unwrap(), [3.0, 4.0]);
     assert_eq!(rows("a;b\n3;4\n").unwrap(), [3.0, 4.0]);
     assert_eq!(rows("\u{feff}a\tb\r\n3\t4\r\n").unwrap(), [3.0, 4.0]);
@@ -587,7 +601,7 @@ fn features_written_in_blocks_come_back_with_labels_names_head_and_notes() {
         features: values()[rows.start * UNITS..rows.end * UNITS].to_vec(),
         units: UNITS,
         labels: Some(rows.clone().map(|row| row as i64 - 2).collect()),
-        ids: Some(rows.map(|row| format!("a folder/ñ,{row}\n.png")).collect()),
+        ids: Some(Ids::Text(rows.map(|row| format!("a folder/ñ,{row}\n.png")).collect())),
         ..Block::default()
     };
     writer.write(&block(0..3)).unwrap();
@@ -611,7 +625,7 @@ fn features_written_in_blocks_come_back_with_labels_names_head_and_notes() {
     } {
         features.extend_from_slice(&block.features);
         labels.extend(block.labels.clone().unwrap());
-        ids.extend(block.ids.clone().unwrap());
+        ids.extend((0..block.rows()).map(|row| block.id(row).to_string()));
     }
     assert_eq!(features, values());
     assert_eq!(labels, (-2..ROWS as i64 - 2).collect::<Vec<_>>());
@@ -628,6 +642,62 @@ fn features_written_in_blocks_come_back_with_labels_names_head_and_notes() {
         damaged[last_line] = damage;
         let error = read(&folder.write("damaged.safetensors", &damaged)).unwrap_err();
         assert!(error.to_string().contains("ids"), "{error}");
+    }
+}
+
+/// Numbers that name inputs stay numbers, in every tensor file that can hold them.
+#[test]
+fn ids_of_whole_numbers_come_back_as_they_were() {
+    let folder = Folder::new();
+    let whole: Vec<i64> = (0..ROWS as i64).map(|row| row - 3 + (1 << 40)).collect();
+    let large: Vec<u64> = (0..ROWS as u64).map(|row| u64::MAX - row).collect();
+    let bytes = |ids: &Ids| match ids {
+        Ids::Integer(all) => all.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>(),
+        Ids::Unsigned(all) => all.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        Ids::Text(_) => Vec::new(),
+    };
+    for (ids, dtype) in [(Ids::Integer(whole), "<i8"), (Ids::Unsigned(large), "<u8")] {
+        let features = npy("<f4", false, "7, 3", &le(&values()));
+        let beside = |name: &str, count: usize| {
+            let names = npy(dtype, false, &format!("{count},"), &bytes(&ids)[..count * 8]);
+            folder.write("x.npz", &archive(&[("features.npy", features.clone()), (name, names)], true))
+        };
+        let written = folder.0.path().join("x.safetensors");
+        let mut writer = FeaturesWriter::create(&written, UNITS).unwrap();
+        let block = Block { features: values(), units: UNITS, ids: Some(ids.clone()), ..Block::default() };
+        writer.write(&block).unwrap();
+        writer.finish(None, std::collections::BTreeMap::new()).unwrap();
+        for path in [written, beside("ids.npy", ROWS), beside("user_id.npy", ROWS)] {
+            let mut source = Dataset::new(&[path.to_string_lossy().into_owned()]).unwrap().open().unwrap();
+            let mut block = Block::default();
+            source.read(&mut block, 100).unwrap();
+            assert_eq!((block.ids.as_ref(), block.rows()), (Some(&ids), ROWS));
+        }
+        assert_eq!(read(&beside("ids.npy", ROWS - 1)).unwrap_err().kind(), ErrorKind::Shape);
+    }
+    // Text in numpy's own encoding is not read, which is said.
+    let features = npy("<f4", false, "7, 3", &le(&values()));
+    let text = npy("<U2", false, "7,", &[0; 56]);
+    let path = folder.write("x.npz", &archive(&[("features.npy", features), ("ids.npy", text)], true));
+    let source = Dataset::new(&[path.to_string_lossy().into_owned()]).unwrap().open().unwrap();
+    assert_eq!(source.layout().notes, [Note::UnreadIds("ids".into())]);
+}
+
+/// `[D]` is one input where D is known, and asked about where it is not.
+#[test]
+fn one_vector_is_one_row_where_its_length_is_expected() {
+    let folder = Folder::new();
+    let path = folder.write("one.npy", &npy("<f4", false, "3,", &le(&[1.0, 2.0, 3.0]))).to_string_lossy().into_owned();
+    let data = || Dataset::new(std::slice::from_ref(&path)).unwrap();
+    let mut block = Block::default();
+    let mut source = data().with_units(3, &[]).open().unwrap();
+    source.read(&mut block, 10).unwrap();
+    assert_eq!((block.rows(), &block.features[..]), (1, &[1.0, 2.0, 3.0][..]));
+    data().with_units(1, &[]).open().unwrap().read(&mut block, 10).unwrap();
+    assert_eq!(block.rows(), 3);
+    for asked in [data(), data().with_units(4, &[])] {
+        let error = asked.open().map(drop).unwrap_err();
+        assert!(error.kind() == ErrorKind::Shape && error.to_string().contains("[1, D]"), "{error}");
     }
 }
 

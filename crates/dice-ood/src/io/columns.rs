@@ -1,6 +1,8 @@
 //! Parquet and Arrow IPC: a column of lists, a fixed-size list, or one column a unit.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -12,7 +14,7 @@ use arrow_array::types::{
     Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
+use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_buffer::Buffer;
 use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
@@ -24,29 +26,30 @@ use super::files::AtomicFile;
 use super::guard::guard;
 use super::output::ScoreRow;
 use super::parquet::{ParquetBatches, ParquetFile, Reading};
-use super::table::{Kind, Roles, pick};
+use super::table::{Column, Header, Kind, Request, Roles, pick};
 use super::{Format, not_a_label};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource};
+use crate::features::{Block, FeatureSource, Id, Ids, Layout};
 
 /// Rows decoded at a time: small, because every column of a wide table holds a page of its own besides.
 const BATCH_ROWS: usize = 1024;
 
-pub(super) fn open(path: &Path, format: Format, name: Option<&str>, labels: bool) -> Result<Box<dyn FeatureSource>> {
-    let mut roles = None;
+pub(super) fn open(path: &Path, format: Format, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
+    let assign = |columns: &[Column]| Header { columns, named: true }.assign(request);
+    let mut assigned = None;
     let mut batches = Batches::open(path, format, |columns| {
-        let assigned = Roles::assign(columns, name, labels)?;
-        let wanted = assigned.columns();
-        roles = Some(assigned.within(&wanted));
+        let (roles, layout) = assign(columns)?;
+        let wanted = roles.columns();
+        assigned = Some((roles.within(&wanted), layout));
         Ok(wanted)
     })?;
     let Some(first) = batches.next()? else {
         return Err(Error::new(ErrorKind::Empty, "no rows").tensor("features").expected("at least one row"));
     };
     // Arrow IPC hands out all columns, and its schema with the first batch.
-    let roles = match roles {
-        Some(roles) => roles,
-        None => Roles::assign(&columns_of(&first.schema()), name, labels)?,
+    let (roles, mut layout) = match assigned {
+        Some(assigned) => assigned,
+        None => assign(&columns_of(&first.schema()))?,
     };
     let units = match roles.features[..] {
         [only] => list_width(first.column(only)).unwrap_or(1),
@@ -56,8 +59,25 @@ pub(super) fn open(path: &Path, format: Format, name: Option<&str>, labels: bool
         return Err(Error::new(ErrorKind::Shape, "empty lists").tensor("features").expected("lists of D values"));
     }
     check_units(units)?;
+    layout.stray = layout.stray.or_else(|| counting(&first, &roles.features));
     let rows = batches.rows();
-    Ok(Box::new(ColumnSource { batches, rows, roles, units, pending: Some(first), offset: 0, next: 0 }))
+    Ok(Box::new(ColumnSource { batches, rows, roles, layout, units, pending: Some(first), offset: 0, next: 0 }))
+}
+
+/// A feature column that numbers the rows of the first batch, in words.
+fn counting(batch: &RecordBatch, features: &[usize]) -> Option<String> {
+    let counts = |column: &&usize| {
+        let mut expected = None;
+        let mut all = true;
+        let read = numbers(batch.column(**column), 0, 1, |value| {
+            let wanted = expected.unwrap_or(value);
+            all &= value == wanted && value.fract() == 0.0;
+            expected = Some(wanted + 1.0);
+        });
+        all && read.is_ok()
+    };
+    let column = features.iter().filter(|_| features.len() > 1 && batch.num_rows() > 2).find(counts)?;
+    Some(format!("`{}`, which numbers the rows", batch.schema().field(*column).name()))
 }
 
 /// Reads one column of numbers.
@@ -85,18 +105,25 @@ fn check_held(rows: u64) -> Result<()> {
         .expected(format!("at most {MOST} of a column that is held in memory")))
 }
 
-fn columns_of(schema: &Schema) -> Vec<(String, Kind)> {
-    let kind = |field: &Field| match field.data_type() {
+fn columns_of(schema: &Schema) -> Vec<Column> {
+    schema.fields().iter().map(|field| (field.name().clone(), kind(field.data_type()))).collect()
+}
+
+fn kind(data_type: &DataType) -> Kind {
+    match data_type {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
             if item.data_type().is_numeric() =>
         {
             Kind::List
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
-        other if other.is_numeric() => Kind::Number,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(16) => Kind::Text,
+        // Repeated text under a number each, as pandas writes categories. Repeated numbers are no features.
+        DataType::Dictionary(_, values) if matches!(kind(values), Kind::Text | Kind::Integer) => Kind::Text,
+        other if other.is_integer() => Kind::Integer,
+        other if other.is_numeric() => Kind::Float,
         _ => Kind::Other,
-    };
-    schema.fields().iter().map(|field| (field.name().clone(), kind(field))).collect()
+    }
 }
 
 fn list_width(column: &ArrayRef) -> Option<usize> {
@@ -116,7 +143,7 @@ enum Batches {
 
 impl Batches {
     /// Opens `path`; `wanted` says which columns are needed, ascending, where the format allows to read only those.
-    fn open(path: &Path, format: Format, wanted: impl FnOnce(&[(String, Kind)]) -> Result<Vec<usize>>) -> Result<Self> {
+    fn open(path: &Path, format: Format, wanted: impl FnOnce(&[Column]) -> Result<Vec<usize>>) -> Result<Self> {
         let file = super::open(path)?;
         if format == Format::ArrowIpc {
             return Ok(Self::Ipc(IpcMessages::open(file)?));
@@ -444,6 +471,7 @@ struct ColumnSource {
     batches: Batches,
     rows: Option<u64>,
     roles: Roles,
+    layout: Layout,
     units: usize,
     /// The batch being handed out, and how many of its rows were.
     pending: Option<RecordBatch>,
@@ -460,17 +488,21 @@ impl FeatureSource for ColumnSource {
         self.rows
     }
 
+    fn layout(&self) -> Layout {
+        self.layout.clone()
+    }
+
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         block.restart(self.units, self.next);
         block.labels = self.roles.label.map(|_| Vec::new());
-        block.ids = self.roles.id.map(|_| Vec::new());
+        block.ids = self.roles.id.zip(self.pending.as_ref()).map(|(column, batch)| no_ids(batch.column(column)));
         let (mut rows, mut held) = (0, 0);
         while rows < max_rows && held < BLOCK_IDS {
             let Some(batch) = &self.pending else { break };
             let count = (max_rows - rows).min(batch.num_rows() - self.offset);
             let part = batch.slice(self.offset, count);
             self.append(&part, block, self.next + rows as u64)?;
-            held += block.ids.iter().flatten().skip(rows).map(String::len).sum::<usize>();
+            held += block.ids.as_ref().map_or(0, |ids| ids.bytes_from(rows));
             rows += count;
             self.offset += count;
             if self.pending.as_ref().is_some_and(|batch| self.offset == batch.num_rows()) {
@@ -594,75 +626,183 @@ fn numbers(column: &ArrayRef, first_row: u64, width: usize, mut take: impl FnMut
     Ok(())
 }
 
-fn append_ids(column: &ArrayRef, first_row: u64, ids: &mut Vec<String>) -> Result<()> {
+/// No ids yet, of the type that those of `column` have.
+fn no_ids(column: &ArrayRef) -> Ids {
+    match column.data_type() {
+        DataType::Dictionary(_, _) => no_ids(column.as_any_dictionary().values()),
+        DataType::UInt64 => Ids::Unsigned(Vec::new()),
+        other if other.is_numeric() => Ids::Integer(Vec::new()),
+        _ => Ids::Text(Vec::new()),
+    }
+}
+
+fn append_ids(column: &ArrayRef, first_row: u64, ids: &mut Ids) -> Result<()> {
     let rows = 0..column.len();
     if let Some(row) = rows.clone().find(|row| column.is_null(*row)) {
         return Err(null(first_row + row as u64));
     }
-    let mut add = |row: usize, id: &str| {
-        ids.push(checked_id(id, first_row + row as u64)?.to_owned());
-        Ok(())
-    };
-    match column.data_type() {
-        DataType::Utf8 => rows.into_iter().try_for_each(|row| add(row, column.as_string::<i32>().value(row)))?,
-        DataType::LargeUtf8 => rows.into_iter().try_for_each(|row| add(row, column.as_string::<i64>().value(row)))?,
-        DataType::Utf8View => rows.into_iter().try_for_each(|row| add(row, column.as_string_view().value(row)))?,
-        DataType::Int64 => ids.extend(column.as_primitive::<Int64Type>().values().iter().map(ToString::to_string)),
-        DataType::UInt64 => ids.extend(column.as_primitive::<UInt64Type>().values().iter().map(ToString::to_string)),
-        _ => numbers(column, first_row, 1, |value| ids.push(value.to_string()))?,
+    if let DataType::Dictionary(_, _) = column.data_type() {
+        let dictionary = column.as_any_dictionary();
+        let mut values = no_ids(dictionary.values());
+        append_ids(dictionary.values(), 0, &mut values)?;
+        let keys = if dictionary.values().is_empty() { Vec::new() } else { dictionary.normalized_keys() };
+        match (ids, &values) {
+            (Ids::Text(all), Ids::Text(values)) => all.extend(keys.into_iter().map(|key| values[key].clone())),
+            (Ids::Integer(all), Ids::Integer(values)) => all.extend(keys.into_iter().map(|key| values[key])),
+            (Ids::Unsigned(all), Ids::Unsigned(values)) => all.extend(keys.into_iter().map(|key| values[key])),
+            _ => {}
+        }
+        return Ok(());
     }
-    Ok(())
+    match ids {
+        Ids::Text(all) => rows.into_iter().try_for_each(|row| {
+            let number = first_row + row as u64;
+            let text = text(column, row).ok_or_else(|| unreadable_id(column, number))?;
+            all.push(checked_id(text, number)?.into_owned());
+            Ok(())
+        }),
+        Ids::Unsigned(all) => {
+            all.extend(column.as_primitive::<UInt64Type>().values());
+            Ok(())
+        }
+        Ids::Integer(all) => match column.data_type() {
+            DataType::Int64 => {
+                all.extend(column.as_primitive::<Int64Type>().values());
+                Ok(())
+            }
+            _ => {
+                let (mut row, mut odd) = (first_row, None);
+                numbers(column, first_row, 1, |value| {
+                    match super::whole(value) {
+                        Some(number) => all.push(number),
+                        None => odd = odd.or(Some(row)),
+                    }
+                    row += 1;
+                })?;
+                odd.map_or(Ok(()), |row| Err(unreadable_id(column, row)))
+            }
+        },
+    }
+}
+
+/// The text at `row` of a column of text, or of the bytes that some writers keep text and UUIDs in.
+fn text(column: &ArrayRef, row: usize) -> Option<Cow<'_, str>> {
+    let bytes = match column.data_type() {
+        DataType::Utf8 => return Some(column.as_string::<i32>().value(row).into()),
+        DataType::LargeUtf8 => return Some(column.as_string::<i64>().value(row).into()),
+        DataType::Utf8View => return Some(column.as_string_view().value(row).into()),
+        DataType::FixedSizeBinary(16) => return Some(uuid(column.as_fixed_size_binary().value(row)).into()),
+        DataType::Binary => column.as_binary::<i32>().value(row),
+        DataType::LargeBinary => column.as_binary::<i64>().value(row),
+        DataType::BinaryView => column.as_binary_view().value(row),
+        _ => return None,
+    };
+    std::str::from_utf8(bytes).ok().map(Cow::Borrowed)
+}
+
+/// Sixteen bytes as UUIDs are written.
+fn uuid(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (place, byte) in bytes.iter().enumerate() {
+        if matches!(place, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn unreadable_id(column: &ArrayRef, row: u64) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("a value of {} at row {row}", column.data_type()))
+        .expected("ids that are text or whole numbers")
 }
 
 fn null(row: u64) -> Error {
     Error::new(ErrorKind::NotFinite, format!("null at row {row}")).expected("a value in every row")
 }
 
-/// Scores as Parquet: `id` text, `score` f64, `p_value` f64, `decision` text, the last two null without calibration.
+/// Scores as Parquet: `id` text or a whole number, as the first one is, `score` f64, `p_value` f64, `decision` text, these two
+/// null without calibration, and `prediction` u32.
 pub(super) struct ScoreTable {
-    writer: ArrowWriter<AtomicFile>,
+    /// The file, until the type of ids is known.
+    file: Option<AtomicFile>,
+    writer: Option<ArrowWriter<AtomicFile>>,
     schema: Arc<Schema>,
     destination: PathBuf,
 }
 
 impl ScoreTable {
-    pub(super) fn create(file: AtomicFile) -> Result<Self> {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("id", DataType::Utf8, false),
-            Field::new("score", DataType::Float64, false),
-            Field::new("p_value", DataType::Float64, true),
-            Field::new("decision", DataType::Utf8, true),
-            Field::new("prediction", DataType::UInt32, true),
-        ]));
-        // Dictionaries would be tried for scores, which never repeat.
-        let properties = parquet::file::properties::WriterProperties::builder()
-            .set_compression(parquet::basic::Compression::SNAPPY)
-            .set_column_dictionary_enabled("score".into(), false)
-            .set_max_row_group_row_count(Some(1 << 17))
-            .build();
+    pub(super) fn create(file: AtomicFile) -> Self {
         let destination = file.destination().to_path_buf();
-        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))
-            .map_err(|error| failed(error).file(destination.display()))?;
-        Ok(Self { writer, schema, destination })
+        Self { file: Some(file), writer: None, schema: Arc::new(Schema::empty()), destination }
+    }
+
+    /// The writer, of ids of the type of `id`.
+    fn writer(&mut self, id: &DataType) -> Result<&mut ArrowWriter<AtomicFile>> {
+        if let Some(file) = self.file.take() {
+            self.schema = Arc::new(Schema::new(vec![
+                Field::new("id", id.clone(), false),
+                Field::new("score", DataType::Float64, false),
+                Field::new("p_value", DataType::Float64, true),
+                Field::new("decision", DataType::Utf8, true),
+                Field::new("prediction", DataType::UInt32, true),
+            ]));
+            // Dictionaries would be tried for scores, which never repeat.
+            let properties = parquet::file::properties::WriterProperties::builder()
+                .set_compression(parquet::basic::Compression::SNAPPY)
+                .set_column_dictionary_enabled("score".into(), false)
+                .set_max_row_group_row_count(Some(1 << 17))
+                .build();
+            let writer = ArrowWriter::try_new(file, Arc::clone(&self.schema), Some(properties))
+                .map_err(|error| failed(error).file(self.destination.display()))?;
+            self.writer = Some(writer);
+        }
+        self.writer.as_mut().ok_or_else(|| failed("the file could not be started").file(self.destination.display()))
     }
 
     pub(super) fn write(&mut self, rows: &[ScoreRow]) -> Result<()> {
+        let located = |table: &Self, error: Error| error.file(table.destination.display());
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids = column_of_ids(rows).map_err(|error| located(self, error))?;
+        self.writer(ids.data_type())?;
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.id))),
+            ids,
             Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.score))),
             Arc::new(rows.iter().map(|row| row.p_value).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|row| row.decision.map(|decision| decision.to_string())).collect::<StringArray>()),
             Arc::new(rows.iter().map(|row| row.prediction).collect::<UInt32Array>()),
         ];
-        let located = |error: Error| error.file(self.destination.display());
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| located(failed(error)))?;
-        self.writer.write(&batch).map_err(|error| located(failed(error)))
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns);
+        let batch = batch.map_err(|error| located(self, failed(error)))?;
+        let written = self.writer(&DataType::Utf8)?.write(&batch);
+        written.map_err(|error| located(self, failed(error)))
     }
 
-    pub(super) fn finish(self) -> Result<()> {
-        let file = self.writer.into_inner().map_err(|error| failed(error).file(self.destination.display()))?;
+    pub(super) fn finish(mut self) -> Result<()> {
+        // Without rows the type of ids is nobody's matter.
+        self.writer(&DataType::Utf8)?;
+        let Some(writer) = self.writer else { return Ok(()) };
+        let file = writer.into_inner().map_err(|error| failed(error).file(self.destination.display()))?;
         file.commit()
     }
+}
+
+/// The ids of `rows`, all of the type of the first.
+fn column_of_ids(rows: &[ScoreRow]) -> Result<ArrayRef> {
+    let odd = || {
+        Error::new(ErrorKind::Malformed, "ids that are text and ids that are numbers")
+            .expected("ids of one type in a Parquet file")
+    };
+    let text = |row: &ScoreRow| if let Id::Text(id) = &row.id { Ok(id.clone()) } else { Err(odd()) };
+    let integer = |row: &ScoreRow| if let Id::Integer(id) = row.id { Ok(id) } else { Err(odd()) };
+    let unsigned = |row: &ScoreRow| if let Id::Unsigned(id) = row.id { Ok(id) } else { Err(odd()) };
+    Ok(match rows.first().map(|row| &row.id) {
+        Some(Id::Integer(_)) => Arc::new(Int64Array::from(rows.iter().map(integer).collect::<Result<Vec<_>>>()?)),
+        Some(Id::Unsigned(_)) => Arc::new(UInt64Array::from(rows.iter().map(unsigned).collect::<Result<Vec<_>>>()?)),
+        _ => Arc::new(StringArray::from(rows.iter().map(text).collect::<Result<Vec<_>>>()?)),
+    })
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use ndarray::Array1;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource};
+use crate::features::{Block, FeatureSource, Ids, Layout, Note};
 use crate::statistics::Statistics;
 
 #[cfg(feature = "columns")]
@@ -50,6 +50,8 @@ pub use heads::{Chosen, FoundHead, find_head, read_head};
 pub use output::{FeaturesWriter, ScoreRow, ScoreWriter};
 pub(crate) use safetensors::Header as SafetensorsHeader;
 pub(crate) use state::write_state;
+pub use table::Columns;
+use table::Request;
 pub use tensor::{DType, TensorInfo, f32_of_f16};
 use tensor::{Rows, TensorFile};
 
@@ -57,8 +59,28 @@ use tensor::{Rows, TensorFile};
 pub const FEATURE_NAMES: [&str; 7] = ["features", "feature", "penultimate", "embeddings", "embedding", "feats", "h"];
 /// Names under which labels are found.
 pub const LABEL_NAMES: [&str; 6] = ["labels", "label", "targets", "target", "y", "class"];
-/// Names under which ids of inputs are found in tables.
-pub const ID_NAMES: [&str; 6] = ["id", "path", "file", "filename", "name", "image"];
+/// Names under which ids of inputs are found, in order of preference; so is what ends in `_id`, `_uuid`, `_key`, `_path` or
+/// `_name`, and last the index of a table: `index`, `idx`, `row`, or the nameless first column that pandas writes.
+pub const ID_NAMES: [&str; 16] = [
+    "id",
+    "ids",
+    "uuid",
+    "guid",
+    "uid",
+    "path",
+    "filepath",
+    "file",
+    "filename",
+    "name",
+    "image_id",
+    "sample_id",
+    "user_id",
+    "key",
+    "image",
+    "sample",
+];
+/// What tables call the numbers of their rows: ids where there are no others.
+const INDEX_NAMES: [&str; 8] = ["index", "idx", "row", "rowid", "", "unnamed: 0", "__index_level_0__", "level_0"];
 /// Where tensor files keep the names of inputs: UTF-8, one a line.
 const IDS: &str = "ids";
 /// Names under which scores are found.
@@ -159,6 +181,13 @@ pub struct Dataset {
     labels: Option<(String, Arc<Vec<i64>>)>,
     /// Whether labels beside the features are read.
     wants_labels: bool,
+    /// Whether names of the inputs are read.
+    wants_ids: bool,
+    columns: Arc<Columns>,
+    /// Names of the units, in order; empty where they are not known.
+    units: Arc<[String]>,
+    /// Number of units, where it is known.
+    width: Option<usize>,
     /// Streams, copied to temporary files where they have to be read more than once.
     spooled: Vec<Arc<Temporary>>,
 }
@@ -178,7 +207,17 @@ impl Dataset {
         }
         files.iter().try_for_each(|file| check_input(&file.path))?;
         let shown = files.iter().map(|file| file.to_string().into()).collect();
-        Ok(Self { files, shown, labels: None, wants_labels: true, spooled: Vec::new() })
+        Ok(Self {
+            files,
+            shown,
+            labels: None,
+            wants_labels: true,
+            wants_ids: true,
+            columns: Arc::default(),
+            units: Arc::default(),
+            width: None,
+            spooled: Vec::new(),
+        })
     }
 
     /// Takes the labels `[N]` from a file of their own.
@@ -193,6 +232,33 @@ impl Dataset {
     /// Leaves labels beside the features unread: whatever they are, they do not matter.
     pub fn without_labels(mut self) -> Self {
         self.wants_labels = false;
+        self
+    }
+
+    /// Leaves the names of the inputs unread, whatever they are.
+    pub fn without_ids(mut self) -> Self {
+        self.wants_ids = false;
+        self
+    }
+
+    /// Reads the names of the inputs, as is the rule.
+    pub fn with_ids(mut self) -> Self {
+        self.wants_ids = true;
+        self
+    }
+
+    /// Takes columns of tables for what `columns` says.
+    pub fn with_columns(mut self, columns: &Columns) -> Self {
+        self.columns = Arc::new(columns.clone());
+        self
+    }
+
+    /// Expects features of `width` units. Where `names` has the columns that a fit took them from (see [`Layout::units`]),
+    /// tables are put into that order, and one of other columns is refused; without names, columns are taken in the order
+    /// of the table.
+    pub fn with_units(mut self, width: usize, names: &[String]) -> Self {
+        self.width = Some(width);
+        self.units = names.into();
         self
     }
 
@@ -230,7 +296,15 @@ impl Dataset {
     /// # Errors
     /// Those of the first file: missing, malformed, without features, ambiguous.
     pub fn open(&self) -> Result<Box<dyn FeatureSource>> {
-        let mut source = Chain { data: self.clone(), units: 0, current: None, next: 0, row: 0 };
+        let mut source = Chain {
+            data: self.clone(),
+            layout: Layout::default(),
+            units: 0,
+            current: None,
+            next: 0,
+            row: 0,
+            ids: None,
+        };
         source.advance()?;
         Ok(Box::new(source))
     }
@@ -239,11 +313,24 @@ impl Dataset {
 /// Files one after the other, with labels from a separate file where given.
 struct Chain {
     data: Dataset,
+    /// That of the first file, which the others follow.
+    layout: Layout,
     units: usize,
-    current: Option<(Box<dyn FeatureSource>, Arc<str>)>,
+    current: Option<Current>,
     next: usize,
     /// Rows read so far over all files.
     row: usize,
+    /// What the ids of the first file are.
+    ids: Option<&'static str>,
+}
+
+/// The file that is being read.
+struct Current {
+    source: Box<dyn FeatureSource>,
+    shown: Arc<str>,
+    /// Rows that the file says it has.
+    claimed: Option<u64>,
+    read: u64,
 }
 
 impl Chain {
@@ -253,17 +340,62 @@ impl Chain {
         let Some((file, shown)) = self.data.files.get(self.next).zip(self.data.shown.get(self.next)) else {
             return Ok(());
         };
-        let source = open_features(file, self.data.wants_labels).map_err(|error| error.renamed(shown))?;
+        let first = self.next == 0;
+        let request = Request {
+            columns: &self.data.columns,
+            name: file.name.as_deref(),
+            units: if first { &self.data.units } else { &self.layout.units },
+            width: if first { self.data.width } else { Some(self.units) },
+            labels: self.data.wants_labels,
+            ids: self.data.wants_ids,
+        };
+        let source = open_features(file, &request).map_err(|error| error.renamed(shown))?;
         budget::check_units(source.units()).map_err(|error| error.file(shown))?;
-        if self.next > 0 && source.units() != self.units {
-            return Err(Error::new(ErrorKind::Shape, format!("[N, {}]", source.units()))
+        let layout = source.layout();
+        if let Some(width) = request.width.filter(|width| *width != source.units()) {
+            return Err(wrong_width(source.units(), width, &layout).file(shown));
+        }
+        if !first && layout.units.is_empty() != self.layout.units.is_empty() {
+            return Err(Error::new(ErrorKind::Columns, "features whose order nothing tells")
                 .file(shown)
                 .tensor("features")
-                .expected(format!("[N, {}], as in {}", self.units, self.data.shown[0])));
+                .expected("columns with names in all files, or in none"));
+        }
+        if !first && self.data.wants_ids && layout.ids.is_some() != self.layout.ids.is_some() {
+            return Err(Error::new(ErrorKind::Missing, named_or_not(&layout))
+                .file(shown)
+                .tensor("ids")
+                .expected(format!("{}, as in {}", named_or_not(&self.layout), self.data.shown[0])));
         }
         self.units = source.units();
-        self.current = Some((source, Arc::clone(shown)));
+        if first {
+            self.layout = layout;
+        }
+        self.current = Some(Current { claimed: source.rows(), source, shown: Arc::clone(shown), read: 0 });
         self.next += 1;
+        Ok(())
+    }
+
+    /// Takes note of the labels and ids of the rows just read.
+    fn account(&mut self, block: &mut Block) -> Result<()> {
+        let end = self.row + block.rows();
+        if let Some((_, labels)) = &self.data.labels {
+            let Some(labels) = labels.get(self.row..end) else {
+                return Err(self.label_count(format!("at least {end}")));
+            };
+            block.labels = Some(labels.to_vec());
+        }
+        if let Some(ids) = &block.ids {
+            let first = *self.ids.get_or_insert(ids.kind());
+            if first != ids.kind() {
+                return Err(Error::new(ErrorKind::Malformed, ids.kind())
+                    .file(&block.origin)
+                    .tensor("ids")
+                    .expected(format!("{first}, as in {}", self.data.shown[0]))
+                    .fix("score the files one by one, or give their ids one type"));
+            }
+        }
+        self.row = end;
         Ok(())
     }
 
@@ -276,6 +408,34 @@ impl Chain {
     }
 }
 
+impl Current {
+    /// What is read of a file is what the file says it holds.
+    fn check_end(&self) -> Result<()> {
+        match self.claimed {
+            Some(claimed) if claimed != self.read => {
+                Err(Error::new(ErrorKind::Malformed, format!("{} rows", self.read))
+                    .file(&self.shown)
+                    .expected(format!("{claimed} rows, as the file says"))
+                    .fix("the file is truncated or corrupt: write it again"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn named_or_not(layout: &Layout) -> String {
+    layout.ids.as_ref().map_or("no ids".into(), |ids| format!("ids (`{ids}`)"))
+}
+
+fn wrong_width(found: usize, expected: usize, layout: &Layout) -> Error {
+    layout.one_too_many(found, expected).unwrap_or_else(|| {
+        Error::new(ErrorKind::Shape, format!("[N, {found}]"))
+            .tensor("features")
+            .expected(format!("[N, {expected}]"))
+            .fix("are these the inputs of that very layer?")
+    })
+}
+
 impl FeatureSource for Chain {
     fn units(&self) -> usize {
         self.units
@@ -283,28 +443,26 @@ impl FeatureSource for Chain {
 
     fn rows(&self) -> Option<u64> {
         match (&self.current, self.data.files.len()) {
-            (Some((source, _)), 1) => source.rows(),
+            (Some(current), 1) => current.source.rows(),
             _ => None,
         }
     }
 
+    fn layout(&self) -> Layout {
+        self.layout.clone()
+    }
+
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        while let Some((source, origin)) = &mut self.current {
-            source.read(block, max_rows).map_err(|error| error.renamed(&*origin))?;
+        while let Some(current) = &mut self.current {
+            current.source.read(block, max_rows).map_err(|error| error.renamed(&*current.shown))?;
             if block.rows() == 0 {
+                current.check_end()?;
                 self.advance()?;
                 continue;
             }
-            block.origin = Arc::clone(origin);
-            let end = self.row + block.rows();
-            if let Some((_, labels)) = &self.data.labels {
-                let Some(labels) = labels.get(self.row..end) else {
-                    return Err(self.label_count(format!("at least {end}")));
-                };
-                block.labels = Some(labels.to_vec());
-            }
-            self.row = end;
-            return Ok(());
+            current.read += block.rows() as u64;
+            block.origin = Arc::clone(&current.shown);
+            return self.account(block);
         }
         if self.data.labels.as_ref().is_some_and(|(_, labels)| labels.len() != self.row) {
             return Err(self.label_count(self.row.to_string()));
@@ -314,36 +472,36 @@ impl FeatureSource for Chain {
     }
 }
 
-fn open_features(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> {
+fn open_features(file: &Location, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
     if file.is_stream() {
-        return open_stream(file, labels);
+        return open_stream(file, request);
     }
     match Format::of_file(&file.path)? {
-        Format::Csv => csv::open(&file.path, file.name.as_deref(), labels),
+        Format::Csv => csv::open(&file.path, request),
         #[cfg(feature = "columns")]
-        format @ (Format::Parquet | Format::ArrowIpc) => {
-            columns::open(&file.path, format, file.name.as_deref(), labels)
-        }
-        format => TensorSource::open(open_tensors(&file.path, format)?, file.name.as_deref(), labels),
+        format @ (Format::Parquet | Format::ArrowIpc) => columns::open(&file.path, format, request),
+        format => TensorSource::open(open_tensors(&file.path, format)?, request),
     }
 }
 
 /// npy and CSV are read as they come; other formats need their end first and are copied to a temporary file.
-fn open_stream(file: &Location, labels: bool) -> Result<Box<dyn FeatureSource>> {
+fn open_stream(file: &Location, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
     let mut input = file.open_stream()?;
     let start = peek(&mut input, format::START)?;
     let format = Format::of_stream(&start)?;
     let mut input: Box<dyn Read + Send> = Box::new(Cursor::new(start).chain(input));
     match format {
-        Some(Format::Csv) => csv::from_reader(input, file.name.as_deref(), labels),
+        Some(Format::Csv) => csv::from_reader(input, request),
         Some(_) => {
             let input = BufReader::with_capacity(tensor::BUFFER, input);
-            Ok(Box::new(TensorSource { rows: npy::stream(input)?, labels: None, ids: None, next: 0 }))
+            let (rows, note) = npy::stream(input)?.of_features(request.width)?;
+            let layout = Layout { notes: note.into_iter().collect(), ..Layout::default() };
+            Ok(Box::new(TensorSource { rows, layout, labels: None, ids: None, next: 0 }))
         }
         None => {
             let (_, spooled) = spool(&mut input)?;
             let location = Location { path: spooled.path().to_path_buf(), name: file.name.clone() };
-            let source = open_features(&location, labels).map_err(|error| error.renamed(file))?;
+            let source = open_features(&location, request).map_err(|error| error.renamed(file))?;
             Ok(Box::new(Spooled { source, _file: spooled }))
         }
     }
@@ -368,6 +526,9 @@ impl FeatureSource for Spooled {
     }
     fn rows(&self) -> Option<u64> {
         self.source.rows()
+    }
+    fn layout(&self) -> Layout {
+        self.source.layout()
     }
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         self.source.read(block, max_rows)
@@ -413,9 +574,29 @@ fn not_here(format: Format) -> Error {
 /// Features of a tensor file, with the labels and the names of the inputs beside them where there are any.
 struct TensorSource {
     rows: Rows,
+    layout: Layout,
     labels: Option<Vec<i64>>,
-    ids: Option<Lines>,
+    ids: Option<TensorIds>,
     next: usize,
+}
+
+/// Names of inputs in a tensor: text, one a line, or numbers.
+enum TensorIds {
+    Lines(Lines),
+    Numbers(Ids),
+}
+
+impl TensorIds {
+    /// The names of `count` rows from `first` on, which are read in order; fewer where they are long.
+    fn read(&mut self, first: usize, count: usize) -> Result<Ids> {
+        let rows = first..first + count;
+        match self {
+            Self::Lines(lines) => lines.read(count).map(Ids::Text),
+            Self::Numbers(Ids::Integer(all)) => Ok(Ids::Integer(all[rows].to_vec())),
+            Self::Numbers(Ids::Unsigned(all)) => Ok(Ids::Unsigned(all[rows].to_vec())),
+            Self::Numbers(Ids::Text(all)) => Ok(Ids::Text(all[rows].to_vec())),
+        }
+    }
 }
 
 /// Names of inputs, one a line.
@@ -447,35 +628,77 @@ impl Lines {
 }
 
 impl TensorSource {
-    fn open(file: Box<dyn TensorFile>, name: Option<&str>, labels: bool) -> Result<Box<dyn FeatureSource>> {
+    fn open(file: Box<dyn TensorFile>, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
         let tensors = file.tensors();
-        let features = choose(tensors, name, &FEATURE_NAMES, "features", |tensor| {
+        let features = choose(tensors, request.name, &FEATURE_NAMES, "features", |tensor| {
             tensor.dtype.is_float() && tensor.matrix().is_some() && !tensor.name.ends_with("weight")
         })?;
-        let rows = file.open(features)?;
-        // The tensor was asked for by name, but labels are only a courtesy of the same file: a mismatch is an error.
+        let (rows, note) = file
+            .open(features)
+            .and_then(|rows| rows.of_features(request.width))
+            .map_err(|error| error.tensor(&features.name))?;
+        let mut layout = Layout { notes: note.into_iter().collect(), ..Layout::default() };
+        // Labels found beside the features are used; another number of them than rows is refused.
         let labels = tensors
             .iter()
-            .filter(|tensor| labels && tensor.dtype.is_integer() && tensor.shape.len() == 1)
+            .filter(|tensor| request.labels && tensor.dtype.is_integer() && tensor.shape.len() == 1)
             .find(|tensor| LABEL_NAMES.iter().any(|name| tensor.name == *name));
         let labels = match labels {
             None => None,
             Some(tensor) => {
-                if tensor.shape[0] != rows.rows() {
-                    return Err(Error::new(ErrorKind::Shape, tensor.to_string())
-                        .tensor(&tensor.name)
-                        .expected(format!("[{}], one for each row of `{}`", rows.rows(), features.name)));
-                }
+                one_a_row(tensor, &rows, features)?;
                 Some(file.open(tensor)?.all_i64().map_err(|error| error.tensor(&tensor.name))?)
             }
         };
-        let ids = tensors.iter().find(|tensor| tensor.name == IDS && tensor.dtype == DType::U8 && tensor.is_vector());
-        let ids = match ids {
-            Some(tensor) => file.open(tensor)?.into_bytes().map(|bytes| Lines(BufReader::new(bytes))),
+        let ids = match ids_among(tensors).filter(|_| request.ids) {
+            Some(tensor) if tensor.dtype == DType::Other => {
+                layout.notes.push(Note::UnreadIds(tensor.name.clone()));
+                None
+            }
+            Some(tensor) => {
+                layout.ids = Some(tensor.name.clone());
+                read_ids(&*file, tensor, &rows, features)?
+            }
             None => None,
         };
-        Ok(Box::new(Self { rows, labels, ids, next: 0 }))
+        Ok(Box::new(Self { rows, layout, labels, ids, next: 0 }))
     }
+}
+
+/// The tensor that names the inputs: text as `ids`, or whole numbers under a name of ids.
+fn ids_among(tensors: &[TensorInfo]) -> Option<&TensorInfo> {
+    let fits = |tensor: &&TensorInfo| match tensor.dtype {
+        DType::U8 => tensor.name == IDS && tensor.is_vector(),
+        DType::Other => tensor.shape.len() == 1,
+        dtype => dtype.is_integer() && tensor.shape.len() == 1,
+    };
+    let named = |name: &&str| tensors.iter().filter(fits).find(|tensor| tensor.name.eq_ignore_ascii_case(name));
+    [IDS].iter().chain(&ID_NAMES).find_map(named)
+}
+
+fn read_ids(file: &dyn TensorFile, tensor: &TensorInfo, rows: &Rows, of: &TensorInfo) -> Result<Option<TensorIds>> {
+    let mut opened = file.open(tensor)?;
+    if tensor.dtype == DType::U8 {
+        return Ok(opened.into_bytes().map(|bytes| TensorIds::Lines(Lines(BufReader::new(bytes)))));
+    }
+    one_a_row(tensor, rows, of)?;
+    let ids = match tensor.dtype {
+        DType::U64 => opened.all_u64().map(Ids::Unsigned),
+        _ => opened.all_i64().map(Ids::Integer),
+    };
+    ids.map(|ids| Some(TensorIds::Numbers(ids))).map_err(|error| error.tensor(&tensor.name))
+}
+
+/// Refuses a tensor beside the features that has not one value a row.
+fn one_a_row(tensor: &TensorInfo, rows: &Rows, features: &TensorInfo) -> Result<()> {
+    if tensor.shape[0] == rows.rows() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Shape, tensor.to_string()).tensor(&tensor.name).expected(format!(
+        "[{}], one for each row of `{}`",
+        rows.rows(),
+        features.name
+    )))
 }
 
 impl FeatureSource for TensorSource {
@@ -487,11 +710,15 @@ impl FeatureSource for TensorSource {
         Some(self.rows.rows() as u64)
     }
 
+    fn layout(&self) -> Layout {
+        self.layout.clone()
+    }
+
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
         block.restart(self.rows.units(), self.next as u64);
         let wanted = max_rows.min(self.rows.rows() - self.next);
-        block.ids = self.ids.as_mut().map(|ids| ids.read(wanted)).transpose()?;
-        let wanted = block.ids.as_ref().map_or(wanted, Vec::len);
+        block.ids = self.ids.as_mut().map(|ids| ids.read(self.next, wanted)).transpose()?;
+        let wanted = block.ids.as_ref().map_or(wanted, Ids::len);
         let read = self.rows.read(wanted, &mut block.features)?;
         block.labels = self.labels.as_ref().map(|labels| labels[self.next..self.next + read].to_vec());
         self.next += read;

@@ -12,7 +12,7 @@ use super::files::{AtomicFile, nameless};
 use super::npy::header_for;
 use crate::calibration::Decision;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Block;
+use crate::features::{Block, Id, Ids};
 use crate::head::LinearHead;
 
 /// The header of a safetensors file, whose tensors lie in the order in which they are declared.
@@ -48,7 +48,8 @@ impl Header {
 
 /// Writes features as they come, as one safetensors file that `dice` reads back; memory does not grow with their number.
 ///
-/// Tensors: `features` f32 `[N, D]`; `labels` i64 `[N]` and `ids` u8 (UTF-8, one name a line) where blocks have them; and
+/// Tensors: `features` f32 `[N, D]`; `labels` i64 `[N]` and `ids` (u8: UTF-8, one name a line; or i64 or u64 `[N]`) where blocks
+/// have them; and
 /// the head as `weight` f32 `[C, D]` and `bias` f32 `[C]` where it is given. Atomic.
 pub struct FeaturesWriter {
     file: AtomicFile,
@@ -57,6 +58,8 @@ pub struct FeaturesWriter {
     features: Spill,
     labels: Spill,
     ids: Spill,
+    /// The element type of the ids, once there are any.
+    id_type: Option<Dtype>,
 }
 
 /// Bytes on their way into a file whose header cannot be written yet: kept in a nameless file beside it.
@@ -92,7 +95,7 @@ impl FeaturesWriter {
             let made = nameless(directory).map_err(|error| Error::io(destination, error))?;
             Ok(Spill { file: BufWriter::with_capacity(1 << 16, made), bytes: 0, rows: 0 })
         };
-        Ok(Self { file, units, rows: 0, features: spill()?, labels: spill()?, ids: spill()? })
+        Ok(Self { file, units, rows: 0, features: spill()?, labels: spill()?, ids: spill()?, id_type: None })
     }
 
     /// Rows written so far.
@@ -119,23 +122,29 @@ impl FeaturesWriter {
                 .expected("finite values")
                 .fix("is the preprocessing that of the network?"));
         }
+        if let Some(ids) = &block.ids {
+            let dtype = match ids {
+                Ids::Text(_) => Dtype::U8,
+                Ids::Integer(_) => Dtype::I64,
+                Ids::Unsigned(_) => Dtype::U64,
+            };
+            if *self.id_type.get_or_insert(dtype) != dtype {
+                return Err(Error::new(ErrorKind::Malformed, ids.kind()).tensor("ids").expected("ids of one type"));
+            }
+        }
         let mut write = || -> io::Result<()> {
             self.features.write(bytemuck::cast_slice(&block.features))?;
             if let Some(labels) = &block.labels {
                 self.labels.write(bytemuck::cast_slice(labels))?;
                 self.labels.rows += labels.len();
             }
-            for id in block.ids.iter().flatten() {
-                let mut line = String::with_capacity(id.len() + 1);
-                for letter in id.chars() {
-                    match letter.is_control() {
-                        true => line.extend(letter.escape_default()),
-                        false => line.push(letter),
-                    }
+            if let Some(ids) = &block.ids {
+                self.ids.rows += ids.len();
+                match ids {
+                    Ids::Text(all) => all.iter().try_for_each(|id| self.ids.write(line(id).as_bytes()))?,
+                    Ids::Integer(all) => self.ids.write(bytemuck::cast_slice(all))?,
+                    Ids::Unsigned(all) => self.ids.write(bytemuck::cast_slice(all))?,
                 }
-                line.push('\n');
-                self.ids.write(line.as_bytes())?;
-                self.ids.rows += 1;
             }
             Ok(())
         };
@@ -149,7 +158,7 @@ impl FeaturesWriter {
     /// # Errors
     /// [`ErrorKind::Shape`] where some blocks had labels or ids and others none, [`ErrorKind::Io`].
     pub fn finish(self, head: Option<&LinearHead>, metadata: BTreeMap<String, String>) -> Result<()> {
-        let Self { mut file, units, rows, features, labels, ids } = self;
+        let Self { mut file, units, rows, features, labels, ids, id_type } = self;
         for (name, part) in [("labels", &labels), ("ids", &ids)] {
             if part.rows != rows && part.rows != 0 {
                 return Err(Error::new(ErrorKind::Shape, format!("{} of {rows} rows", part.rows))
@@ -162,37 +171,56 @@ impl FeaturesWriter {
         if labels.rows > 0 {
             header.declare("labels", Dtype::I64, &[rows], labels.bytes);
         }
+        let numbers = id_type.filter(|dtype| *dtype != Dtype::U8);
+        if let Some(dtype) = numbers {
+            header.declare("ids", dtype, &[rows], ids.bytes);
+        }
         header.declare("features", Dtype::F32, &[rows, units], features.bytes);
         if let Some(head) = head {
             let (classes, units) = (head.classes(), head.units());
             header.declare("weight", Dtype::F32, &[classes, units], classes * units * 4);
             header.declare("bias", Dtype::F32, &[classes], classes * 4);
         }
-        if ids.rows > 0 {
+        if let Some(Dtype::U8) = id_type {
             header.declare("ids", Dtype::U8, &[ids.bytes], ids.bytes);
         }
         let header = header.bytes(metadata)?;
         let write = || -> io::Result<()> {
             file.write_all(&header)?;
             labels.copy_to(&mut file)?;
+            let (first, last) = if numbers.is_some() { (Some(ids), None) } else { (None, Some(ids)) };
+            first.map_or(Ok(()), |ids| ids.copy_to(&mut file))?;
             features.copy_to(&mut file)?;
             if let Some(head) = head {
                 for value in head.weight().iter().chain(head.bias()) {
                     file.write_all(&value.to_le_bytes())?;
                 }
             }
-            ids.copy_to(&mut file)
+            last.map_or(Ok(()), |ids| ids.copy_to(&mut file))
         };
         write().map_err(|error| file.located(error))?;
         file.commit()
     }
 }
 
+/// An id as a line, with control characters escaped.
+fn line(id: &str) -> String {
+    let mut line = String::with_capacity(id.len() + 1);
+    for letter in id.chars() {
+        match letter.is_control() {
+            true => line.extend(letter.escape_default()),
+            false => line.push(letter),
+        }
+    }
+    line.push('\n');
+    line
+}
+
 /// What is said of one input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreRow {
     /// Its name.
-    pub id: String,
+    pub id: Id,
     /// Its score.
     pub score: f64,
     /// Its conformal p-value, where the detector is calibrated.
@@ -201,6 +229,15 @@ pub struct ScoreRow {
     pub decision: Option<Decision>,
     /// The class that the network predicts, where it was asked for and the input could be scored.
     pub prediction: Option<u32>,
+}
+
+/// An id as JSON: a number stays one.
+fn json_of(id: &Id) -> serde_json::Value {
+    match id {
+        Id::Text(text) => text.as_str().into(),
+        Id::Integer(number) => (*number).into(),
+        Id::Unsigned(number) => (*number).into(),
+    }
 }
 
 /// Writes scores, a block at a time.
@@ -258,7 +295,7 @@ impl ScoreWriter {
             }
             #[cfg(feature = "columns")]
             "parquet" => {
-                Ok(Self(Sink::Parquet(Box::new(super::columns::ScoreTable::create(AtomicFile::create(path)?)?))))
+                Ok(Self(Sink::Parquet(Box::new(super::columns::ScoreTable::create(AtomicFile::create(path)?)))))
             }
             _ => Err(Error::new(ErrorKind::Unsupported, format!("the extension `{extension}`"))
                 .file(path.display())
@@ -292,7 +329,7 @@ impl ScoreWriter {
                     let p_value = row.p_value.map(|p| p.to_string()).unwrap_or_default();
                     let decision = row.decision.map(|decision| decision.to_string()).unwrap_or_default();
                     let prediction = row.prediction.map(|class| class.to_string()).unwrap_or_default();
-                    text.write_record([row.id.as_str(), &row.score.to_string(), &p_value, &decision, &prediction])
+                    text.write_record([&row.id.to_string(), &row.score.to_string(), &p_value, &decision, &prediction])
                         .map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
                 }
                 let text = text.into_inner().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
@@ -305,7 +342,7 @@ impl ScoreWriter {
                     let score = row.score.is_finite().then_some(row.score);
                     let decision = row.decision.map(|decision| decision.to_string());
                     let line = serde_json::json!({
-                        "id": row.id,
+                        "id": json_of(&row.id),
                         "score": score,
                         "p_value": row.p_value,
                         "decision": decision,

@@ -1,21 +1,62 @@
-//! What the columns of a table are for.
+//! What the columns of a table are for: one decision for every kind of table.
+//!
+//! Columns of features are known by their names, not by their places: a fit records the names, and every later table is
+//! put into that order or refused.
 
-use super::{FEATURE_NAMES, ID_NAMES, LABEL_NAMES, SCORE_NAMES};
+use std::collections::{HashMap, HashSet};
+
+use super::{FEATURE_NAMES, ID_NAMES, INDEX_NAMES, LABEL_NAMES, SCORE_NAMES};
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::{Layout, Note};
+
+/// Which columns of tables (CSV, Parquet, Arrow IPC) hold what, where the user says so. Tensor files have no columns, and
+/// take no notice of this.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// The features: one column of lists, or one a unit; names, or patterns such as `f*`. Found by names and types where
+    /// empty.
+    pub features: Vec<String>,
+    /// The names of the inputs.
+    pub id: Option<String>,
+    /// The class labels.
+    pub label: Option<String>,
+    /// What is none of these: names or patterns. A table need not have them.
+    pub drop: Vec<String>,
+}
+
+/// What a table is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) columns: &'a Columns,
+    /// The `name` of `FILE#name`.
+    pub(super) name: Option<&'a str>,
+    /// Names of the units in the order they are wanted in; empty where they are not known.
+    pub(super) units: &'a [String],
+    /// How many units there have to be, where that is known.
+    pub(super) width: Option<usize>,
+    pub(super) labels: bool,
+    pub(super) ids: bool,
+}
 
 /// The role of each column of a table of features.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Roles {
-    /// The columns of the features: one that holds lists, or one a unit.
+    /// The columns of the features, in the order of the units: one that holds lists, or one a unit.
     pub(super) features: Vec<usize>,
     pub(super) label: Option<usize>,
     pub(super) id: Option<usize>,
 }
 
+/// A column: its name and what it holds.
+pub(super) type Column = (String, Kind);
+
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Number,
+    Float,
+    Integer,
+    /// Numbers in some rows, other text in others.
+    Mixed,
     /// A list of numbers a row.
     #[cfg_attr(not(feature = "columns"), allow(dead_code, reason = "CSV has no lists"))]
     List,
@@ -24,50 +65,284 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Roles {
-    /// Assigns roles to `columns`; `name` is the features column where the user named one. A column of labels is never
-    /// taken for a feature, but is read only where `labels` are wanted.
-    pub(super) fn assign(columns: &[(String, Kind)], name: Option<&str>, labels: bool) -> Result<Self> {
-        let called = |names: &[&str]| {
-            names.iter().find_map(|name| {
-                columns.iter().position(|(column, kind)| {
-                    column.eq_ignore_ascii_case(name) && matches!(kind, Kind::Number | Kind::Text)
-                })
-            })
+impl Kind {
+    fn is_number(self) -> bool {
+        matches!(self, Self::Float | Self::Integer | Self::Mixed)
+    }
+
+    fn names_inputs(self) -> bool {
+        matches!(self, Self::Integer | Self::Text | Self::Mixed)
+    }
+}
+
+/// A table as its header shows it.
+pub(super) struct Header<'a> {
+    pub(super) columns: &'a [Column],
+    /// Whether the columns have names of their own, or only the numbers of their places.
+    pub(super) named: bool,
+}
+
+impl Header<'_> {
+    /// Assigns roles to the columns, and says what of it the user should know. A column of labels or ids is never taken
+    /// for a feature, but is read only where it is wanted.
+    pub(super) fn assign(&self, request: &Request<'_>) -> Result<(Roles, Layout)> {
+        let chosen = request.columns;
+        let asked = request.name.map_or_else(|| chosen.features.clone(), |name| vec![name.to_owned()]);
+        let wanted: HashSet<&str> =
+            if self.named { request.units.iter().map(String::as_str).collect() } else { HashSet::new() };
+        let dropped = self.all_of(&chosen.drop)?;
+        let is_free = |column: &usize| !dropped.contains(column) && !wanted.contains(self.columns[*column].0.as_str());
+        let label = match &chosen.label {
+            Some(name) => Some(self.find(name)?),
+            None => self.called(&LABEL_NAMES, |kind| kind.is_number() || kind == Kind::Text, is_free),
         };
-        let is_one_of =
-            |column: usize, names: &[&str]| names.iter().any(|name| columns[column].0.eq_ignore_ascii_case(name));
-        let mut roles = Self { label: called(&LABEL_NAMES), id: called(&ID_NAMES), features: Vec::new() };
-        let lists: Vec<usize> = (0..columns.len()).filter(|column| columns[*column].1 == Kind::List).collect();
-        if let Some(name) = name {
-            let found = columns.iter().position(|(column, _)| column == name);
-            roles.features = vec![found.ok_or_else(|| missing(columns, name))?];
-        } else if let Some(named) = lists.iter().find(|list| is_one_of(**list, &FEATURE_NAMES)) {
-            roles.features = vec![*named];
-        } else {
-            match lists[..] {
-                [only] => roles.features = vec![only],
-                [] => {
-                    let other = |column: &usize| {
-                        let named = [&LABEL_NAMES[..], &ID_NAMES, &SCORE_NAMES];
-                        columns[*column].1 == Kind::Number && !named.iter().any(|names| is_one_of(*column, names))
-                    };
-                    roles.features = (0..columns.len()).filter(other).collect();
-                }
-                _ => {
-                    return Err(Error::new(ErrorKind::Ambiguous, names(columns))
-                        .tensor("features")
-                        .expected("one column of lists")
-                        .fix("name it: FILE#COLUMN"));
-                }
+        let id = match &chosen.id {
+            Some(name) => Some(self.find(name)?),
+            None => self.id(|column| is_free(column) && label != Some(*column)),
+        };
+        let is_left = |column: &usize| !dropped.contains(column) && ![label, id].contains(&Some(*column));
+        let features = match asked.is_empty() {
+            true => self.looks_like_features(is_left, &wanted)?,
+            false => self.asked_for(&asked)?,
+        };
+        let is_list = matches!(features[..], [only] if self.columns[only].1 == Kind::List);
+        let features = match self.named && !is_list {
+            true => self.in_order(features, request.units, &wanted)?,
+            false => features,
+        };
+        if let Some(label) = label.filter(|label| request.labels && self.columns[*label].1 == Kind::Text) {
+            return Err(text_labels(&self.columns[label].0));
+        }
+        let roles = Roles { features, label, id };
+        let left_out = if is_list || !asked.is_empty() { Vec::new() } else { self.left_out(&roles, &dropped) };
+        let layout = self.layout(&roles, request, is_list, left_out);
+        Ok((Roles { label: label.filter(|_| request.labels), id: id.filter(|_| request.ids), ..roles }, layout))
+    }
+
+    /// What the user should know of how the table is read.
+    fn layout(&self, roles: &Roles, request: &Request<'_>, is_list: bool, left_out: Vec<String>) -> Layout {
+        let name = |column: usize| self.columns[column].0.clone();
+        let has_names = self.named && !is_list;
+        let mut notes = Vec::new();
+        if !is_list && has_names == request.units.is_empty() && request.width.is_some() {
+            notes.push(Note::TakenByPlace);
+        }
+        if request.ids && roles.id.is_none() {
+            notes.push(Note::NoIds);
+        }
+        if !left_out.is_empty() {
+            notes.push(Note::LeftOut(left_out));
+        }
+        Layout {
+            units: if has_names { roles.features.iter().copied().map(name).collect() } else { Vec::new() },
+            ids: roles.id.map(name),
+            notes,
+            stray: self.stray(&roles.features),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<usize> {
+        let position = |same: fn(&str, &str) -> bool| self.columns.iter().position(|(column, _)| same(column, name));
+        position(|column, name| column == name)
+            .or_else(|| position(str::eq_ignore_ascii_case))
+            .ok_or_else(|| missing(self.columns, name))
+    }
+
+    /// The columns that any of `patterns` names.
+    fn all_of(&self, patterns: &[String]) -> Result<HashSet<usize>> {
+        let mut found = HashSet::new();
+        for pattern in patterns {
+            found.extend(self.matching(pattern)?);
+        }
+        Ok(found)
+    }
+
+    /// The column of this very name, or else those that it describes as a pattern.
+    fn matching(&self, pattern: &str) -> Result<Vec<usize>> {
+        if let Some(exact) = self.columns.iter().position(|(column, _)| column == pattern) {
+            return Ok(vec![exact]);
+        }
+        let pattern = glob::Pattern::new(pattern).map_err(|error| {
+            Error::new(ErrorKind::Argument, error.to_string())
+                .tensor(pattern)
+                .expected("the name of a column, or a pattern")
+        })?;
+        Ok((0..self.columns.len()).filter(|column| pattern.matches(&self.columns[*column].0)).collect())
+    }
+
+    /// The feature columns that the user asked for.
+    fn asked_for(&self, asked: &[String]) -> Result<Vec<usize>> {
+        let (mut features, mut seen) = (Vec::new(), HashSet::new());
+        for name in asked {
+            let found = self.matching(name)?;
+            if found.is_empty() {
+                return Err(missing(self.columns, name));
+            }
+            features.extend(found.into_iter().filter(|column| seen.insert(*column)));
+        }
+        match features.iter().find(|column| self.columns[**column].1 == Kind::List) {
+            Some(list) if features.len() > 1 => Err(Error::new(ErrorKind::Columns, names(self.columns))
+                .tensor(&self.columns[*list].0)
+                .expected("one column of lists, or one column of numbers a unit")),
+            _ => Ok(features),
+        }
+    }
+
+    /// The feature columns where nobody named them: the one of lists, or all numbers that have no other meaning.
+    fn looks_like_features(&self, is_free: impl Fn(&usize) -> bool, wanted: &HashSet<&str>) -> Result<Vec<usize>> {
+        let free: Vec<usize> = (0..self.columns.len()).filter(|column| is_free(column)).collect();
+        let lists: Vec<usize> = free.iter().copied().filter(|column| self.columns[*column].1 == Kind::List).collect();
+        let called =
+            |column: &&usize| FEATURE_NAMES.iter().any(|name| self.columns[**column].0.eq_ignore_ascii_case(name));
+        let features = match (lists.iter().find(called), &lists[..]) {
+            (Some(named), _) => vec![*named],
+            (None, [only]) => vec![*only],
+            (None, []) => {
+                let is_feature = |column: &usize| {
+                    let (name, kind) = &self.columns[*column];
+                    kind.is_number() && (wanted.contains(name.as_str()) || !has_another_meaning(name))
+                };
+                free.into_iter().filter(is_feature).collect()
+            }
+            _ => {
+                return Err(Error::new(ErrorKind::Ambiguous, names(self.columns))
+                    .tensor("features")
+                    .expected("one column of lists")
+                    .fix("name it: FILE#COLUMN"));
+            }
+        };
+        if features.is_empty() { Err(missing(self.columns, "features")) } else { Ok(features) }
+    }
+
+    /// The columns `chosen`, each name once, in the order of `units`; a mismatch is refused by name.
+    fn in_order(&self, chosen: Vec<usize>, units: &[String], wanted: &HashSet<&str>) -> Result<Vec<usize>> {
+        let mut places = HashMap::new();
+        for column in &chosen {
+            let name = self.columns[*column].0.as_str();
+            if places.insert(name, *column).is_some() {
+                return Err(Error::new(ErrorKind::Columns, format!("two columns `{}`", name.escape_debug()))
+                    .tensor("features")
+                    .expected("columns of different names"));
             }
         }
-        if roles.features.is_empty() {
-            return Err(missing(columns, "features"));
+        if units.is_empty() {
+            return Ok(chosen);
         }
-        roles.label = roles.label.filter(|_| labels);
-        Ok(roles)
+        let absent: Vec<&str> = units.iter().map(String::as_str).filter(|name| !places.contains_key(name)).collect();
+        let names = chosen.iter().map(|column| self.columns[*column].0.as_str());
+        let new: Vec<&str> = names.filter(|name| !wanted.contains(name)).collect();
+        if absent.is_empty() && new.is_empty() {
+            return Ok(units.iter().map(|name| places[name.as_str()]).collect());
+        }
+        let mut found = format!("{} columns", chosen.len());
+        for (what, names) in [(", without ", absent), (", with the new ", new)] {
+            if !names.is_empty() {
+                found += what;
+                found += &quoted(&names);
+            }
+        }
+        Err(Error::new(ErrorKind::Columns, found)
+            .tensor("features")
+            .expected(format!("`{}` to `{}`, {} columns in any order", units[0], units[units.len() - 1], units.len()))
+            .fix("are these the features that were fitted? Drop what is no feature"))
     }
+
+    /// The first column that `names` name, in the order of `names`.
+    fn called(&self, names: &[&str], fits: impl Fn(Kind) -> bool, is_free: impl Fn(&usize) -> bool) -> Option<usize> {
+        names.iter().find_map(|name| {
+            (0..self.columns.len())
+                .filter(|column| is_free(column) && fits(self.columns[*column].1))
+                .find(|column| self.columns[*column].0.eq_ignore_ascii_case(name))
+        })
+    }
+
+    /// The column that names the inputs: one of a known name, or called an id, or a table's index.
+    fn id(&self, is_free: impl Fn(&usize) -> bool) -> Option<usize> {
+        let named = |names: &[&str]| self.called(names, Kind::names_inputs, &is_free);
+        let derived = || {
+            (0..self.columns.len()).find(|column| {
+                is_free(column) && self.columns[*column].1.names_inputs() && is_called_an_id(&self.columns[*column].0)
+            })
+        };
+        named(&ID_NAMES).or_else(derived).or_else(|| named(&INDEX_NAMES))
+    }
+
+    /// Numbers that are not features for their name alone.
+    fn left_out(&self, roles: &Roles, dropped: &HashSet<usize>) -> Vec<String> {
+        let features: HashSet<usize> = roles.features.iter().copied().collect();
+        (0..self.columns.len())
+            .filter(|column| {
+                self.columns[*column].1.is_number() && !features.contains(column) && !dropped.contains(column)
+            })
+            .filter(|column| ![roles.label, roles.id].contains(&Some(*column)))
+            .map(|column| self.columns[column].0.clone())
+            .collect()
+    }
+
+    /// The one feature column that is least like the others, in words: whole numbers beside fractions.
+    fn stray(&self, features: &[usize]) -> Option<String> {
+        let whole: Vec<usize> =
+            features.iter().copied().filter(|column| self.columns[*column].1 == Kind::Integer).collect();
+        match whole[..] {
+            [only] if features.len() > 1 => Some(format!("`{}`, the only one of whole numbers", self.columns[only].0)),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a column of this name is a label, an id or a score, and no feature unless someone says so.
+pub(super) fn has_another_meaning(name: &str) -> bool {
+    let known = [&LABEL_NAMES[..], &ID_NAMES, &INDEX_NAMES, &SCORE_NAMES];
+    known.iter().any(|names| names.iter().any(|known| name.eq_ignore_ascii_case(known))) || is_called_an_id(name)
+}
+
+/// `user_id`, `userId`, `user id`, `image-path`, `sample_uuid`, ...
+fn is_called_an_id(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let ends = |word: &str| {
+        lower.strip_suffix(word).is_some_and(|before| before.ends_with(['_', '-', '.', ' ']) && before.len() > 1)
+    };
+    let camel = name.strip_suffix("Id").or(name.strip_suffix("ID"));
+    ["id", "ids", "uuid", "guid", "key", "path", "file", "filename", "name"].into_iter().any(ends)
+        || camel.is_some_and(|before| before.ends_with(|c: char| c.is_ascii_lowercase()))
+}
+
+fn text_labels(column: &str) -> Error {
+    // Sorting the names would number them as the head's classes only where the head was trained on that very order.
+    Error::new(ErrorKind::Columns, "text")
+        .tensor(column)
+        .expected("class indices: whole numbers from 0, in the order of the head's classes")
+        .fix("replace each name by the index of its class in the head; or drop the column, where labels do not matter")
+}
+
+/// The column of numbers that `name` names, or else the first of `defaults` that is there, or else the only one beside the
+/// index that pandas writes.
+pub(super) fn pick(columns: &[Column], name: Option<&str>, defaults: &[&str]) -> Result<usize> {
+    let position = |name: &str| columns.iter().position(|(column, _)| column.eq_ignore_ascii_case(name));
+    let rest: Vec<usize> = (0..columns.len()).filter(|column| !is_index(columns, *column)).collect();
+    let found = match name {
+        Some(name) => position(name),
+        None => {
+            defaults.iter().find_map(|name| position(name)).or(if let [only] = rest[..] { Some(only) } else { None })
+        }
+    };
+    let wanted = name.or(defaults.first().copied()).unwrap_or("values");
+    match found {
+        Some(column) if columns[column].1 == Kind::Text => Err(Error::new(ErrorKind::Malformed, "text")
+            .tensor(&columns[column].0)
+            .expected("numbers")
+            .fix("for labels: the index of each class in the head, from 0")),
+        Some(column) => Ok(column),
+        None => Err(missing(columns, wanted)),
+    }
+}
+
+/// Whether a column is the index that pandas writes before all others.
+fn is_index(columns: &[Column], column: usize) -> bool {
+    column == 0
+        && columns.len() > 1
+        && ["", "Unnamed: 0"].contains(&columns[0].0.as_str())
+        && columns[0].1 == Kind::Integer
 }
 
 impl Roles {
@@ -92,53 +367,22 @@ impl Roles {
     }
 }
 
-/// The column that `name` names, or else the first of `defaults` that is there, or else the only one.
-pub(super) fn pick(columns: &[(String, Kind)], name: Option<&str>, defaults: &[&str]) -> Result<usize> {
-    let position = |name: &str| columns.iter().position(|(column, _)| column.eq_ignore_ascii_case(name));
-    match name {
-        Some(name) => position(name).ok_or_else(|| missing(columns, name)),
-        None if columns.len() == 1 => Ok(0),
-        None => defaults
-            .iter()
-            .find_map(|name| position(name))
-            .ok_or_else(|| missing(columns, defaults.first().unwrap_or(&"values"))),
-    }
-}
-
-fn missing(columns: &[(String, Kind)], name: &str) -> Error {
+fn missing(columns: &[Column], name: &str) -> Error {
     Error::new(ErrorKind::Missing, names(columns))
         .tensor(name)
         .expected("a column of that name, holding numbers")
         .fix("name one: FILE#COLUMN")
 }
 
-fn names(columns: &[(String, Kind)]) -> String {
-    let shown: Vec<&str> = columns.iter().take(10).map(|(name, _)| name.as_str()).collect();
-    let more = columns.len().saturating_sub(shown.len());
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("the columns {}{more}", shown.join(", "))
+fn names(columns: &[Column]) -> String {
+    let shown: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    format!("the columns {}", quoted(&shown))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn assign(columns: &[(&str, Kind)], name: Option<&str>) -> Result<Roles> {
-        let columns: Vec<(String, Kind)> = columns.iter().map(|(name, kind)| ((*name).into(), *kind)).collect();
-        Roles::assign(&columns, name, true)
-    }
-
-    #[test]
-    fn roles_follow_names_and_kinds() {
-        use Kind::{List, Number, Text};
-        let wide = assign(&[("id", Text), ("f0", Number), ("f1", Number), ("label", Number)], None).unwrap();
-        assert_eq!(wide, Roles { features: vec![1, 2], label: Some(3), id: Some(0) });
-        let list = assign(&[("path", Text), ("width", Number), ("embedding", List)], None).unwrap();
-        assert_eq!(list, Roles { features: vec![2], label: None, id: Some(0) });
-        let twice = assign(&[("label", Number), ("Class", Number), ("f0", Number), ("ID", Number)], None).unwrap();
-        assert_eq!(twice, Roles { features: vec![2], label: Some(0), id: Some(3) });
-        assert_eq!(assign(&[("a", List), ("b", List)], None).unwrap_err().kind(), ErrorKind::Ambiguous);
-        assert_eq!(assign(&[("a", List), ("b", List)], Some("b")).unwrap().features, [1]);
-        assert_eq!(assign(&[("a", Text)], None).unwrap_err().kind(), ErrorKind::Missing);
-    }
+/// Names for a message; the first ten.
+fn quoted(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(10).map(|name| format!("`{}`", name.escape_debug())).collect();
+    let more = names.len().saturating_sub(shown.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::Note;
 
 /// The element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +168,8 @@ pub(crate) struct Rows {
     buffer: Vec<u8>,
     /// Whether the file may be much smaller than the tensor.
     compressed: bool,
+    /// The shape in the file.
+    shape: Vec<usize>,
 }
 
 /// Values that a tensor of a compressed file may have where all of it is held in memory: a head, labels, a statistic.
@@ -193,7 +196,17 @@ impl Rows {
                 .fix("convert it, for instance with numpy's astype('float32')"));
         }
         let (rows, units) = tensor.extent()?;
-        Ok(Self { rows, units, next: 0, dtype: tensor.dtype, big_endian, bytes, buffer: Vec::new(), compressed: false })
+        Ok(Self {
+            rows,
+            units,
+            next: 0,
+            dtype: tensor.dtype,
+            big_endian,
+            bytes,
+            buffer: Vec::new(),
+            compressed: false,
+            shape: tensor.shape.clone(),
+        })
     }
 
     /// The rows of a compressed tensor, of which few bytes can become many.
@@ -207,6 +220,26 @@ impl Rows {
 
     pub(crate) fn units(&self) -> usize {
         self.units
+    }
+
+    /// The rows as features, of which `width` units are expected where that is known: a vector `[D]` is then one row of them.
+    pub(crate) fn of_features(mut self, width: Option<usize>) -> Result<(Self, Option<Note>)> {
+        match (&self.shape[..], width) {
+            (_, Some(1)) => Ok((self, None)),
+            ([length], Some(width)) if *length == width => {
+                (self.rows, self.units) = (1, width);
+                let shape = self.shape.clone();
+                Ok((self, Some(Note::Squeezed(shape))))
+            }
+            ([length], _) => Err(Error::new(ErrorKind::Shape, format!("[{length}]"))
+                .expected("features [N, D]")
+                .fix("one input of D units has the shape [1, D], N inputs of one unit [N, 1]")),
+            ([_, _], _) => Ok((self, None)),
+            (shape, _) => {
+                let note = Note::Squeezed(shape.to_vec());
+                Ok((self, Some(note)))
+            }
+        }
     }
 
     /// The bytes of a tensor of bytes from here on; `None` for one in the order of columns.
@@ -290,6 +323,11 @@ impl Rows {
         self.all()
     }
 
+    /// All values in row-major order; they must be whole and not negative.
+    pub(crate) fn all_u64(&mut self) -> Result<Vec<u64>> {
+        self.all()
+    }
+
     /// All values in row-major order; they must be whole.
     pub(crate) fn all_i64(&mut self) -> Result<Vec<i64>> {
         self.all()
@@ -323,6 +361,9 @@ pub(crate) trait Element: Copy + Default {
         Self::from_f64(f64::from(value))
     }
     fn from_i64(value: i64) -> Option<Self>;
+    fn from_u64(value: u64) -> Option<Self> {
+        i64::try_from(value).ok().and_then(Self::from_i64)
+    }
     /// Where elements of this type are stored as they are in memory: room for `count` more at the end of `out`, to be
     /// read into.
     fn room(_out: &mut Vec<Self>, _count: usize, _dtype: DType, _big_endian: bool) -> Option<&mut [u8]> {
@@ -379,6 +420,18 @@ impl Element for i64 {
     }
 }
 
+impl Element for u64 {
+    fn from_f64(value: f64) -> Option<Self> {
+        super::whole(value).and_then(Self::from_i64)
+    }
+    fn from_i64(value: i64) -> Option<Self> {
+        Self::try_from(value).ok()
+    }
+    fn from_u64(value: u64) -> Option<Self> {
+        Some(value)
+    }
+}
+
 /// Converts raw elements one by one; `bytes` holds a whole number of them.
 fn convert<T: Element>(dtype: DType, big_endian: bool, bytes: &[u8], mut take: impl FnMut(T)) -> Result<()> {
     let unfit = |value: String| Error::new(ErrorKind::Malformed, value).expected("whole numbers");
@@ -404,7 +457,7 @@ fn convert<T: Element>(dtype: DType, big_endian: bool, bytes: &[u8], mut take: i
         DType::U8 | DType::Bool => each!(u8, 1, |v| T::from_i64(v.into())),
         DType::U16 => each!(u16, 2, |v| T::from_i64(v.into())),
         DType::U32 => each!(u32, 4, |v| T::from_i64(v.into())),
-        DType::U64 => each!(u64, 8, |v| i64::try_from(v).ok().and_then(T::from_i64)),
+        DType::U64 => each!(u64, 8, T::from_u64),
         DType::Other => {}
     }
     Ok(())
