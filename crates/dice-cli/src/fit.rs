@@ -405,6 +405,6 @@ mod tests {
         assert_eq!(rfc_3339(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(rfc_3339(1_795_435_199), "2026-11-23T11:59:59Z");
         let spec: Spec = "react(c=1) | dice(0.9, preset=official) | energy".parse().unwrap();
-        assert_eq!(file_name(&spec), "react-c-1.0-dice-0.9-preset-official-energy.safetensors");
+        assert_eq!(file_name(&spec), "react-c-1-dice-0.9-preset-official-energy.safetensors");
     }
 }

@@ -301,7 +301,7 @@ fn failures_are_one_clear_message_and_leave_nothing_behind() {
         ("score d.safetensors nan.npy -o out.parquet".into(), &["nan.npy", "NaN at row 0, column 0", "--non-finite"]),
         ("score d.safetensors huge.npy -o out.npy".into(), &["huge.npy", "logits fit f32"]),
         ("score d.safetensors one.npy -o out.xlsx".into(), &["xlsx", ".csv, .jsonl, .npy or .parquet"]),
-        ("score head.safetensors one.npy".into(), &["written by `dice fit`"]),
+        ("score head.safetensors one.npy".into(), &["a detector, or statistics"]),
         ("score d.safetensors one.npy -d msp".into(), &["'energy'", "one of the fitted detectors"]),
         ("eval d.safetensors --id test.safetensors --ood x=nan.npy".into(), &["nan.npy", "NaN"]),
         ("eval d.safetensors --id test.safetensors --ood x=one.npy --id-labels one.npy".into(), &["one.npy", "labels"]),

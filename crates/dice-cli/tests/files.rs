@@ -89,7 +89,7 @@ const RUNS: [Run; 16] = [
     ),
 ];
 /// Commands that write nothing, or a new folder.
-const WITHOUT_OUTPUT: [&str; 5] = ["inspect", "demo", "completions", "man", "help"];
+const WITHOUT_OUTPUT: [&str; 6] = ["inspect", "methods", "demo", "completions", "man", "help"];
 
 /// A desk on which every one of [`RUNS`] can run.
 fn desk() -> Desk {

@@ -41,7 +41,7 @@ use crate::statistics::{Needs, Statistics};
 /// for finding in &fitted.findings {
 ///     eprintln!("Warning: {finding}");
 /// }
-/// let decides = fitted.artifact.detectors()[0].threshold.is_some();
+/// let decides = fitted.artifact.detectors()[0].threshold().is_some();
 /// # assert!(decides);
 /// # Ok(())
 /// # }
