@@ -1,36 +1,30 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-mod backbone;
-mod describe;
-mod export;
-mod graph;
-mod head;
 mod images;
-mod linear;
 mod model;
-mod origin;
-mod preprocess;
-mod proto;
-mod sign;
-mod source;
-mod splice;
-mod tail;
-mod tensor;
+mod network;
+mod run;
 #[cfg(test)]
 mod testing;
+mod write;
 
-pub use backbone::{Backbone, Element, InputShape, Runtime};
-pub use describe::{Images, TensorInfo};
-pub use export::{DECISION, Export, SCORE};
-pub use head::{Following, FoundHead, HeadOptions, Layout};
+pub use images::preprocess::{Channels, Filter, Layout as PixelLayout, Preprocess, Resize};
+pub use images::source::{Broken, ImageSource};
 pub use images::{Encoded, Entries, Entry, ImageSet, decode, decode_bytes};
-pub use linear::Quantization;
 pub use model::Model;
-pub use origin::Origin;
-pub use preprocess::{Channels, Filter, Layout as PixelLayout, Preprocess, Resize};
-pub use sign::Nonnegative;
-pub use source::{Broken, ImageSource};
+pub use model::describe::{Images, TensorInfo};
+pub use model::head::{Following, FoundHead, HeadOptions, Layout};
+pub use model::linear::Quantization;
+pub use model::sign::Nonnegative;
+pub use network::origin::Origin;
+pub use run::backbone::{Backbone, Element, InputShape};
+pub use run::runtime::Runtime;
+pub use write::export::{DECISION, Export, SCORE};
+
+// The names by which `write::export` calls them.
+use model::{graph, proto, tensor};
+use write::splice;
 
 /// A name from a file, safe to print: control characters escaped, never long.
 fn quoted(name: &str) -> String {

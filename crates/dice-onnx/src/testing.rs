@@ -6,11 +6,11 @@ use std::path::Path;
 use dice_ood::Result;
 use prost::Message;
 
-use crate::proto::{
+use crate::model::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, ValueInfoProto,
 };
-use crate::tensor::element;
+use crate::model::tensor::element;
 use crate::{FoundHead, HeadOptions, Model};
 
 /// A model under construction: input `x`, and whatever is added.

@@ -3,7 +3,10 @@
 #[cfg(feature = "columns")]
 mod columns;
 mod decode;
+pub(crate) mod preprocess;
+mod resample;
 mod shards;
+pub(crate) mod source;
 
 use std::collections::BTreeSet;
 #[cfg(feature = "columns")]

@@ -12,9 +12,9 @@ use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
+use super::backbone::{Features, Network, Pixels};
 use super::runtime::{INSTALL, library};
-use super::{Features, Network, Pixels};
-use crate::splice::only_output;
+use crate::write::splice::only_output;
 use crate::{Model, quoted};
 
 /// A process can open one library once, and keeps it.

@@ -7,7 +7,7 @@
 
 use dice_ood::{Error, ErrorKind, Result};
 
-use super::Filter;
+use crate::images::preprocess::Filter;
 
 /// Bits after the point: 8 are those of a pixel, 2 are for overshoot and sign.
 const PRECISION: u32 = 32 - 8 - 2;

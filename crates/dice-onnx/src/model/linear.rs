@@ -2,9 +2,9 @@
 
 use dice_ood::{Error, ErrorKind, Result};
 
-use crate::graph::{Graph, attribute, float, integer, is_standard};
-use crate::proto::NodeProto;
-use crate::tensor::{Constant, count_of};
+use crate::model::graph::{Graph, attribute, float, integer, is_standard};
+use crate::model::proto::NodeProto;
+use crate::model::tensor::{Constant, count_of};
 use crate::{named, quoted};
 
 /// Stored values stand for `(value - zero_point) * scale`.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use dice_ood::{Error, ErrorKind, Result};
 
-use crate::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::tensor::{Constant, count_of, shape_of};
+use crate::model::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::model::tensor::{Constant, count_of, shape_of};
 use crate::{named, quoted};
 
 /// Operators on the way from a stored weight to its use; more are not followed.

@@ -9,7 +9,7 @@ use dice_ood::io::{f32_of_f16, files};
 use dice_ood::{Error, ErrorKind, Result};
 use prost::bytes::Bytes;
 
-use crate::proto::TensorProto;
+use crate::model::proto::TensorProto;
 
 /// Element types by their ONNX code; those not listed are named but not read.
 pub(crate) mod element {

@@ -7,11 +7,11 @@ use dice_ood::{Error, ErrorKind, Result};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::{Layout as _, TensorView, prelude::*};
 
-use super::{Element, Features, INSTEAD, Network, Pixels};
-use crate::graph::is_standard;
-use crate::proto::{AttributeProto, NodeProto, TensorProto};
-use crate::splice::{only_output, replace_operators};
-use crate::tensor::element;
+use super::backbone::{Element, Features, INSTEAD, Network, Pixels};
+use crate::model::graph::is_standard;
+use crate::model::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::model::tensor::element;
+use crate::write::splice::{only_output, replace_operators};
 use crate::{Model, quoted};
 
 /// More images than this leave the caches between operators: 32 run at half to four fifths of the speed.

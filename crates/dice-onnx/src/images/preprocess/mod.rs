@@ -1,7 +1,6 @@
 //! From an image to a network's input, as the network was trained to see it.
 
 mod hugging_face;
-mod resample;
 mod settings;
 
 use std::path::Path;
@@ -11,7 +10,7 @@ use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
-use resample::resize;
+use crate::images::resample::resize;
 
 /// Longest side of an input, and of an image once it is resized.
 const LONGEST_SIDE: usize = 1 << 14;

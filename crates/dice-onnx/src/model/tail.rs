@@ -2,10 +2,10 @@
 
 use dice_ood::Result;
 
-use crate::graph::{Graph, float};
-use crate::linear::{Linear, Weights, per_class};
+use crate::model::graph::{Graph, float};
+use crate::model::linear::{Linear, Weights, per_class};
+use crate::model::proto::NodeProto;
 use crate::named;
-use crate::proto::NodeProto;
 
 /// What an operator behind the head does to logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,14 @@
 //! The model file: opening it, and what identifies it.
 
+pub(crate) mod describe;
+pub(crate) mod graph;
+pub(crate) mod head;
+pub(crate) mod linear;
+pub(crate) mod proto;
+pub(crate) mod sign;
+mod tail;
+pub(crate) mod tensor;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -11,11 +20,11 @@ use prost::Message;
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::describe::{Images, TensorInfo, images};
-use crate::graph::Graph;
-use crate::head::{self, FoundHead, HeadOptions};
-use crate::proto::{ModelProto, TensorProto, check_growth};
-use crate::tensor::External;
+use crate::model::describe::{Images, TensorInfo, images};
+use crate::model::graph::Graph;
+use crate::model::head::{FoundHead, HeadOptions};
+use crate::model::proto::{ModelProto, TensorProto, check_growth};
+use crate::model::tensor::External;
 
 /// An ONNX model file, read and checked: every tensor has one source and nothing depends on itself.
 ///
@@ -429,7 +438,7 @@ mod tests {
         builder
             .0
             .metadata_props
-            .push(crate::proto::StringStringEntryProto { key: "names".into(), value: "cat\u{1b}[2J".into() });
+            .push(crate::model::proto::StringStringEntryProto { key: "names".into(), value: "cat\u{1b}[2J".into() });
         let text = builder.model().unwrap().describe();
         for part in [
             "producer `test",

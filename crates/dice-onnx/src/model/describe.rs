@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Write};
 
-use crate::graph::{Graph, dimensions_of};
-use crate::head::HeadOptions;
 use crate::model::Model;
-use crate::proto::{NodeProto, ValueInfoProto};
+use crate::model::graph::{Graph, dimensions_of};
+use crate::model::head::HeadOptions;
+use crate::model::proto::{NodeProto, ValueInfoProto};
+use crate::model::tensor::{count_of, element, shape_of};
 use crate::quoted;
-use crate::tensor::{count_of, element, shape_of};
 
 /// Most inputs, outputs and notes listed, and most of a note's text.
 const LISTED: usize = 8;

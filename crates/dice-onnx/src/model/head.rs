@@ -5,12 +5,12 @@ use std::fmt;
 
 use dice_ood::{Error, ErrorKind, LinearHead, Result};
 
-use crate::export;
-use crate::graph::{Graph, attribute, dimensions_of, is_standard};
-use crate::linear::{Axis, Linear, Quantization};
-use crate::proto::NodeProto;
-use crate::sign::{Nonnegative, nonnegative};
-use crate::tail::{Effect, Tail, effect, is_label, pools};
+use crate::model::graph::{Graph, attribute, dimensions_of, is_standard};
+use crate::model::linear::{Axis, Linear, Quantization};
+use crate::model::proto::NodeProto;
+use crate::model::sign::{Nonnegative, nonnegative};
+use crate::model::tail::{Effect, Tail, effect, is_label, pools};
+use crate::write::export;
 use crate::{named, quoted};
 
 /// Longest way from a head to an output, and most outputs looked at.

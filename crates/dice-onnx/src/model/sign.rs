@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::graph::{Graph, Source, is_standard};
+use crate::model::graph::{Graph, Source, is_standard};
+use crate::model::proto::NodeProto;
+use crate::model::tensor::{Values, element};
 use crate::named;
-use crate::proto::NodeProto;
-use crate::tensor::{Values, element};
 
 /// Whether features can be negative, with the reason.
 ///
@@ -192,7 +192,7 @@ fn both(left: Known, right: Known, place: usize) -> Known {
 fn lower_bound(graph: &Graph, node: &NodeProto) -> Option<f32> {
     match node.input.get(1).filter(|name| !name.is_empty()) {
         Some(name) => graph.small(name)?.into_f32().first().copied(),
-        None => crate::graph::attribute(node, "min").filter(|_| is_standard(node)).map(|bound| bound.f),
+        None => crate::model::graph::attribute(node, "min").filter(|_| is_standard(node)).map(|bound| bound.f),
     }
 }
 
@@ -204,7 +204,7 @@ fn starts_at_zero(graph: &Graph, node: &NodeProto) -> bool {
         None => node.input.first().and_then(|name| graph.producer(name)).is_some_and(|(_, maker)| {
             maker.op_type == "QuantizeLinear"
                 && maker.input.len() < 3
-                && crate::graph::attribute(maker, "output_dtype").is_none()
+                && crate::model::graph::attribute(maker, "output_dtype").is_none()
         }),
     }
 }

@@ -1,9 +1,5 @@
 //! Running a model up to its features.
 
-mod builtin;
-mod onnxruntime;
-mod runtime;
-
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,13 +8,14 @@ use std::thread;
 use dice_ood::{Error, ErrorKind, Result};
 use half::f16;
 
-pub use self::runtime::Runtime;
-use crate::preprocess::{Layout as PixelLayout, Preprocess};
-use crate::proto::NodeProto;
+use crate::images::preprocess::{Layout as PixelLayout, Preprocess};
+use crate::model::proto::NodeProto;
+use crate::run::runtime::Runtime;
+use crate::run::{builtin, onnxruntime};
 use crate::{FoundHead, Layout, Model, Quantization, quoted};
 
 /// What to do where the built-in runtime cannot run a model.
-const INSTEAD: &str = "ONNX Runtime may run it: --runtime onnxruntime=PATH, with PATH to its library or to the folder of the \
+pub(super) const INSTEAD: &str = "ONNX Runtime may run it: --runtime onnxruntime=PATH, with PATH to its library or to the folder of the \
      Python package onnxruntime; or compute the features where you train, and give them with --features";
 
 /// What to do where images and input do not fit.
@@ -45,7 +42,7 @@ pub struct Backbone {
 const MAX_DEPTH: usize = 1 << 14;
 
 /// A model that a runtime has prepared, from its one input to its features tensor. Errors are the runtime's own words.
-trait Network: Send + Sync {
+pub(super) trait Network: Send + Sync {
     /// The features tensor of `pixels`, whose number fits `shape`.
     fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String>;
 
@@ -56,7 +53,7 @@ trait Network: Send + Sync {
 }
 
 /// Pixels as a model takes them.
-enum Pixels<'a> {
+pub(super) enum Pixels<'a> {
     Float32(&'a [f32]),
     Float16(Vec<f16>),
     Float64(Vec<f64>),
@@ -65,10 +62,10 @@ enum Pixels<'a> {
 }
 
 /// A features tensor, its values in f32 as they are stored.
-struct Features {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-    are_integers: bool,
+pub(super) struct Features {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f32>,
+    pub(super) are_integers: bool,
 }
 
 /// What a model's input looks like. `None` where the model leaves a size open.
@@ -446,7 +443,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::HeadOptions;
-    use crate::tensor::element;
+    use crate::model::tensor::element;
     use crate::testing::{Builder, int, ints, value};
 
     /// A model whose features are the means of the channels of its input, which is `shape` of values of type `code`.

@@ -7,9 +7,9 @@ use std::thread::{self, JoinHandle};
 use dice_ood::{Block, Error, ErrorKind, FeatureSource, Ids, Result};
 use rayon::prelude::*;
 
-use crate::backbone::Backbone;
+use crate::images::preprocess::Preprocess;
 use crate::images::{Entries, Entry, ImageSet};
-use crate::preprocess::Preprocess;
+use crate::run::backbone::Backbone;
 
 /// Images that are decoded and run together, of how many bytes before they are decoded, and of how many once they are
 /// inputs.
