@@ -2,10 +2,10 @@
 
 use dice_ood::Result;
 
-use crate::model::graph::{Graph, float};
+use crate::model::graph::Graph;
 use crate::model::linear::{Linear, Weights, per_class};
+use crate::model::node::{float, named};
 use crate::model::proto::NodeProto;
-use crate::named;
 
 /// What an operator behind the head does to logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,5 +2,7 @@
 
 pub(crate) mod backbone;
 mod builtin;
+mod engine;
+pub(crate) mod input;
 mod onnxruntime;
 pub(crate) mod runtime;
