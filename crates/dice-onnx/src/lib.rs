@@ -1,50 +1,37 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-mod backbone;
-mod describe;
-mod export;
-mod graph;
-mod head;
 mod images;
-mod linear;
 mod model;
-mod origin;
-mod preprocess;
-mod proto;
-mod sign;
-mod source;
-mod splice;
-mod tail;
-mod tensor;
+mod network;
+mod run;
 #[cfg(test)]
 mod testing;
+mod text;
+mod write;
 
-pub use backbone::{Backbone, Element, InputShape, Runtime};
-pub use describe::{Images, TensorInfo};
-pub use export::{DECISION, Export, SCORE};
-pub use head::{Following, FoundHead, HeadOptions, Layout};
-pub use images::{Encoded, Entries, Entry, ImageSet, decode, decode_bytes};
-pub use linear::Quantization;
+pub use images::decode::{decode, decode_bytes};
+pub use images::entry::{Encoded, Entry};
+pub use images::preprocess::{Channels, Layout as PixelLayout, Preprocess, Resize};
+pub use images::resample::Filter;
+pub use images::set::{Entries, ImageSet};
+pub use images::source::{Broken, ImageSource};
 pub use model::Model;
-pub use origin::Origin;
-pub use preprocess::{Channels, Filter, Layout as PixelLayout, Preprocess, Resize};
-pub use sign::Nonnegative;
-pub use source::{Broken, ImageSource};
+pub use model::describe::{Images, TensorInfo};
+pub use model::head::{Following, FoundHead, HeadOptions, Layout};
+pub use model::linear::Quantization;
+pub use model::sign::Nonnegative;
+pub use network::origin::Origin;
+pub use run::backbone::Backbone;
+pub use run::input::{Element, InputShape};
+pub use run::runtime::Runtime;
+pub use write::export::{DECISION, Export, SCORE};
 
-/// A name from a file, safe to print: control characters escaped, never long.
-fn quoted(name: &str) -> String {
-    const LONGEST: usize = 200;
-    let mut text: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if name.chars().nth(LONGEST).is_some() {
-        text += "...";
-    }
-    format!("`{text}`")
-}
-
-/// An operator as messages name it: its type and its name, or that of its output.
-fn named(node: &proto::NodeProto) -> String {
-    let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
-    let operator: String = node.op_type.chars().take(60).flat_map(char::escape_debug).collect();
-    format!("{operator} {}", quoted(name.map_or("", String::as_str)))
+// The names by which `write::export` calls them.
+use model::{graph, proto};
+use text::quoted;
+use write::splice;
+mod tensor {
+    pub(crate) use crate::model::element;
+    pub(crate) use crate::model::external::External;
 }

@@ -6,12 +6,13 @@ use std::path::Path;
 use dice_ood::Result;
 use prost::Message;
 
-use crate::proto::{
+use crate::model::Model;
+use crate::model::element;
+use crate::model::head::{FoundHead, HeadOptions};
+use crate::model::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, ValueInfoProto,
 };
-use crate::tensor::element;
-use crate::{FoundHead, HeadOptions, Model};
 
 /// A model under construction: input `x`, and whatever is added.
 #[derive(Clone)]

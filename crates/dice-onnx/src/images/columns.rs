@@ -15,7 +15,9 @@ use arrow_schema::{DataType, Fields};
 use dice_ood::io::{ParquetBatches, ParquetFile, Reading, files};
 use dice_ood::{Error, ErrorKind, Result};
 
-use super::{Encoded, Entry};
+use crate::images::entry::{Encoded, Entry, is_label};
+use crate::images::places::none;
+use crate::text::quoted;
 
 /// Images decoded from pages at a time.
 const BATCH_ROWS: usize = 32;
@@ -57,12 +59,12 @@ impl Table {
             .find_map(|name| fields.iter().position(|field| field.name() == name && field.data_type().is_integer()));
         let rows = file.rows() as u64;
         if rows == 0 {
-            return Err(super::none(path.display()));
+            return Err(none(path.display()));
         }
         let classes = labels.map(|labels| class_names(&file, fields[labels].name())).unwrap_or_default();
         let mut table = Self { path, rows, classes, file, image, labels, named: false };
         table.named = table.has_own_names(names).map_err(|error| error.file(table.path.display()))?;
-        if !super::is_label(table.first_label().map_err(|error| error.file(table.path.display()))?) {
+        if !is_label(table.first_label().map_err(|error| error.file(table.path.display()))?) {
             (table.labels, table.classes) = (None, Vec::new());
         }
         Ok(table)
@@ -139,12 +141,12 @@ fn image_column(fields: &Fields, named: Option<&str>) -> Result<usize> {
         _ => false,
     };
     let usable: Vec<usize> = (0..fields.len()).filter(|column| holds_bytes(fields[*column].data_type())).collect();
-    let list = || fields.iter().take(20).map(|field| crate::quoted(field.name())).collect::<Vec<_>>().join(", ");
+    let list = || fields.iter().take(20).map(|field| quoted(field.name())).collect::<Vec<_>>().join(", ");
     let by_name = |name: &str| usable.iter().copied().find(|column| fields[*column].name() == name);
     if let Some(name) = named {
         return by_name(name).ok_or_else(|| {
             Error::new(ErrorKind::Missing, format!("columns {}", list()))
-                .tensor(crate::quoted(name))
+                .tensor(quoted(name))
                 .expected("a column of encoded images: binary, or structures of `bytes` and `path`")
         });
     }
@@ -285,8 +287,8 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::super::ImageSet;
     use super::*;
+    use crate::images::set::ImageSet;
     use arrow_array::{BinaryArray, Int32Array, StringArray, StructArray};
     use arrow_schema::Field;
     use parquet::arrow::ArrowWriter;

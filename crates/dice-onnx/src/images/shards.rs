@@ -12,9 +12,10 @@ use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
 use tar::{EntryType, Header};
 
-use super::decode::MOST_MEMORY;
-use super::{Encoded, Entry, named_as_image};
-use crate::quoted;
+use crate::images::decode::MOST_MEMORY;
+use crate::images::entry::{Encoded, Entry};
+use crate::images::places::named_as_image;
+use crate::text::quoted;
 
 const BLOCK: usize = 512;
 /// Longest name, or list of attributes, of a member.
@@ -337,8 +338,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::io::Write;
 
-    use super::super::ImageSet;
     use super::*;
+    use crate::images::set::ImageSet;
     use flate2::Compression;
     use flate2::write::GzEncoder;
 

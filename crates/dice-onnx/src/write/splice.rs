@@ -3,7 +3,7 @@
 use dice_ood::{Error, ErrorKind, Result};
 use prost::Message;
 
-use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto, field};
+use crate::model::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto, field};
 
 /// Field numbers of `ModelProto.graph`, `GraphProto.node` and `GraphProto.output`.
 const GRAPH: u64 = 7;
@@ -117,7 +117,7 @@ fn damaged() -> Error {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::proto::StringStringEntryProto;
+    use crate::model::proto::StringStringEntryProto;
     use crate::testing::{Builder, value};
 
     #[test]

@@ -1,5 +1,20 @@
 //! The model file: opening it, and what identifies it.
 
+pub(crate) mod describe;
+pub(crate) mod element;
+pub(crate) mod external;
+mod find;
+pub(crate) mod graph;
+pub(crate) mod head;
+pub(crate) mod linear;
+pub(crate) mod node;
+mod operations;
+pub(crate) mod proto;
+pub(crate) mod sign;
+mod tail;
+pub(crate) mod tensor;
+mod trace;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -11,11 +26,10 @@ use prost::Message;
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::describe::{Images, TensorInfo, images};
-use crate::graph::Graph;
-use crate::head::{self, FoundHead, HeadOptions};
-use crate::proto::{ModelProto, TensorProto, check_growth};
-use crate::tensor::External;
+use crate::model::external::External;
+use crate::model::graph::Graph;
+use crate::model::proto::{ModelProto, TensorProto, check_growth};
+use crate::text::quoted;
 
 /// An ONNX model file, read and checked: every tensor has one source and nothing depends on itself.
 ///
@@ -125,37 +139,6 @@ impl Model {
         self.proto.metadata_props.iter().map(|entry| (&*entry.key, &*entry.value))
     }
 
-    /// What the model takes, without the initializers that old models list as inputs.
-    pub fn inputs(&self) -> Vec<TensorInfo> {
-        self.graph().map(|graph| graph.inputs.iter().map(|info| TensorInfo::of(info)).collect()).unwrap_or_default()
-    }
-
-    /// What the model returns.
-    pub fn outputs(&self) -> Vec<TensorInfo> {
-        self.proto.graph.iter().flat_map(|graph| &graph.output).map(TensorInfo::of).collect()
-    }
-
-    /// What images the model takes, where its only input looks like images.
-    pub fn images(&self) -> Option<Images> {
-        self.graph().ok().and_then(|graph| images(&graph))
-    }
-
-    /// Finds the head: back from the output to the last linear operator with constant weights.
-    ///
-    /// Looked through on the way: softmax, sigmoid and ReLU of logits, reshaping, casts, pooling after a 1x1 convolution, pairs of
-    /// QuantizeLinear and DequantizeLinear, ArgMax and TopK. Weights may be initializers (also those listed as inputs), Constant
-    /// nodes, in other files, and behind reshaping, transposition, casts or dequantisation.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] where there is no such head (classical models, one class, computed weights, predictions at every
-    /// position), [`ErrorKind::Ambiguous`] with the candidates where there are several, [`ErrorKind::Missing`] for names in
-    /// `options` or external data that do not exist, [`ErrorKind::Malformed`], [`ErrorKind::Shape`] and
-    /// [`ErrorKind::NotFinite`] for weights that are damaged.
-    pub fn find_head(&self, options: &HeadOptions) -> Result<FoundHead> {
-        let find = || head::find(&self.graph()?, options);
-        find().map_err(|error| error.file(self.path.display()))
-    }
-
     /// The SHA-256 of the model, in hexadecimal: of the file, followed by what it uses of other files.
     ///
     /// For a model in one file this is the file's own SHA-256.
@@ -184,7 +167,7 @@ impl Model {
     fn external_ranges(&self) -> Result<BTreeMap<PathBuf, Vec<(u64, u64)>>> {
         let mut files: BTreeMap<PathBuf, Vec<(u64, u64)>> = BTreeMap::new();
         for tensor in self.tensors().filter(|tensor| tensor.data_location == 1) {
-            let named = |error: Error| error.tensor(crate::quoted(&tensor.name));
+            let named = |error: Error| error.tensor(quoted(&tensor.name));
             let place = External::of(tensor, self.folder()).map_err(named)?;
             let end =
                 place.length.map_or(Some(u64::MAX), |length| place.offset.checked_add(length)).unwrap_or(u64::MAX);
@@ -261,6 +244,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed test says enough")]
 
     use super::*;
+    use crate::model::head::HeadOptions;
     use crate::testing::{Builder, external, int};
 
     fn small() -> Builder {
@@ -429,7 +413,7 @@ mod tests {
         builder
             .0
             .metadata_props
-            .push(crate::proto::StringStringEntryProto { key: "names".into(), value: "cat\u{1b}[2J".into() });
+            .push(crate::model::proto::StringStringEntryProto { key: "names".into(), value: "cat\u{1b}[2J".into() });
         let text = builder.model().unwrap().describe();
         for part in [
             "producer `test",

@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 use dice_ood::{Block, Error, ErrorKind, FeatureSource, Ids, Result};
 use rayon::prelude::*;
 
-use crate::backbone::Backbone;
-use crate::images::{Entries, Entry, ImageSet};
-use crate::preprocess::Preprocess;
+use crate::images::entry::Entry;
+use crate::images::preprocess::Preprocess;
+use crate::images::set::{Entries, ImageSet};
+use crate::run::backbone::Backbone;
 
 /// Images that are decoded and run together, of how many bytes before they are decoded, and of how many once they are
 /// inputs.
@@ -228,9 +229,12 @@ impl FeatureSource for ImageSource<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::images::Encoded;
+    use crate::images::entry::Encoded;
+    use crate::images::preprocess::Resize;
+    use crate::model::Model;
+    use crate::model::head::HeadOptions;
+    use crate::run::runtime::Runtime;
     use crate::testing::{Builder, value};
-    use crate::{HeadOptions, Model, Runtime};
     use dice_ood::for_each_block;
     use image::{Rgb, RgbImage};
 
@@ -264,7 +268,7 @@ mod tests {
 
     fn levels() -> Preprocess {
         Preprocess {
-            resize: crate::Resize::Keep,
+            resize: Resize::Keep,
             scale: 1.0,
             mean: vec![0.0; 3],
             std: vec![1.0; 3],

@@ -2,18 +2,34 @@
 
 use std::fmt::{self, Write};
 
-use crate::graph::{Graph, dimensions_of};
-use crate::head::HeadOptions;
 use crate::model::Model;
-use crate::proto::{NodeProto, ValueInfoProto};
-use crate::quoted;
-use crate::tensor::{count_of, element, shape_of};
+use crate::model::element;
+use crate::model::graph::{Graph, dimensions_of};
+use crate::model::head::HeadOptions;
+use crate::model::proto::{NodeProto, ValueInfoProto};
+use crate::model::tensor::{count_of, shape_of};
+use crate::text::quoted;
 
 /// Most inputs, outputs and notes listed, and most of a note's text.
 const LISTED: usize = 8;
 const SHOWN: usize = 160;
 
 impl Model {
+    /// What the model takes, without the initializers that old models list as inputs.
+    pub fn inputs(&self) -> Vec<TensorInfo> {
+        self.graph().map(|graph| graph.inputs.iter().map(|info| TensorInfo::of(info)).collect()).unwrap_or_default()
+    }
+
+    /// What the model returns.
+    pub fn outputs(&self) -> Vec<TensorInfo> {
+        self.proto.graph.iter().flat_map(|graph| &graph.output).map(TensorInfo::of).collect()
+    }
+
+    /// What images the model takes, where its only input looks like images.
+    pub fn images(&self) -> Option<Images> {
+        self.graph().ok().and_then(|graph| images(&graph))
+    }
+
     /// The model in plain language, in lines: who made it, inputs and outputs, what its input seems to be, and the head or why
     /// there is none.
     pub fn describe(&self) -> String {

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed test says enough")]
 
 use super::*;
-use crate::tensor::element;
+use crate::model::element;
+use crate::model::linear::Quantization;
 use crate::testing::{Builder, float, int, ints, stored, tensor, value};
 
 /// W `[2, 3]` and b `[2]` of what was found.

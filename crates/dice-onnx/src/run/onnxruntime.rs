@@ -12,10 +12,11 @@ use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
-use super::runtime::{INSTALL, library};
-use super::{Features, Network, Pixels};
-use crate::splice::only_output;
-use crate::{Model, quoted};
+use crate::model::Model;
+use crate::run::engine::{Engine, Features, Pixels};
+use crate::run::runtime::{INSTALL, library};
+use crate::text::quoted;
+use crate::write::splice::only_output;
 
 /// A process can open one library once, and keeps it.
 static OPENED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
@@ -92,7 +93,7 @@ fn opened(library: PathBuf) -> Result<Environment> {
     Ok(environment)
 }
 
-impl Network for OnnxRuntime {
+impl Engine for OnnxRuntime {
     fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String> {
         let run = || -> ort::Result<Option<Features>> {
             let input: SessionInputValue = match &pixels {

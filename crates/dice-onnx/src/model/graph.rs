@@ -5,9 +5,10 @@ use std::path::Path;
 
 use dice_ood::{Error, ErrorKind, Result};
 
-use crate::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::tensor::{Constant, count_of, shape_of};
-use crate::{named, quoted};
+use crate::model::node::{attribute, integer, is_standard, named};
+use crate::model::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::model::tensor::{Constant, count_of, shape_of};
+use crate::text::quoted;
 
 /// Operators on the way from a stored weight to its use; more are not followed.
 const MAX_FOLDED: usize = 64;
@@ -353,21 +354,4 @@ pub(crate) fn dimensions_of(info: &ValueInfoProto) -> Option<Vec<Option<usize>>>
     let shape = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
     let known = |extent: i64| usize::try_from(extent).ok().filter(|extent| *extent > 0);
     Some(shape.dim.iter().map(|dimension| dimension.dim_value.and_then(known)).collect())
-}
-
-/// Whether a node is of ONNX itself, not of an extension.
-pub(crate) fn is_standard(node: &NodeProto) -> bool {
-    matches!(&*node.domain, "" | "ai.onnx")
-}
-
-pub(crate) fn attribute<'m>(node: &'m NodeProto, name: &str) -> Option<&'m AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
-}
-
-pub(crate) fn integer(node: &NodeProto, name: &str, default: i64) -> i64 {
-    attribute(node, name).map_or(default, |attribute| attribute.i)
-}
-
-pub(crate) fn float(node: &NodeProto, name: &str, default: f32) -> f32 {
-    attribute(node, name).map_or(default, |attribute| attribute.f)
 }

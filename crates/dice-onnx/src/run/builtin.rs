@@ -7,12 +7,14 @@ use dice_ood::{Error, ErrorKind, Result};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::{Layout as _, TensorView, prelude::*};
 
-use super::{Element, Features, INSTEAD, Network, Pixels};
-use crate::graph::is_standard;
-use crate::proto::{AttributeProto, NodeProto, TensorProto};
-use crate::splice::{only_output, replace_operators};
-use crate::tensor::element;
-use crate::{Model, quoted};
+use crate::model::Model;
+use crate::model::element;
+use crate::model::node::is_standard;
+use crate::model::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::run::engine::{Engine, Features, INSTEAD, Pixels};
+use crate::run::input::Element;
+use crate::text::quoted;
+use crate::write::splice::{only_output, replace_operators};
 
 /// More images than this leave the caches between operators: 32 run at half to four fifths of the speed.
 const AT_ONCE: usize = 8;
@@ -124,7 +126,7 @@ fn products(node: &NodeProto, operator: &str) -> Vec<NodeProto> {
     nodes
 }
 
-impl Network for BuiltIn {
+impl Engine for BuiltIn {
     fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String> {
         let input: ValueOrView = match &pixels {
             Pixels::Float32(pixels) => TensorView::from_data(shape, *pixels).into(),

@@ -2,10 +2,10 @@
 
 use dice_ood::Result;
 
-use crate::graph::{Graph, float};
-use crate::linear::{Linear, Weights, per_class};
-use crate::named;
-use crate::proto::NodeProto;
+use crate::model::graph::Graph;
+use crate::model::linear::{Linear, Weights, per_class};
+use crate::model::node::{float, named};
+use crate::model::proto::NodeProto;
 
 /// What an operator behind the head does to logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,43 @@
 //! Hugging Face's `preprocessor_config.json`.
 
+use std::path::Path;
+
+use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
-use super::{Channels, Filter, Layout, Preprocess, Resize};
+use crate::images::preprocess::{Channels, Layout, Preprocess, Resize};
+use crate::images::resample::Filter;
+
+impl Preprocess {
+    /// Reads a Hugging Face `preprocessor_config.json`, or what this type serialises to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`], [`ErrorKind::Malformed`], [`ErrorKind::Unsupported`] for what the file asks and we cannot.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = files::read_to_string(path)?;
+        let malformed = |error: serde_json::Error| {
+            Error::new(ErrorKind::Malformed, error.to_string())
+                .file(path.display())
+                .expected("a preprocessor_config.json of Hugging Face, or a preprocessing as `dice` writes it")
+        };
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(malformed)?;
+        let preprocess = if value.get("channels").is_some() {
+            serde_json::from_value(value).map_err(malformed)?
+        } else {
+            serde_json::from_value::<Config>(value)
+                .map_err(malformed)?
+                .preprocess()
+                .map_err(|error| error.file(path.display()))?
+        };
+        preprocess.check().map_err(|error| error.file(path.display()))?;
+        Ok(preprocess)
+    }
+}
 
 /// What we read of it; what it leaves out is up to the [`Family`].
 #[derive(Deserialize)]
-pub(super) struct Config {
+struct Config {
     image_processor_type: Option<String>,
     feature_extractor_type: Option<String>,
     do_resize: Option<bool>,

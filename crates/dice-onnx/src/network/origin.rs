@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use dice_ood::{Error, ErrorKind, Result};
 
-use crate::{Backbone, FoundHead, HeadOptions, Preprocess};
+use crate::images::preprocess::Preprocess;
+use crate::model::head::{FoundHead, HeadOptions};
+use crate::run::backbone::Backbone;
 
 const MODEL: &str = "model";
 const FINGERPRINT: &str = "model_sha256";

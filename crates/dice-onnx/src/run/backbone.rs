@@ -1,25 +1,21 @@
 //! Running a model up to its features.
 
-mod builtin;
-mod onnxruntime;
-mod runtime;
-
 use std::borrow::Cow;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use dice_ood::{Error, ErrorKind, Result};
-use half::f16;
 
-pub use self::runtime::Runtime;
-use crate::preprocess::{Layout as PixelLayout, Preprocess};
-use crate::proto::NodeProto;
-use crate::{FoundHead, Layout, Model, Quantization, quoted};
-
-/// What to do where the built-in runtime cannot run a model.
-const INSTEAD: &str = "ONNX Runtime may run it: --runtime onnxruntime=PATH, with PATH to its library or to the folder of the \
-     Python package onnxruntime; or compute the features where you train, and give them with --features";
+use crate::images::preprocess::Layout as PixelLayout;
+use crate::model::Model;
+use crate::model::head::{FoundHead, Layout};
+use crate::model::linear::Quantization;
+use crate::model::proto::NodeProto;
+use crate::run::engine::{Engine, Features, INSTEAD};
+use crate::run::input::InputShape;
+use crate::run::runtime::Runtime;
+use crate::run::{builtin, onnxruntime};
+use crate::text::quoted;
 
 /// What to do where images and input do not fit.
 const CHOOSE: &str = "choose the preprocessing this network was trained with: --preprocess";
@@ -28,7 +24,7 @@ const CHOOSE: &str = "choose the preprocessing this network was trained with: --
 pub struct Backbone {
     path: PathBuf,
     fingerprint: String,
-    network: Box<dyn Network>,
+    engine: Box<dyn Engine>,
     shape: InputShape,
     name: String,
     units: usize,
@@ -43,66 +39,6 @@ pub struct Backbone {
 
 /// Operators that may depend on each other, one after the other: runtimes follow such chains by recursion.
 const MAX_DEPTH: usize = 1 << 14;
-
-/// A model that a runtime has prepared, from its one input to its features tensor. Errors are the runtime's own words.
-trait Network: Send + Sync {
-    /// The features tensor of `pixels`, whose number fits `shape`.
-    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String>;
-
-    /// The most images that are worth running together.
-    fn most_at_once(&self) -> usize {
-        usize::MAX
-    }
-}
-
-/// Pixels as a model takes them.
-enum Pixels<'a> {
-    Float32(&'a [f32]),
-    Float16(Vec<f16>),
-    Float64(Vec<f64>),
-    Uint8(Vec<u8>),
-    Int8(Vec<i8>),
-}
-
-/// A features tensor, its values in f32 as they are stored.
-struct Features {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-    are_integers: bool,
-}
-
-/// What a model's input looks like. `None` where the model leaves a size open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InputShape {
-    /// N: models that fix it are run that many images at a time.
-    pub batch: Option<usize>,
-    /// Channels.
-    pub channels: Option<usize>,
-    /// Height and width.
-    pub size: [Option<usize>; 2],
-    /// The order of the axes.
-    pub layout: PixelLayout,
-    /// Whether pixels come in one axis `[N, C * H * W]`, whose length this is.
-    pub flat: Option<usize>,
-    /// The type of the values.
-    pub element: Element,
-}
-
-/// A type of values that a model may take images in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Element {
-    /// 32 bits.
-    Float32,
-    /// 16 bits, of the IEEE; not in the built-in runtime.
-    Float16,
-    /// 64 bits; not in the built-in runtime.
-    Float64,
-    /// Whole numbers from 0 to 255, such as the levels of an image.
-    Uint8,
-    /// Whole numbers from -128 to 127.
-    Int8,
-}
 
 impl Backbone {
     /// Prepares `model` to be run by `runtime` up to the features that `found` names.
@@ -121,7 +57,7 @@ impl Backbone {
                 .fix("compute the features where you train, and give them with --features")
         })?;
         let depth = checked_depth(model)?;
-        let network = on_stack_for(depth, || -> Result<Box<dyn Network>> {
+        let engine = on_stack_for(depth, || -> Result<Box<dyn Engine>> {
             Ok(match runtime {
                 Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &input, shape.element, &found.features)?),
                 Runtime::OnnxRuntime(library) => {
@@ -137,7 +73,7 @@ impl Backbone {
         Ok(Self {
             path,
             fingerprint,
-            network,
+            engine,
             shape,
             name,
             units,
@@ -182,7 +118,7 @@ impl Backbone {
     /// values that its type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
     pub fn run(&self, pixels: Vec<f32>, rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
         let Some(each) = pixels.len().checked_div(rows) else { return Ok(Vec::new()) };
-        let batch = self.shape.batch.unwrap_or(if self.alone { 1 } else { rows.min(self.network.most_at_once()) });
+        let batch = self.shape.batch.unwrap_or(if self.alone { 1 } else { rows.min(self.engine.most_at_once()) });
         if batch == rows {
             return self.run_once(&pixels, rows, size);
         }
@@ -229,7 +165,7 @@ impl Backbone {
                 .expected(format!("what {} can hold", self.shape.element))
                 .fix(CHOOSE)
         })?;
-        let run = on_stack_for(self.depth, || self.network.run(pixels, &shape))?;
+        let run = on_stack_for(self.depth, || self.engine.run(pixels, &shape))?;
         let Features { shape, mut values, are_integers } = run.map_err(|what| {
             refuse(ErrorKind::Unsupported, what)
                 .tensor(quoted(&self.name))
@@ -304,149 +240,13 @@ fn mean(values: &[f32]) -> f32 {
     (values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64) as f32
 }
 
-impl Element {
-    /// `None` for types that no image is given in.
-    fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "float32" => Self::Float32,
-            "float16" => Self::Float16,
-            "float64" => Self::Float64,
-            "uint8" => Self::Uint8,
-            "int8" => Self::Int8,
-            _ => return None,
-        })
-    }
-
-    /// The least and the largest value of a type of whole numbers.
-    fn range(self) -> Option<[f32; 2]> {
-        match self {
-            Self::Uint8 => Some([0.0, 255.0]),
-            Self::Int8 => Some([-128.0, 127.0]),
-            _ => None,
-        }
-    }
-
-    /// `values` in this type, to whole numbers by rounding; the first that it cannot hold as the error.
-    fn pixels(self, values: &[f32]) -> std::result::Result<Pixels<'_>, f32> {
-        if let Some([least, largest]) = self.range()
-            && let Some(value) = values.iter().find(|value| !(least..=largest).contains(&value.round()))
-        {
-            return Err(*value);
-        }
-        Ok(match self {
-            Self::Float32 => Pixels::Float32(values),
-            Self::Float16 => Pixels::Float16(values.iter().map(|value| f16::from_f32(*value)).collect()),
-            Self::Float64 => Pixels::Float64(values.iter().map(|value| f64::from(*value)).collect()),
-            Self::Uint8 => Pixels::Uint8(values.iter().map(|value| value.round() as u8).collect()),
-            Self::Int8 => Pixels::Int8(values.iter().map(|value| value.round() as i8).collect()),
-        })
-    }
-}
-
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Float32 => "float32",
-            Self::Float16 => "float16",
-            Self::Float64 => "float64",
-            Self::Uint8 => "uint8",
-            Self::Int8 => "int8",
-        })
-    }
-}
-
-impl InputShape {
-    /// The name of the model's only input, and what it looks like; what there is instead as the error.
-    fn of(model: &Model) -> std::result::Result<(String, Self), String> {
-        let mut inputs = model.inputs();
-        let (Some(info), None) = (inputs.pop(), inputs.pop()) else {
-            return Err(format!("{} inputs", model.inputs().len()));
-        };
-        let name = info.element.unwrap_or_else(|| "no tensor".into());
-        let element = Element::of(&name).ok_or_else(|| format!("an input of {name}"))?;
-        let dimensions = info.shape.unwrap_or_default();
-        let fixed = |axis: usize| dimensions.get(axis).copied().flatten();
-        let channels_last = model.images().is_some_and(|images| !images.channels_first);
-        let (channels, size, layout, flat) = match dimensions.len() {
-            2 if fixed(1).is_some() => (None, [None; 2], PixelLayout::Nchw, fixed(1)),
-            4 if channels_last => (fixed(3), [fixed(1), fixed(2)], PixelLayout::Nhwc, None),
-            4 => (fixed(1), [fixed(2), fixed(3)], PixelLayout::Nchw, None),
-            _ => return Err(format!("an input of {} axes", dimensions.len())),
-        };
-        Ok((info.name, Self { batch: fixed(0), channels, size, layout, flat, element }))
-    }
-
-    /// The preprocessing of `wanted`, in this input's layout.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Argument`] where its size or number of channels is not that of the input, or the input's type cannot hold
-    /// its values.
-    pub fn adapt(&self, mut wanted: Preprocess) -> Result<Preprocess> {
-        wanted.layout = self.layout;
-        wanted.check()?;
-        let channels_fit = self.channels.is_none_or(|channels| channels == wanted.channels.count());
-        let size_fits = wanted.size().is_none_or(|size| {
-            self.size.iter().zip(size).all(|(here, there)| here.is_none_or(|here| here == there))
-                && self.flat.is_none_or(|flat| flat == size[0] * size[1] * wanted.channels.count())
-        });
-        if channels_fit && size_fits && self.holds(&wanted) {
-            return Ok(wanted);
-        }
-        Err(Error::new(ErrorKind::Argument, wanted.to_string())
-            .tensor("preprocessing")
-            .expected(format!("what makes {self}"))
-            .fix(match self.element.range() {
-                None => "name a preset or a preprocessor_config.json that fits the network (--preprocess)",
-                Some(_) => {
-                    "this network takes whole numbers: name a preprocessor_config.json that neither rescales nor normalises \
-                     (do_rescale and do_normalize false)"
-                }
-            }))
-    }
-
-    /// Whether the levels of an image stay within the input's type, and apart.
-    fn holds(&self, wanted: &Preprocess) -> bool {
-        let Some([least, largest]) = self.element.range() else { return true };
-        wanted.mean.iter().zip(&wanted.std).all(|(mean, std)| {
-            let level = |level: f32| ((level * wanted.scale - mean) / std).round();
-            let apart = (wanted.scale / std).abs() >= 0.4;
-            apart && [0.0, 255.0].into_iter().all(|end| (least..=largest).contains(&level(end)))
-        })
-    }
-
-    /// The preset whose size and channels are those of this input, where there is just one.
-    pub fn suggest(&self) -> Option<&'static str> {
-        let mut fitting = Preprocess::PRESETS
-            .into_iter()
-            .filter(|name| Preprocess::preset(name).is_some_and(|preset| self.adapt(preset).is_ok()))
-            .filter(|_| self.size[0].is_some() || self.flat.is_some());
-        fitting.next().filter(|_| fitting.next().is_none())
-    }
-}
-
-impl fmt::Display for InputShape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |size: Option<usize>, open: &str| size.map_or(open.to_owned(), |size| size.to_string());
-        let batch = text(self.batch, "N");
-        if self.element != Element::Float32 {
-            write!(f, "{} ", self.element)?;
-        }
-        let (channels, [height, width]) =
-            (text(self.channels, "C"), [text(self.size[0], "H"), text(self.size[1], "W")]);
-        match (self.flat, self.layout) {
-            (Some(length), _) => write!(f, "[{batch}, {length}]"),
-            (None, PixelLayout::Nchw) => write!(f, "[{batch}, {channels}, {height}, {width}]"),
-            (None, PixelLayout::Nhwc) => write!(f, "[{batch}, {height}, {width}, {channels}]"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::HeadOptions;
-    use crate::tensor::element;
+    use crate::images::preprocess::{Preprocess, Resize};
+    use crate::model::element;
+    use crate::model::head::HeadOptions;
     use crate::testing::{Builder, int, ints, value};
 
     /// A model whose features are the means of the channels of its input, which is `shape` of values of type `code`.
@@ -560,7 +360,7 @@ mod tests {
         let input = backbone.input();
         assert_eq!(input.to_string(), "uint8 [N, 3, 2, 2]");
         let levels = |scale, mean: f32| Preprocess {
-            resize: crate::Resize::Keep,
+            resize: Resize::Keep,
             scale,
             mean: vec![mean; 3],
             std: vec![1.0; 3],

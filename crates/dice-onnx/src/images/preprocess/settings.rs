@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use dice_ood::{Error, ErrorKind, Result};
 
-use super::{Channels, Filter, Preprocess, Resize};
+use crate::images::preprocess::{Channels, Preprocess, Resize};
+use crate::images::resample::Filter;
+use crate::text::quoted;
 
 const SETTINGS: &str = "resize, crop, filter, channels, scale, mean, std";
 
@@ -71,7 +73,7 @@ fn base(text: &str) -> Result<(Preprocess, &str)> {
 }
 
 fn bad(setting: &str, expected: String) -> Error {
-    Error::new(ErrorKind::Argument, crate::quoted(setting)).tensor("preprocessing").expected(expected)
+    Error::new(ErrorKind::Argument, quoted(setting)).tensor("preprocessing").expected(expected)
 }
 
 impl Preprocess {

@@ -1,17 +1,13 @@
 //! From an image to a network's input, as the network was trained to see it.
 
 mod hugging_face;
-mod resample;
 mod settings;
 
-use std::path::Path;
-
-use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
-use resample::resize;
+use crate::images::resample::{Filter, resize};
 
 /// Longest side of an input, and of an image once it is resized.
 const LONGEST_SIDE: usize = 1 << 14;
@@ -73,26 +69,6 @@ pub enum Resize {
     Exact([usize; 2]),
 }
 
-/// How pixels are interpolated: to the bit as Pillow's `Image.resize` does it, first along rows and then columns.
-///
-/// Measured on noise and on smooth images of a dozen shapes, from 1 to 1920 pixels a side. Two others differ. Release 13
-/// of Pillow starts with columns where an image loses more than twice as many rows as columns, such as one that is very
-/// high: off by up to 1 level of 255 for bilinear, 30 for bicubic and 57 for Lanczos, on noise whose overshoot is clipped.
-/// torchvision's antialiased resize of tensors, instead of images, is within 1 level for bilinear; its bicubic is within
-/// 2, and within 30 for the same shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Filter {
-    /// The nearest pixel.
-    Nearest,
-    /// Triangle.
-    Bilinear,
-    /// Cubic with a = -0.5.
-    Bicubic,
-    /// Windowed sinc over three lobes.
-    Lanczos,
-}
-
 /// The order of an input's axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,7 +114,7 @@ impl Preprocess {
     }
 
     /// Values from 0 to 1 in red, green and blue, of images as they are.
-    fn plain() -> Self {
+    pub(super) fn plain() -> Self {
         Self {
             channels: Channels::Rgb,
             resize: Resize::Keep,
@@ -150,30 +126,6 @@ impl Preprocess {
             std: vec![1.0; 3],
             layout: Layout::Nchw,
         }
-    }
-
-    /// Reads a Hugging Face `preprocessor_config.json`, or what this type serialises to.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`], [`ErrorKind::Malformed`], [`ErrorKind::Unsupported`] for what the file asks and we cannot.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = files::read_to_string(path)?;
-        let malformed = |error: serde_json::Error| {
-            Error::new(ErrorKind::Malformed, error.to_string())
-                .file(path.display())
-                .expected("a preprocessor_config.json of Hugging Face, or a preprocessing as `dice` writes it")
-        };
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(malformed)?;
-        let preprocess = if value.get("channels").is_some() {
-            serde_json::from_value(value).map_err(malformed)?
-        } else {
-            serde_json::from_value::<hugging_face::Config>(value)
-                .map_err(malformed)?
-                .preprocess()
-                .map_err(|error| error.file(path.display()))?
-        };
-        preprocess.check().map_err(|error| error.file(path.display()))?;
-        Ok(preprocess)
     }
 
     /// Whether the numbers make sense together.

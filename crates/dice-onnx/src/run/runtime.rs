@@ -46,7 +46,7 @@ impl FromStr for Runtime {
         match text.strip_prefix(PREFIX) {
             Some(path) if !path.is_empty() => Ok(Self::OnnxRuntime(path.into())),
             None if text == "built-in" => Ok(Self::BuiltIn),
-            _ => Err(Error::new(ErrorKind::Argument, crate::quoted(text))
+            _ => Err(Error::new(ErrorKind::Argument, crate::text::quoted(text))
                 .tensor("runtime")
                 .expected("built-in or onnxruntime=PATH")
                 .fix(INSTALL)),

@@ -2,10 +2,11 @@
 
 use dice_ood::{Error, ErrorKind, Result};
 
-use crate::graph::{Graph, attribute, float, integer, is_standard};
-use crate::proto::NodeProto;
-use crate::tensor::{Constant, count_of};
-use crate::{named, quoted};
+use crate::model::graph::Graph;
+use crate::model::node::{attribute, float, integer, is_standard, named};
+use crate::model::proto::NodeProto;
+use crate::model::tensor::{Constant, count_of};
+use crate::text::quoted;
 
 /// Stored values stand for `(value - zero_point) * scale`.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,0 +1,136 @@
+//! The head of a model as it is found, and what overrides the search for it.
+
+use std::fmt;
+
+use dice_ood::LinearHead;
+
+use crate::model::linear::Quantization;
+use crate::model::sign::Nonnegative;
+use crate::text::quoted;
+
+/// What overrides the search for a head.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeadOptions {
+    /// The head's operator, by its name or the name of its output.
+    pub head: Option<String>,
+    /// The tensor to take as features: one that the head reads, or that becomes it by reshaping or pooling alone.
+    pub features: Option<String>,
+}
+
+/// How the features tensor becomes `[N, D]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Layout {
+    /// `[N, D]` once all axes but the first are flattened, as `[N, D, 1, 1]` or `[N, D]` itself.
+    Rows,
+    /// `[D, N]`: to be transposed.
+    Columns,
+    /// `[N, D, ...]`: to be averaged over all positions behind the second axis.
+    ///
+    /// `exact` where the head of the averaged features is the model's own averaged logits: nothing but averages stands between.
+    Channels {
+        /// Whether averaging and the head commute in this model.
+        exact: bool,
+    },
+    /// `[N, ..., D]`: to be averaged over all positions before the last axis; `exact` as above.
+    Positions {
+        /// Whether averaging and the head commute in this model.
+        exact: bool,
+    },
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rows => "[N, D], after flattening axes of one",
+            Self::Columns => "[D, N], to be transposed",
+            Self::Channels { .. } => "a map [N, D, H, W], to be averaged over its positions",
+            Self::Positions { .. } => "a sequence [N, ..., D], to be averaged over its positions",
+        })
+    }
+}
+
+/// An operator between the logits and an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Following {
+    /// Its type, such as `Softmax`.
+    pub operator: String,
+    /// Its name, or that of its output where it has none.
+    pub node: String,
+}
+
+/// The head of a model, what feeds it and what follows it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct FoundHead {
+    /// Weight `[C, D]` and bias `[C]`, dequantised, with scales and shifts that directly follow folded in.
+    pub head: LinearHead,
+    /// The operator that multiplies, by its name or that of its output.
+    pub node: String,
+    /// All operators the head is made of, such as `MatMul, Add`.
+    pub operator: String,
+    /// The tensor that feeds it.
+    pub features: String,
+    /// How that tensor becomes `[N, D]`.
+    pub layout: Layout,
+    /// How that tensor stores features, where it is one of integers.
+    pub quantization: Option<Quantization>,
+    /// The tensor that holds `W h + b`, up to the rounding that the notes name.
+    pub logits: String,
+    /// What stands between the logits and the output, in order.
+    pub followed_by: Vec<Following>,
+    /// The output the search started from.
+    pub output: String,
+    /// Whether features can be negative.
+    pub nonnegative: Nonnegative,
+    /// What a user should know: rounding, what pooling means, doubts.
+    pub notes: Vec<String>,
+}
+
+impl FoundHead {
+    /// The number of classes, C.
+    pub fn classes(&self) -> usize {
+        self.head.classes()
+    }
+
+    /// The number of features, D.
+    pub fn units(&self) -> usize {
+        self.head.units()
+    }
+}
+
+impl fmt::Display for FoundHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Head      {} at {}: {} classes, {} features",
+            self.operator,
+            quoted(&self.node),
+            self.classes(),
+            self.units()
+        )?;
+        writeln!(f, "Features  {}, {}", quoted(&self.features), self.layout)?;
+        if let Some(stored) = self.quantization {
+            writeln!(f, "          stored as integers: (value - {}) * {}", stored.zero_point, stored.scale)?;
+        }
+        writeln!(f, "          {}", self.nonnegative)?;
+        writeln!(
+            f,
+            "          {}",
+            match self.nonnegative {
+                Nonnegative::Yes(_) => "As DICE expects: its contributions weigh each unit by its mean activation.",
+                _ =>
+                    "DICE weighs each unit by its mean activation, which says little where signs cancel: compare with `energy`.",
+            }
+        )?;
+        write!(f, "Logits    {}", quoted(&self.logits))?;
+        match self.followed_by.as_slice() {
+            [] => writeln!(f, ", which is what the model returns")?,
+            following => {
+                let operators: Vec<&str> = following.iter().map(|following| &*following.operator).collect();
+                writeln!(f, ", then {} to output {}", operators.join(", "), quoted(&self.output))?;
+            }
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "Note      {note}"))
+    }
+}

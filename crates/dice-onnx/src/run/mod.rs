@@ -1,0 +1,8 @@
+//! Running a network up to its features.
+
+pub(crate) mod backbone;
+mod builtin;
+mod engine;
+pub(crate) mod input;
+mod onnxruntime;
+pub(crate) mod runtime;
