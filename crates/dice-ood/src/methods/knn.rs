@@ -69,14 +69,14 @@ impl Score for Knn {
 
     fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Scorer>> {
         let bank = on.statistics().bank()?.first(self.bank);
-        Neighbours::new(self.k, bank.features, bank.counts, bank.units)
+        Neighbours::scorer(self.k, bank.features, bank.counts, bank.units)
     }
 
     fn load(&self, state: &mut State, head: &LinearHead) -> Result<Arc<dyn Scorer>> {
         let (shape, bank) = state.take_shaped::<f32>("bank", &[None, Some(head.units())])?;
         let counts = state.take::<u64>("counts", &[Some(shape[0])])?;
         crate::state::check_finite("bank", &bank)?;
-        Neighbours::new(self.k, bank, counts, head.units())
+        Neighbours::scorer(self.k, bank, counts, head.units())
     }
 }
 
@@ -94,7 +94,7 @@ struct Neighbours {
 }
 
 impl Neighbours {
-    fn new(k: usize, bank: Arc<[f32]>, counts: Arc<[u64]>, units: usize) -> Result<Arc<dyn Scorer>> {
+    fn scorer(k: usize, bank: Arc<[f32]>, counts: Arc<[u64]>, units: usize) -> Result<Arc<dyn Scorer>> {
         let rows = counts.iter().fold(0u64, |rows, count| rows.saturating_add(*count));
         if rows < k as u64 {
             return Err(Error::new(ErrorKind::Argument, format!("{rows} training rows"))
