@@ -217,6 +217,27 @@ impl Graph {
         self.div(of, norm)
     }
 
+    /// `P` and `1 - P` of each of the logits `[N, C]`, `P` their softmax; what is left beside a class that is all but certain is
+    /// not lost.
+    pub fn probabilities(&mut self, logits: Wire) -> (Wire, Wire) {
+        let one = self.scalar(1.0);
+        let most = self.reduce(Reduce::Max, logits);
+        let shifted = self.sub(logits, most);
+        let exps = self.unary(Unary::Exp, shifted);
+        let below = self.binary(Binary::Greater, most, logits);
+        let largest = self.sub(one, below);
+        let smaller = self.mul(exps, below);
+        let (smaller, equal) = (self.sum(smaller), self.sum(largest));
+        // Of several largest logits all but one count among the rest.
+        let others = self.sub(equal, one);
+        let rest = self.add(smaller, others);
+        let all = self.add(rest, one);
+        let without = self.sub(all, exps);
+        let (of_smaller, of_largest) = (self.mul(below, without), self.mul(largest, rest));
+        let complement = self.add(of_smaller, of_largest);
+        (self.div(exps, all), self.div(complement, all))
+    }
+
     /// The conformal p-value `(1 + #{reference <= score}) / (n + 1)` of scores `[N, 1]` among n ascending ones.
     pub fn p_value(&mut self, score: Wire, reference: &[f64]) -> Wire {
         let count = self.push(Op::CountAtMost(score, reference.into()));

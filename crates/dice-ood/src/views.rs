@@ -56,6 +56,17 @@ impl LogitSummary {
     pub fn energy(&self, temperature: f64) -> f64 {
         self.max + temperature * self.rest.ln_1p()
     }
+
+    /// `P` and `1 - P` of each of `logits` `[C]`, `P = softmax(f / T)`, both to their full relative precision: what is left
+    /// beside a class that is all but certain is not lost. The summary is of these logits at temperature T.
+    pub fn softmax<'a>(&self, logits: &'a [f32], temperature: f64) -> impl Iterator<Item = (f64, f64)> + use<'a> {
+        let Self { max, class, rest } = *self;
+        let sum = 1.0 + rest;
+        logits.iter().enumerate().map(move |(place, logit)| {
+            let p = ((f64::from(*logit) - max) / temperature).exp() / sum;
+            (p, if place == class { rest / sum } else { 1.0 - p })
+        })
+    }
 }
 
 /// Some inputs, in the views that a score asked for.
