@@ -298,7 +298,7 @@ impl Scores {
             own.iter().map(rows).collect()
         };
         let detector = prepared.finish(&half(true))?;
-        let scores = detector.combine(&half(false));
+        let scores = detector.combine(&half(false))?;
         Calibrated::new(detector, Calibration::new(scores)?, tpr)
     }
 

@@ -31,6 +31,7 @@ pub mod state;
 mod statistics;
 mod training;
 mod views;
+mod votes;
 
 pub use artifact::{Artifact, Calibrated, Decides};
 pub use calibration::{Calibration, Decision, Threshold};

@@ -2,34 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::calibration::Calibration;
 use crate::graph::{Graph, Wire};
-use crate::methods::{Ballot, Combination, Vote};
+use crate::methods::Combiner;
 use crate::pipeline::Pipeline;
 
 /// How a score is made of the scores of pipelines.
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
     Pipeline(Arc<Pipeline>),
-    Combined { rule: Arc<dyn Combination>, members: Vec<Member> },
-}
-
-/// A member of a combination, and what it makes of the reference inputs.
-#[derive(Debug, Clone)]
-pub(crate) struct Member {
-    pub(crate) node: Node,
-    pub(crate) reference: Arc<Calibration>,
-    pub(crate) weight: f64,
-}
-
-impl Member {
-    fn vote(&self, score: f64) -> Vote<'_> {
-        Vote { score, reference: &self.reference, weight: self.weight }
-    }
-
-    fn ballot(&self, score: Wire) -> Ballot<'_> {
-        Ballot { score, reference: &self.reference, weight: self.weight }
-    }
+    Combined { rule: Arc<dyn Combiner>, members: Vec<Node> },
 }
 
 impl Node {
@@ -37,7 +18,7 @@ impl Node {
     pub(crate) fn leaves<'a>(&'a self, into: &mut Vec<&'a Arc<Pipeline>>) {
         match self {
             Self::Pipeline(pipeline) => into.push(pipeline),
-            Self::Combined { members, .. } => members.iter().for_each(|member| member.node.leaves(into)),
+            Self::Combined { members, .. } => members.iter().for_each(|member| member.leaves(into)),
         }
     }
 
@@ -46,9 +27,14 @@ impl Node {
         match self {
             Self::Pipeline(pipeline) => of(pipeline),
             Self::Combined { rule, members } => {
-                let scores: Vec<Vec<f64>> = members.iter().map(|member| member.node.fold(of)).collect();
+                let scores: Vec<Vec<f64>> = members.iter().map(|member| member.fold(of)).collect();
                 let rows = scores.first().map_or(0, Vec::len);
-                (0..rows).map(|row| combine(&**rule, members, |member| scores[member][row])).collect()
+                let mut votes = vec![0.0; scores.len()];
+                let combined = |row: usize| {
+                    votes.iter_mut().zip(&scores).for_each(|(vote, scores)| *vote = scores[row]);
+                    combine(&**rule, &votes)
+                };
+                (0..rows).map(combined).collect()
             }
         }
     }
@@ -57,7 +43,10 @@ impl Node {
     pub(crate) fn fold_one(&self, of: &dyn Fn(&Arc<Pipeline>) -> f64) -> f64 {
         match self {
             Self::Pipeline(pipeline) => of(pipeline),
-            Self::Combined { rule, members } => combine(&**rule, members, |member| members[member].node.fold_one(of)),
+            Self::Combined { rule, members } => {
+                let scores: Vec<f64> = members.iter().map(|member| member.fold_one(of)).collect();
+                combine(&**rule, &scores)
+            }
         }
     }
 
@@ -65,20 +54,17 @@ impl Node {
         match self {
             Self::Pipeline(pipeline) => pipeline.express(graph),
             Self::Combined { rule, members } => {
-                let scores = members.iter().map(|member| member.node.express(graph)).collect::<Option<Vec<Wire>>>()?;
-                let ballots: Vec<Ballot<'_>> =
-                    scores.into_iter().zip(members).map(|(score, member)| member.ballot(score)).collect();
-                rule.express(graph, &ballots)
+                let scores = members.iter().map(|member| member.express(graph)).collect::<Option<Vec<Wire>>>()?;
+                rule.express(graph, &scores)
             }
         }
     }
 }
 
 /// An input that a member could not score is out-of-distribution, whatever the others say.
-fn combine(rule: &dyn Combination, members: &[Member], score: impl Fn(usize) -> f64) -> f64 {
-    let votes: Vec<Vote<'_>> = members.iter().enumerate().map(|(place, member)| member.vote(score(place))).collect();
-    match votes.iter().any(|vote| vote.score == f64::NEG_INFINITY) {
+fn combine(rule: &dyn Combiner, scores: &[f64]) -> f64 {
+    match scores.contains(&f64::NEG_INFINITY) {
         true => f64::NEG_INFINITY,
-        false => rule.combine(&votes),
+        false => rule.combine(scores),
     }
 }

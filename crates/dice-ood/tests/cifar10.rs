@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dice_ood::io::{Dataset, Location, read_head, read_statistics, read_vector};
 use dice_ood::metrics::{Curve, OfficialMetrics};
 use dice_ood::{
-    Calibration, Decision, Detector, HoldOut, LinearHead, Needs, NonFinite, Spec, Statistics, for_each_block,
+    Calibration, Decision, Detector, Fitting, HoldOut, LinearHead, Needs, NonFinite, Spec, Statistics, for_each_block,
 };
 
 struct Network {
@@ -183,6 +183,42 @@ fn realised_acceptance_is_as_promised_over_200_splits() {
     // Each share has mean at least 0.95 and standard deviation near 0.0055; four standard errors of their mean.
     let mean = total / f64::from(splits);
     assert!((mean - tpr).abs() < 4.0 * 0.0055 / f64::from(splits).sqrt(), "{mean}");
+}
+
+/// The same for combinations with weights, whose members' p-values, threshold and fresh inputs rest on three parts of the set.
+#[test]
+fn realised_acceptance_of_combinations_is_as_promised_over_200_splits() {
+    let Some(network) = Network::open() else { return };
+    let (splits, level, tpr) = (200u64, 0.95, 0.95);
+    for text in
+        ["fisher(dice(0.9) | energy, lts*0.5, gradnorm*2)", "evidence(lts, msp*0.25, dice(0.9) | energy*2, gradnorm)"]
+    {
+        let spec: Spec = text.parse().unwrap();
+        let prepared = spec.prepare(&Fitting::new(&network.head, &network.published).unwrap()).unwrap();
+        let members: Vec<Vec<f64>> =
+            prepared.pipelines().iter().map(|one| scores(one, &network.dataset("id_test"))).collect();
+        let (mut inside, mut total) = (0, 0.0);
+        for seed in 0..splits {
+            let mut order: Vec<f64> = (0..members[0].len()).map(|row| row as f64).collect();
+            shuffle(&mut order, seed);
+            let part = |rows: &[f64]| -> Vec<Vec<f64>> {
+                members.iter().map(|scores| rows.iter().map(|row| scores[*row as usize]).collect()).collect()
+            };
+            let detector = prepared.clone().finish(&part(&order[..1000])).unwrap();
+            let calibration = Calibration::new(detector.combine(&part(&order[1000..2000])).unwrap()).unwrap();
+            let threshold = calibration.threshold(tpr).unwrap();
+            let fresh = detector.combine(&part(&order[2000..])).unwrap();
+            let accepted = fresh.iter().filter(|s| threshold.decide(**s) == Decision::InDistribution).count();
+            let share = accepted as f64 / fresh.len() as f64;
+            let (low, high) = threshold.interval_among(fresh.len(), level);
+            inside += u32::from(low <= share && share <= high);
+            total += share;
+        }
+        // As above, with a standard deviation near 0.0074 for 1,000 calibration inputs.
+        assert!(inside >= 180, "{text}: {inside} of {splits} inside their intervals");
+        let mean = total / splits as f64;
+        assert!((mean - tpr).abs() < 4.0 * 0.0074 / (splits as f64).sqrt(), "{text}: {mean}");
+    }
 }
 
 fn shuffle(values: &mut [f64], seed: u64) {

@@ -10,7 +10,8 @@ use crate::features::Block;
 use crate::graph::{Graph, Wire};
 use crate::head::LinearHead;
 use crate::mask::Mask;
-use crate::node::{Member, Node};
+use crate::methods::Member;
+use crate::node::Node;
 use crate::pipeline::{Fitting, Pipeline};
 use crate::plan::{NonFinite, Plan, Scored, wrong_shape};
 use crate::spec::{PipelineSpec, Spec};
@@ -79,16 +80,8 @@ impl Prepared {
     /// [`ErrorKind::Shape`] for another number of pipelines or rows, [`ErrorKind::NotFinite`], and [`ErrorKind::Empty`] for
     /// a combination without reference inputs.
     pub fn finish(self, reference: &[Vec<f64>]) -> Result<Detector> {
-        if self.takes_reference() && reference.len() != self.pipelines.len() {
-            return Err(Error::new(ErrorKind::Shape, format!("{} lists of scores", reference.len()))
-                .tensor("reference scores")
-                .expected(format!("{}, one for each pipeline", self.pipelines.len())));
-        }
-        let rows = reference.first().map_or(0, Vec::len);
-        if let Some(other) = reference.iter().find(|scores| scores.len() != rows) {
-            return Err(Error::new(ErrorKind::Shape, format!("[{}]", other.len()))
-                .tensor("reference scores")
-                .expected(format!("[{rows}], as for the other pipelines")));
+        if self.takes_reference() {
+            check_scores("reference scores", reference, self.pipelines.len())?;
         }
         let node = self.node(&self.spec, reference)?;
         let reference = if self.takes_reference() { reference.to_vec() } else { Vec::new() };
@@ -99,14 +92,21 @@ impl Prepared {
         match spec {
             Spec::Pipeline(spec) => Ok(Node::Pipeline(Arc::clone(&self.pipelines[self.place(spec)]))),
             Spec::Combined { rule, members } => {
-                let members = members.iter().map(|member| {
-                    let node = self.node(&member.spec, reference)?;
+                let nodes: Vec<Node> =
+                    members.iter().map(|member| self.node(&member.spec, reference)).collect::<Result<_>>()?;
+                let names: Vec<String> = members.iter().map(|member| member.spec.to_string()).collect();
+                let calibration = |(node, name): (&Node, &String)| {
                     let scores = node.fold(&|pipeline| reference[self.place(&pipeline.spec)].clone());
-                    let reference = Calibration::new(scores)
-                        .map_err(|error| error.tensor(format!("reference scores of '{}'", member.spec)))?;
-                    Ok(Member { node, reference: Arc::new(reference), weight: member.weight })
-                });
-                Ok(Node::Combined { rule: Arc::clone(rule), members: members.collect::<Result<_>>()? })
+                    let named = |error: Error| error.tensor(format!("reference scores of '{name}'"));
+                    Calibration::new(scores).map(Arc::new).map_err(named)
+                };
+                let references: Vec<Arc<Calibration>> =
+                    nodes.iter().zip(&names).map(calibration).collect::<Result<_>>()?;
+                let parts = names.iter().zip(&references).zip(members);
+                let fitted: Vec<Member<'_>> = parts
+                    .map(|((name, reference), member)| Member { name, reference, weight: member.weight })
+                    .collect();
+                Ok(Node::Combined { rule: rule.fit(&fitted)?, members: nodes })
             }
         }
     }
@@ -181,10 +181,14 @@ impl Detector {
         self.reference.first().map_or(0, Vec::len)
     }
 
-    /// Scores `[n]` of inputs, from what each pipeline scores them, `[n]` each.
-    pub(crate) fn combine(&self, scores: &[Vec<f64>]) -> Vec<f64> {
+    /// Scores `[n]` of inputs, from what each pipeline scores them, `[n]` each, in the order of [`Spec::pipelines`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another number of pipelines or rows.
+    pub fn combine(&self, scores: &[Vec<f64>]) -> Result<Vec<f64>> {
+        check_scores("scores", scores, self.pipelines.len())?;
         let place = |pipeline: &Arc<Pipeline>| self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
-        self.node.fold(&|pipeline| scores[place(pipeline).unwrap_or(0)].clone())
+        Ok(self.node.fold(&|pipeline| scores[place(pipeline).unwrap_or(0)].clone()))
     }
 
     /// The score `[N, 1]` as operators on features `[N, D]`; `None` where a step has no such expression.
@@ -243,6 +247,22 @@ impl Plan {
     /// Arranges `detectors`. Those that were fitted or loaded together share steps.
     pub fn new<'a>(detectors: impl IntoIterator<Item = &'a Detector>) -> Self {
         Self::of_nodes(detectors.into_iter().map(|detector| detector.node.clone()))
+    }
+}
+
+/// One list of scores for each pipeline, all of one length.
+fn check_scores(what: &str, scores: &[Vec<f64>], pipelines: usize) -> Result<()> {
+    if scores.len() != pipelines {
+        return Err(Error::new(ErrorKind::Shape, format!("{} lists of scores", scores.len()))
+            .tensor(what)
+            .expected(format!("{pipelines}, one for each pipeline")));
+    }
+    let rows = scores.first().map_or(0, Vec::len);
+    match scores.iter().find(|scores| scores.len() != rows) {
+        None => Ok(()),
+        Some(other) => Err(Error::new(ErrorKind::Shape, format!("[{}]", other.len()))
+            .tensor(what)
+            .expected(format!("[{rows}], as for the other pipelines"))),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Fisher's combination of conformal p-values.
 
-use super::{Ballot, Combination, Method, Vote};
+use std::sync::Arc;
+
+use super::{Combination, Combiner, Member, Method};
 use crate::card::{Arguments, Card};
-use crate::graph::{Graph, Unary, Wire};
+use crate::error::Result;
+use crate::votes::VoteSum;
 
 /// `fisher(energy, knn(50))`.
 #[derive(Debug, Clone, Copy)]
@@ -31,19 +34,7 @@ impl Method for Fisher {
 }
 
 impl Combination for Fisher {
-    fn combine(&self, votes: &[Vote<'_>]) -> f64 {
-        votes.iter().map(|vote| vote.weight * vote.reference.p_value(vote.score).ln()).sum()
-    }
-
-    fn express(&self, graph: &mut Graph, members: &[Ballot<'_>]) -> Option<Wire> {
-        let votes: Vec<Wire> = members
-            .iter()
-            .map(|member| {
-                let p_value = graph.p_value(member.score, member.reference.scores());
-                let log = graph.unary(Unary::Log, p_value);
-                graph.scale(log, member.weight)
-            })
-            .collect();
-        votes.into_iter().reduce(|sum, vote| graph.add(sum, vote))
+    fn fit(&self, members: &[Member<'_>]) -> Result<Arc<dyn Combiner>> {
+        Ok(Arc::new(VoteSum::new(members, |weight| weight, |rank, inputs| ((1.0 + rank) / (inputs + 1.0)).ln())))
     }
 }

@@ -1,14 +1,22 @@
 //! The registry of methods. A method is one file here and its two lines below.
 
 mod ash_s;
+mod cauchy;
 mod dice;
+mod doctor;
 mod energy;
 mod entropy;
+mod evidence;
 mod fisher;
+mod r#gen;
+mod gradnorm;
 mod knn;
+mod lts;
 mod max_logit;
 mod msp;
 mod react;
+mod simes;
+mod stouffer;
 mod unit_drop;
 mod unit_prune;
 mod vim;
@@ -24,13 +32,21 @@ pub static METHODS: &[Entry] = &[
     sparsity::<unit_prune::UnitPrune>(),
     sparsity::<weight_drop::WeightDrop>(),
     sparsity::<weight_prune::WeightPrune>(),
+    score::<doctor::Doctor>(),
     score::<energy::Energy>(),
     score::<entropy::Entropy>(),
+    score::<r#gen::Gen>(),
+    score::<gradnorm::GradNorm>(),
     score::<knn::Knn>(),
+    score::<lts::Lts>(),
     score::<max_logit::MaxLogit>(),
     score::<msp::Msp>(),
     score::<vim::Vim>(),
+    combination::<cauchy::Cauchy>(),
+    combination::<evidence::Evidence>(),
     combination::<fisher::Fisher>(),
+    combination::<simes::Simes>(),
+    combination::<stouffer::Stouffer>(),
 ];
 
 use std::fmt::Debug;
@@ -188,33 +204,31 @@ pub struct Views {
 
 /// One score of several.
 pub trait Combination: Step {
-    /// The combined score of one input, from what each member makes of it; higher = more in-distribution.
-    fn combine(&self, votes: &[Vote<'_>]) -> f64;
-
-    /// The same as operators, from each member's score `[N, 1]`. `None` where there is no such expression.
-    fn express(&self, graph: &mut Graph, members: &[Ballot<'_>]) -> Option<Wire>;
+    /// Fits to what each member scores the reference inputs.
+    ///
+    /// # Errors
+    /// Where these scores cannot support the parameters.
+    fn fit(&self, members: &[Member<'_>]) -> Result<Arc<dyn Combiner>>;
 }
 
-/// What a member of a combination makes of one input.
+/// A member of a combination, and what it makes of the reference inputs.
 #[derive(Debug, Clone, Copy)]
-pub struct Vote<'a> {
-    /// Its score.
-    pub score: f64,
+pub struct Member<'a> {
+    /// As it prints.
+    pub name: &'a str,
     /// Its scores of the reference inputs, which make p-values of scores.
-    pub reference: &'a Calibration,
+    pub reference: &'a Arc<Calibration>,
     /// What the combination multiplies its vote by.
     pub weight: f64,
 }
 
-/// What a member of a combination makes of every input, as operators.
-#[derive(Debug, Clone, Copy)]
-pub struct Ballot<'a> {
-    /// Its scores `[N, 1]`.
-    pub score: Wire,
-    /// As in [`Vote`].
-    pub reference: &'a Calibration,
-    /// As in [`Vote`].
-    pub weight: f64,
+/// A fitted [`Combination`].
+pub trait Combiner: Debug + Send + Sync {
+    /// The combined score of one input, from that of each member; higher = more in-distribution.
+    fn combine(&self, scores: &[f64]) -> f64;
+
+    /// The same as operators, from each member's score `[N, 1]`. `None` where there is no such expression.
+    fn express(&self, graph: &mut Graph, scores: &[Wire]) -> Option<Wire>;
 }
 
 /// A line of [`METHODS`].
