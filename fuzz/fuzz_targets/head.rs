@@ -3,11 +3,10 @@
 //!     cargo +nightly fuzz run -D -s none head fuzz/corpus/head fuzz/seeds -- -rss_limit_mb=1024 -max_len=65536
 #![no_main]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use dice_onnx::{Export, HeadOptions, Model};
+use dice_onnx::{Exporter, HeadOptions, Model};
 use dice_ood::{Calibrated, Calibration, Needs, Spec, Statistics};
 use libfuzzer_sys::fuzz_target;
 use ndarray::Array2;
@@ -35,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         let Ok(calibration) = Calibration::new(vec![0.0; 20]) else { continue };
         let Ok(calibrated) = Calibrated::new(detector, calibration, 0.9) else { continue };
-        if let Ok(export) = Export::new(&model, &found, &calibrated, true, &BTreeMap::new()) {
+        if let Ok(export) = Exporter::new(&calibrated).and_then(|exporter| exporter.in_model_with_features(&model, &found)) {
             // What is written can be read.
             let exported = Model::from_bytes(export.bytes().to_vec(), Path::new(PATH));
             assert!(exported.is_ok(), "{:?}", exported.err());

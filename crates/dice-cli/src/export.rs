@@ -1,11 +1,13 @@
-//! `dice export`: the network again, with its OOD score inside.
+//! `dice export`: a detector as an ONNX model, inside its network or behind features.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dice_onnx::{DECISION, Export as Exported, HeadOptions, Model, SCORE};
+use dice_onnx::{
+    DECISION, Export as Exported, Exporter, FEATURES, FoundHead, HeadOptions, Model, Origin, P_VALUE, PREDICTION, SCORE,
+};
 use dice_ood::io::Location;
-use dice_ood::{Result, Spec};
+use dice_ood::{Calibrated, Error, ErrorKind, Result, Spec};
 
 use crate::Context;
 use crate::data::detector;
@@ -13,10 +15,11 @@ use crate::network::{check_fingerprint, origin_of};
 use crate::report::{count, percent};
 use crate::score::choose;
 
-/// Put a detector inside its network: an ONNX file that returns its own OOD score.
+/// Put a detector inside its network, or write it alone: an ONNX file that returns OOD scores.
 ///
-/// The outputs of the model stay as they are, bit for bit; ood_score [N] (f32, higher = more in-distribution) and is_ood [N]
-/// (bool, by the detector's threshold) come after them. Any ONNX runtime serves the result.
+/// With --model, the network again: its outputs stay as they are, bit for bit; ood_score [N] (f32, higher = more in-distribution),
+/// p_value [N] (f32, conformal) and is_ood [N] (bool, by the detector's threshold) come after them. Without, a model from
+/// features [N, D] (f32) to these and prediction [N] (int64), for whoever has features. Any ONNX runtime serves the result.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Export {
@@ -25,13 +28,16 @@ pub(crate) struct Export {
     artifact: PathBuf,
     /// The model it was fitted to; MODEL.onnx#NODE names its head where the detector does not record it.
     #[arg(long, value_name = "MODEL.onnx")]
-    model: String,
+    model: Option<String>,
     /// Which detector of the file, where it holds several; the first by default.
     #[arg(long, short = 'd', value_name = "SPEC")]
     detector: Option<Spec>,
     /// Also return the penultimate features [N, D], as output features.
-    #[arg(long)]
+    #[arg(long, requires = "model")]
     features: bool,
+    /// Megabytes that the detector's constants may take beside the head, such as a bank of training features.
+    #[arg(long, value_name = "MB", default_value_t = 256)]
+    max_size: usize,
     /// Where to write; external data of the model are copied beside it.
     #[arg(long, short, value_name = "FILE.onnx", value_parser = |text: &str| crate::ending(text, "onnx"))]
     pub(crate) output: PathBuf,
@@ -40,54 +46,75 @@ pub(crate) struct Export {
 const EXAMPLES: &str = "Examples:
   dice fit --model resnet50.onnx --images train/ --preprocess imagenet --calibration val/ -o detector.safetensors
   dice export detector.safetensors --model resnet50.onnx -o resnet50-ood.onnx
+  dice export detector.safetensors -o head.onnx
 
 In Python, with ONNX Runtime:
   session = onnxruntime.InferenceSession('resnet50-ood.onnx')
-  logits, score, is_ood = session.run(None, {'input': batch})
-Detector, threshold, TPR and preprocessing are in the model's metadata: dice inspect resnet50-ood.onnx.";
+  logits, score, p_value, is_ood = session.run(None, {'input': images})
+  session = onnxruntime.InferenceSession('head.onnx')
+  score, p_value, is_ood, prediction = session.run(None, {'features': features})
+Inputs that hold NaN or infinity get a score of NaN and class -1, and are OOD. Detector, threshold, TPR and preprocessing are in
+the model's metadata: dice inspect head.onnx.";
 
 impl Export {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let artifact = detector(&self.artifact, [self.model.as_str()])?;
-        let calibrated =
-            choose(&artifact, self.detector.as_ref()).map_err(|error| error.file(self.artifact.display()))?;
-        let location = Location::parse(&self.model);
-        let model = Model::open(&location.path)?;
+        let artifact = detector(&self.artifact, self.model.as_deref())?;
+        let located = |error: Error| error.file(self.artifact.display());
+        let calibrated = choose(&artifact, self.detector.as_ref()).map_err(located)?;
         let origin = origin_of(&artifact, &self.artifact)?;
-        let (options, notes) = match &origin {
+        let exporter =
+            Exporter::new(calibrated).and_then(|exporter| self.checked(exporter, calibrated)).map_err(located)?;
+        match &self.model {
+            Some(model) => self.in_model(&Location::parse(model), exporter, calibrated, origin.as_ref(), context),
+            None => self.alone(exporter, calibrated, origin.as_ref(), context),
+        }
+    }
+
+    /// Refuses constants that nobody expects.
+    fn checked<'a>(&self, exporter: Exporter<'a>, calibrated: &Calibrated) -> Result<Exporter<'a>> {
+        let megabytes = exporter.constant_bytes().div_ceil(1_000_000);
+        if megabytes <= self.max_size {
+            return Ok(exporter);
+        }
+        Err(Error::new(ErrorKind::Argument, format!("{} MB of them", count(megabytes)))
+            .tensor(format!("constants of detector '{}'", calibrated.detector().spec()))
+            .expected(format!("at most {} MB", count(self.max_size)))
+            .fix(format!("fit it with a smaller bank, or allow them: --max-size {megabytes}")))
+    }
+
+    fn in_model(
+        &self,
+        location: &Location,
+        exporter: Exporter<'_>,
+        calibrated: &Calibrated,
+        origin: Option<&Origin>,
+        context: &Context,
+    ) -> Result<()> {
+        let model = Model::open(&location.path)?;
+        let (options, notes) = match origin {
             Some(origin) => {
                 check_fingerprint(&model, origin, &self.artifact)?;
-                let mut notes = origin.to_notes()?;
-                // What is handed on need not say where it was made.
-                if let Some(name) = location.path.file_name() {
-                    notes.insert("model".into(), name.to_string_lossy().into_owned());
-                }
-                (origin.head_options(), notes)
+                (origin.head_options(), notes(origin, &location.path)?)
             }
-            None => (HeadOptions { head: location.name, features: None }, BTreeMap::new()),
+            None => (HeadOptions { head: location.name.clone(), features: None }, BTreeMap::new()),
         };
         let found = model.find_head(&options)?;
-        let exported = Exported::new(&model, &found, calibrated, self.features, &notes)?;
+        let exporter = exporter.notes(&notes);
+        let exported = match self.features {
+            true => exporter.in_model_with_features(&model, &found)?,
+            false => exporter.in_model(&model, &found)?,
+        };
         exported.write(&self.output)?;
-        let mut outputs = vec![format!("{SCORE} [N]")];
-        outputs.extend(calibrated.threshold().map(|_| format!("{DECISION} [N]")));
-        outputs.extend(exported.features().map(|name| format!("{name} [N, {}]", found.units())));
         context.note(format_args!(
             "Wrote {}: {} by {}, {} bytes larger than {}.",
             self.output.display(),
-            outputs.join(", "),
+            outputs(calibrated, features_of(&exported, &found)),
             calibrated.detector().spec(),
             count(exported.added()),
             location.path.display(),
         ));
-        match calibrated.threshold() {
-            Some(threshold) => context.note(format_args!(
-                "{DECISION} is false for a fresh in-distribution input with probability at least {} %.",
-                percent(threshold.tpr())
-            )),
-            None => context.note("The detector has no threshold: there is no is_ood. Fit it with --calibration."),
-        }
-        match &origin {
+        promise(calibrated, context);
+        match origin {
             Some(origin) => {
                 context.note(format_args!("Inputs must be prepared as for the fit: {}.", origin.preprocess))
             }
@@ -100,5 +127,63 @@ impl Export {
             context.note(format_args!("Note: {note}"));
         }
         Ok(())
+    }
+
+    fn alone(
+        &self,
+        exporter: Exporter<'_>,
+        calibrated: &Calibrated,
+        origin: Option<&Origin>,
+        context: &Context,
+    ) -> Result<()> {
+        let notes = origin.map(|origin| notes(origin, Path::new(&origin.model))).transpose()?.unwrap_or_default();
+        let exported = exporter.notes(&notes).alone()?;
+        exported.write(&self.output)?;
+        context.note(format_args!(
+            "Wrote {}: from {FEATURES} [N, {}] to {} by {}, {} bytes.",
+            self.output.display(),
+            calibrated.detector().head().units(),
+            outputs(calibrated, Some(format!("{PREDICTION} [N]"))),
+            calibrated.detector().spec(),
+            count(exported.added()),
+        ));
+        promise(calibrated, context);
+        if let Some(origin) = origin {
+            context.note(format_args!(
+                "Features must be those that {} makes of inputs prepared as for the fit: {}.",
+                origin.model, origin.preprocess
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What the file says of where the detector comes from: what is handed on need not say in which folder it was made.
+fn notes(origin: &Origin, model: &Path) -> Result<BTreeMap<String, String>> {
+    let mut notes = origin.to_notes()?;
+    if let Some(name) = model.file_name() {
+        notes.insert("model".into(), name.to_string_lossy().into_owned());
+    }
+    Ok(notes)
+}
+
+fn features_of(exported: &Exported, found: &FoundHead) -> Option<String> {
+    exported.features().map(|name| format!("{name} [N, {}]", found.units()))
+}
+
+fn outputs(calibrated: &Calibrated, more: Option<String>) -> String {
+    let decided = calibrated.threshold().map(|_| format!("{P_VALUE} [N], {DECISION} [N]"));
+    [Some(format!("{SCORE} [N]")), decided, more].into_iter().flatten().collect::<Vec<String>>().join(", ")
+}
+
+fn promise(calibrated: &Calibrated, context: &Context) {
+    match calibrated.threshold() {
+        Some(threshold) => context.note(format_args!(
+            "{DECISION} is false for a fresh in-distribution input with probability at least {} %.",
+            percent(threshold.tpr())
+        )),
+        None => context.note(format_args!(
+            "The detector has no threshold: there is no {P_VALUE} and no {DECISION}. Fit it with --calibration."
+        )),
     }
 }

@@ -140,17 +140,50 @@ fn the_exported_model_says_what_it_is() {
     let output = desk.line("export d.safetensors --model colours.onnx --features -o ood.onnx");
     succeeded(&output);
     let said = stderr(&output);
-    for part in ["ood_score [N], is_ood [N], features [N, 3] by energy", "95.00 %", "size kept"] {
+    for part in ["ood_score [N], p_value [N], is_ood [N], features [N, 3] by energy", "95.00 %", "size kept"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let about = succeeded(&desk.line("inspect ood.onnx"));
-    for part in ["`ood_score` float32", "`is_ood` bool", "`dice_ood.detector` energy", "Gemm at `fc`"] {
+    for part in
+        ["`ood_score` float32", "`p_value` float32", "`is_ood` bool", "`dice_ood.detector` energy", "Gemm at `fc`"]
+    {
         assert!(about.contains(part), "{part}: {about}");
     }
     let message = failed(&desk.line("export d.safetensors --model colours.onnx -o colours.onnx"), 1);
     assert!(message.contains("input of this very command"), "{message}");
     failed(&desk.line("export d.safetensors --model colours.onnx -o ood.bin"), 2);
     failed(&desk.line("export d.safetensors --model colours.onnx -d max-logit -o x.onnx"), 1);
+}
+
+#[test]
+fn a_detector_alone_takes_features_and_says_what_it_is() {
+    let desk = colours();
+    succeeded(&desk.line(&format!("{FIT} -d knn(1)")));
+    let output = desk.line("export d.safetensors -o head.onnx");
+    succeeded(&output);
+    let said = stderr(&output);
+    let parts = [
+        "from features [N, 3] to ood_score [N], p_value [N], is_ood [N], prediction [N] by energy",
+        "95.00 %",
+        "colours.onnx",
+        "size kept",
+    ];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    let about = succeeded(&desk.line("inspect head.onnx"));
+    let parts = [
+        "`features` float32 [N, 3]",
+        "`ood_score` float32 [N]",
+        "`prediction` int64 [N]",
+        "`dice_ood.detector` energy",
+        "`dice_ood.threshold`",
+        "Detector  alone",
+    ];
+    assert!(parts.iter().all(|part| about.contains(part)) && !about.contains("No head"), "{about}");
+    succeeded(&desk.line("export d.safetensors -d knn(1) -o knn.onnx"));
+    let message = failed(&desk.line("export d.safetensors -d knn(1) --max-size 0 -o small.onnx"), 1);
+    assert!(message.contains("'knn(1)'") && message.contains("--max-size 1"), "{message}");
+    failed(&desk.line("export d.safetensors --features -o x.onnx"), 2);
+    assert!(!desk.path("small.onnx").exists() && !desk.path("x.onnx").exists());
 }
 
 /// A model and images of `../shared/data`, where they are at hand.

@@ -25,13 +25,4 @@ pub use network::origin::Origin;
 pub use run::backbone::Backbone;
 pub use run::input::{Element, InputShape};
 pub use run::runtime::Runtime;
-pub use write::export::{DECISION, Export, SCORE};
-
-// The names by which `write::export` calls them.
-use model::{graph, proto};
-use text::quoted;
-use write::splice;
-mod tensor {
-    pub(crate) use crate::model::element;
-    pub(crate) use crate::model::external::External;
-}
+pub use write::export::{DECISION, Export, Exporter, FEATURES, P_VALUE, PREDICTION, SCORE};

@@ -1,56 +1,26 @@
 //! Models that others trained, with a detector inside: served by ONNX Runtime and by the built-in runtime.
 #![allow(clippy::unwrap_used, reason = "a failed test says enough")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use dice_onnx::{Backbone, DECISION, Export, HeadOptions, InputShape, Layout, Model, Runtime, SCORE};
+use common::{floats, python};
+use dice_onnx::{Backbone, DECISION, Exporter, HeadOptions, InputShape, Layout, Model, P_VALUE, Runtime, SCORE};
 use dice_ood::{Calibrated, Calibration, Decision, LinearHead, Needs, Spec, Statistics};
 use ndarray::ArrayView2;
 use rten_tensor::prelude::{AsView, Layout as _};
 
 const ROWS: usize = 12;
 
-/// A Python with onnx and onnxruntime: the one that DICE_PYTHON names, else an environment of its own, installed here.
-fn python() -> Option<&'static Path> {
-    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let works = |python: &Path| {
-        let import = Command::new(python).args(["-c", "import onnx, onnxruntime, numpy"]).output();
-        import.is_ok_and(|output| output.status.success())
-    };
-    let install = || -> Result<PathBuf, String> {
-        if let Some(named) = std::env::var_os("DICE_PYTHON") {
-            let named = PathBuf::from(named);
-            return works(&named).then_some(named).ok_or_else(|| "DICE_PYTHON lacks onnx or onnxruntime".into());
-        }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnxruntime");
-        let python = folder.join("bin/python");
-        if works(&python) {
-            return Ok(python);
-        }
-        let run = |command: &mut Command| match command.output() {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "-q", "onnx", "onnxruntime", "numpy"]))?;
-        works(&python).then_some(python).ok_or_else(|| "what was installed cannot be imported".into())
-    };
-    PYTHON.get_or_init(|| install().map_err(|why| println!("skipped ONNX Runtime: {why}")).ok()).as_deref()
-}
-
 /// The ONNX Runtime of that Python, opened by this process.
 fn onnx_runtime() -> Option<Runtime> {
     let folder = ["-c", "import onnxruntime, os; print(os.path.dirname(onnxruntime.__file__))"];
     let folder = Command::new(python()?).args(folder).output().unwrap();
     Some(Runtime::OnnxRuntime(String::from_utf8(folder.stdout).unwrap().trim().into()))
-}
-
-fn floats(path: &Path) -> Vec<f32> {
-    std::fs::read(path).unwrap().chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
 /// Scores of `features` by `calibrated` against `scores` and `ood` of the exported model.
@@ -106,7 +76,7 @@ fn check(name: &str, specs: &[&str]) {
         let scores = detector.score(rows).unwrap();
         let calibrated = Calibrated::new(detector, Calibration::new(scores).unwrap(), 0.7).unwrap();
         let notes = BTreeMap::from([("preprocess".to_owned(), "{}".to_owned())]);
-        let export = Export::new(&model, &found, &calibrated, true, &notes).unwrap();
+        let export = Exporter::new(&calibrated).unwrap().notes(&notes).in_model_with_features(&model, &found).unwrap();
         // Which weights are kept takes a byte each; the model's own are shared, but for one that has them as integers alone.
         let shares = !name.contains("diablo");
         let weights = head.classes() * head.units() * if shares { 1 } else { 4 };
@@ -120,7 +90,7 @@ fn check(name: &str, specs: &[&str]) {
         assert_eq!(again.find_head(&HeadOptions::default()).unwrap().head, found.head, "{what}");
         let fitted = calibrated.detector().spec().to_string();
         assert!(again.metadata().any(|(key, value)| key == "dice_ood.detector" && value == fitted), "{what}");
-        let twice = Export::new(&again, &found, &calibrated, true, &notes).unwrap_err();
+        let twice = Exporter::new(&calibrated).unwrap().in_model(&again, &found).unwrap_err();
         assert!(twice.to_string().contains("carries no detector yet"), "{twice}");
 
         if is_built_in {
@@ -174,18 +144,27 @@ fn raw(original: &Path, exported: &Path, pixels: &[f32], input: InputShape, cali
         let names: Vec<String> =
             before.output_ids().iter().map(|id| before.node_info(*id).unwrap().name().unwrap().to_owned()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut outputs = run(&after, &[&names[..], &[SCORE, DECISION]].concat());
-        let (decision, score) = (outputs.pop().unwrap(), outputs.pop().unwrap());
+        let mut outputs = run(&after, &[&names[..], &[SCORE, P_VALUE, DECISION]].concat());
+        let [decision, p_value, score] = [(); 3].map(|()| outputs.pop().unwrap());
         for (old, new) in run(&before, &names).iter().zip(&outputs) {
             assert_eq!(bits(old), bits(new), "{}", original.display());
         }
         let rten::Value::FloatTensor(score) = score else { panic!("scores of another type") };
+        let rten::Value::FloatTensor(p_value) = p_value else { panic!("p-values of another type") };
         let rten::Value::Int32Tensor(decision) = decision else { panic!("decisions of another type") };
         assert_eq!((score.shape(), decision.shape()), (&[rows][..], &[rows][..]));
         for (score, decision) in score.iter().zip(decision.iter()) {
             let ood = threshold.decide(f64::from(*score)) == Decision::OutOfDistribution;
             let close = (f64::from(*score) - threshold.score()).abs() <= 1e-6 * threshold.score().abs();
             assert!((*decision != 0) == ood || close, "{score}");
+        }
+        let calibration = calibrated.calibration().unwrap();
+        for (score, p_value) in score.iter().zip(p_value.iter()) {
+            let at = |score: f32| calibration.p_value(f64::from(score)) as f32;
+            // A division may be a product with the inverse.
+            let rounded = 1e-6;
+            let range = at(score.next_down()) - rounded..=at(score.next_up()) + rounded;
+            assert!(range.contains(p_value), "{score}: {p_value}");
         }
     }
 }

@@ -132,6 +132,11 @@ impl Graph {
         }
     }
 
+    /// The first logits: those whose largest is the class that a detector predicts.
+    pub fn logits(&self) -> Option<Wire> {
+        self.0.iter().position(|op| matches!(op, Op::Logits(..))).map(Wire)
+    }
+
     /// A constant.
     pub fn constant(&mut self, shape: [usize; 2], values: impl Into<Arc<[f32]>>) -> Wire {
         self.push(Op::Constant(Matrix { shape, values: values.into() }))

@@ -6,12 +6,14 @@ use crate::model::Model;
 use crate::model::element;
 use crate::model::graph::{Graph, dimensions_of};
 use crate::model::head::HeadOptions;
+use crate::model::node::ADDED;
 use crate::model::proto::{NodeProto, ValueInfoProto};
 use crate::model::tensor::{count_of, shape_of};
 use crate::text::quoted;
 
-/// Most inputs, outputs and notes listed, and most of a note's text.
+/// Most inputs and outputs listed, most notes, and most of a note's text.
 const LISTED: usize = 8;
+const NOTES: usize = 24;
 const SHOWN: usize = 160;
 
 impl Model {
@@ -34,6 +36,12 @@ impl Model {
     /// there is none.
     pub fn describe(&self) -> String {
         self.describe_with(&HeadOptions::default())
+    }
+
+    /// Whether this is a detector that was exported alone: all its operators are those of the detector.
+    pub fn is_detector(&self) -> bool {
+        let nodes = self.proto().graph.as_ref().map_or(&[][..], |graph| &graph.node);
+        !nodes.is_empty() && nodes.iter().all(|node| node.name.starts_with(ADDED))
     }
 
     /// [`Model::describe`] with a head of the user's choice.
@@ -66,12 +74,16 @@ impl Model {
         if let Some(images) = images(&graph) {
             let _ = writeln!(text, "Images    {images}");
         }
-        for (key, value) in self.metadata().take(LISTED) {
+        for (key, value) in self.metadata().take(NOTES) {
             let mut shown: String = value.chars().take(SHOWN).flat_map(char::escape_debug).collect();
             if value.chars().nth(SHOWN).is_some() {
                 shown += "...";
             }
             let _ = writeln!(text, "Metadata  {} {shown}", quoted(key));
+        }
+        if self.is_detector() {
+            text += "Detector  alone, of features that a network makes: it has no network inside\n";
+            return text;
         }
         let _ = match self.find_head(options) {
             Ok(found) => write!(text, "{found}"),

@@ -1,13 +1,14 @@
-//! The model again, with the detector inside: outputs `ood_score`, `is_ood` and, if wanted, `features`.
+//! A detector as operators of ONNX: inside its network, or alone behind features that others compute.
 //!
-//! Nothing of the original changes: a few standard operators behind the features tensor are appended ([`crate::splice`]), so
+//! Nothing of a network changes: a few standard operators behind the features tensor are appended ([`crate::write::splice`]), so
 //! its own outputs stay what they are, bit for bit, and any ONNX runtime serves the detector. One runtime makes an exception
 //! for models in f16 on CPUs: ONNX Runtime, when it optimises, keeps f32 between their operators and rounds where a tensor
 //! is read, so that any further reader can move their outputs by the last bit of an f16.
 //!
 //! ```text
-//! features -> [N, D] -> Clip -> Gather (units that keep a weight) -> Gemm (kept weights) -> log-sum-exp -> ood_score
-//!                                                                  -> is it below the threshold? -> is_ood
+//! features -> [N, D] -> what the detector says of itself (dice_ood::graph, lowered by crate::write::lower) -> ood_score
+//!                                  ood_score -> how many calibration scores it reaches              -> p_value
+//!                                            -> is it below the threshold?                          -> is_ood
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,30 +16,159 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-use dice_ood::card::Value;
+use dice_ood::graph::{self as expression, Binary, Reduce, Wire};
 use dice_ood::io::{AtomicFile, files};
 use dice_ood::{Calibrated, Error, ErrorKind, Result};
+use prost::Message;
 
-use crate::graph::Graph;
-use crate::proto::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
-    ValueInfoProto,
+use crate::model::Model;
+use crate::model::element;
+use crate::model::external::External;
+use crate::model::graph::Graph;
+use crate::model::head::{FoundHead, Layout};
+use crate::model::node::ADDED;
+use crate::model::proto::{
+    AttributeProto, DimensionProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto,
 };
-use crate::splice::splice;
-use crate::tensor::{External, element};
-use crate::{FoundHead, Layout, Model, quoted};
+use crate::text::quoted;
+use crate::write::lower::{StoredWeight, constant_bytes, just_below, lower};
+use crate::write::operators::Operators;
+use crate::write::splice::splice;
 
 /// The score, f32 `[N]`; higher = more in-distribution.
 pub const SCORE: &str = "ood_score";
+/// The conformal p-value, f32 `[N]`.
+pub const P_VALUE: &str = "p_value";
 /// The decision, bool `[N]`.
 pub const DECISION: &str = "is_ood";
+/// The class of the largest logit, int64 `[N]`.
+pub const PREDICTION: &str = "prediction";
+/// Features, f32 `[N, D]`: an input, or an output where they are wanted.
+pub const FEATURES: &str = "features";
 
-/// What the names of all added tensors and operators begin with.
-pub(crate) const PREFIX: &str = "dice_ood/";
 /// Before this version of the operator set operands did not broadcast.
 const OLDEST_OPSET: i64 = 7;
+/// Of models without a network: read by runtimes since 2021.
+const OWN_OPSET: i64 = 17;
+const OWN_IR_VERSION: i64 = 8;
 /// What a protobuf message may hold.
 const LARGEST: usize = (1 << 31) - 1;
+
+/// Makes ONNX models of a detector.
+///
+/// Inputs that hold NaN or infinity, or whose squares overflow f32 (values beyond about 10^19), get a score of NaN, the smallest
+/// p-value and class -1, and are out-of-distribution.
+#[derive(Debug, Clone)]
+pub struct Exporter<'a> {
+    calibrated: &'a Calibrated,
+    expressed: Expressed,
+    notes: BTreeMap<String, String>,
+}
+
+impl<'a> Exporter<'a> {
+    /// An exporter of `calibrated`: its score, and p-value and decision where it has calibration scores.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a detector with a step that has no expression, or with constants of 2 GiB.
+    pub fn new(calibrated: &'a Calibrated) -> Result<Self> {
+        let exporter = Self { calibrated, expressed: Expressed::of(calibrated)?, notes: BTreeMap::new() };
+        match exporter.constant_bytes() {
+            0..=LARGEST => Ok(exporter),
+            bytes => Err(too_large(bytes).tensor(format!("constants of detector '{}'", calibrated.detector().spec()))),
+        }
+    }
+
+    /// How many bytes the detector's constants take beside the head: little, unless it looks things up, as in a bank of
+    /// training features.
+    pub fn constant_bytes(&self) -> usize {
+        constant_bytes(&self.expressed.graph, &self.expressed.all())
+    }
+
+    /// What goes into the model's `metadata_props` beside the detector's own notes, with `dice_ood.` before the names.
+    pub fn notes(mut self, notes: &BTreeMap<String, String>) -> Self {
+        self.notes.extend(notes.iter().map(|(key, value)| (key.clone(), value.clone())));
+        self
+    }
+
+    /// The network again, with the detector behind the features that `found` names: outputs [`SCORE`], [`P_VALUE`] and
+    /// [`DECISION`] behind its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] where the detector's head is not the model's, or the model carries a detector already;
+    /// [`ErrorKind::Unsupported`] for operator sets before 7 and results of 2 GiB; [`ErrorKind::Malformed`].
+    pub fn in_model(&self, model: &Model, found: &FoundHead) -> Result<Export> {
+        self.spliced(model, found, false).map_err(|error| error.file(model.path().display()))
+    }
+
+    /// [`Exporter::in_model`], with the features `[N, D]` as a further output: see [`Export::features`].
+    ///
+    /// # Errors
+    /// As [`Exporter::in_model`].
+    pub fn in_model_with_features(&self, model: &Model, found: &FoundHead) -> Result<Export> {
+        self.spliced(model, found, true).map_err(|error| error.file(model.path().display()))
+    }
+
+    fn spliced(&self, model: &Model, found: &FoundHead, features: bool) -> Result<Export> {
+        let graph = model.graph()?;
+        let mut addition = Addition::to(model, &graph)?;
+        check_head(found, self.calibrated)?;
+        let rows = addition.rows(found);
+        let stored = stored_weight(&graph, found);
+        addition.detector(self.calibrated, &self.expressed.without_prediction(), &rows, stored.as_ref());
+        let features = features.then(|| addition.features(&graph, &rows, found.units()));
+        let addition = ModelProto {
+            graph: Some(addition.operators.into_graph()),
+            metadata_props: self.metadata(),
+            ..ModelProto::default()
+        };
+        let bytes = checked(splice(model.bytes(), addition)?)?;
+        let added = bytes.len() - model.bytes().len();
+        Ok(Export { bytes, added, features, files: external_files(model)? })
+    }
+
+    /// The detector alone, for whoever serves features: from [`FEATURES`] `[N, D]` to [`SCORE`], [`P_VALUE`], [`DECISION`] and
+    /// [`PREDICTION`], the class that the detector's own head predicts (that of its first member for a combination). Opset 17,
+    /// IR version 8.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for results of 2 GiB.
+    pub fn alone(&self) -> Result<Export> {
+        let units = self.calibrated.detector().head().units();
+        let mut all = Addition {
+            operators: Operators::new(OWN_IR_VERSION, OWN_OPSET),
+            batch: DimensionProto { dim_value: None, dim_param: Some("N".into()) },
+        };
+        all.operators.input(all.info(FEATURES, element::FLOAT, &[units]));
+        all.detector(self.calibrated, &self.expressed, FEATURES, None);
+        let mut graph = all.operators.into_graph();
+        graph.name = "detector".into();
+        let model = ModelProto {
+            ir_version: OWN_IR_VERSION,
+            producer_name: "dice-ood".into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            graph: Some(graph),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OWN_OPSET }],
+            metadata_props: self.metadata(),
+        };
+        let bytes = checked(model.encode_to_vec())?;
+        Ok(Export { added: bytes.len(), bytes, features: None, files: BTreeMap::new() })
+    }
+
+    fn metadata(&self) -> Vec<StringStringEntryProto> {
+        let mut all = BTreeMap::from([
+            ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("detector".into(), self.calibrated.detector().spec().to_string()),
+            ("orientation".into(), "higher ood_score = more in-distribution".into()),
+        ]);
+        if let Some(threshold) = self.calibrated.threshold() {
+            all.insert("threshold".into(), threshold.score().to_string());
+            all.insert("tpr".into(), threshold.tpr().to_string());
+            all.insert("calibration_inputs".into(), threshold.calibration_size().to_string());
+        }
+        all.extend(self.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
+        all.into_iter().map(|(key, value)| StringStringEntryProto { key: format!("dice_ood.{key}"), value }).collect()
+    }
+}
 
 /// A model with a detector inside, ready to be written.
 #[derive(Debug, Clone)]
@@ -51,53 +181,12 @@ pub struct Export {
 }
 
 impl Export {
-    /// Puts `calibrated` behind the features that `found` names. `features` adds these as an output `[N, D]`; `notes` go into
-    /// the model's `metadata_props` beside the detector's own, with `dice_ood.` before their names.
-    ///
-    /// Inputs that hold NaN or infinity get a score of NaN or infinity, and are out-of-distribution.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Argument`] where the detector's head is not the model's, or the model carries a detector already;
-    /// [`ErrorKind::Unsupported`] for operator sets before 7 and for results of 2 GiB; [`ErrorKind::Malformed`].
-    pub fn new(
-        model: &Model,
-        found: &FoundHead,
-        calibrated: &Calibrated,
-        features: bool,
-        notes: &BTreeMap<String, String>,
-    ) -> Result<Self> {
-        let graph = model.graph()?;
-        let located = |error: Error| error.file(model.path().display());
-        let mut tail = Tail::new(model, &graph).map_err(located)?;
-        check_head(found, calibrated).map_err(located)?;
-        let rows = tail.rows(found);
-        let score = tail.score(&graph, found, &rows, calibrated).map_err(located)?;
-        tail.output(SCORE, element::FLOAT, &[]);
-        if let Some(threshold) = calibrated.threshold() {
-            tail.decision(&score, threshold.score());
-            tail.output(DECISION, element::BOOL, &[]);
-        }
-        let features = features.then(|| tail.features_output(&graph, &rows, found.units()));
-        let metadata_props = metadata(calibrated, notes);
-        let addition = ModelProto { graph: Some(tail.graph), metadata_props, ..ModelProto::default() };
-        let bytes = splice(model.bytes(), addition).map_err(located)?;
-        if bytes.len() > LARGEST {
-            return Err(located(
-                Error::new(ErrorKind::Unsupported, format!("{} bytes with the detector", bytes.len()))
-                    .expected("at most 2 GiB in one file, as protobuf allows")
-                    .fix("save the model with its weights as external data first"),
-            ));
-        }
-        let added = bytes.len() - model.bytes().len();
-        Ok(Self { bytes, added, features, files: external_files(model)? })
-    }
-
     /// The encoded model. External data stays where the original refers to it: see [`Export::write`].
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// By how many bytes the file grows.
+    /// By how many bytes the file is larger than that of the network; all of them where there is none.
     pub fn added(&self) -> usize {
         self.added
     }
@@ -127,6 +216,18 @@ impl Export {
     }
 }
 
+fn checked(bytes: Vec<u8>) -> Result<Vec<u8>> {
+    match bytes.len() {
+        0..=LARGEST => Ok(bytes),
+        length => Err(too_large(length).fix("save the model with its weights as external data first")),
+    }
+}
+
+fn too_large(bytes: usize) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{bytes} bytes with the detector"))
+        .expected("at most 2 GiB in one file, as protobuf allows")
+}
+
 /// The detector's head must be the one whose features it will read.
 fn check_head(found: &FoundHead, calibrated: &Calibrated) -> Result<()> {
     let head = calibrated.detector().head();
@@ -144,11 +245,11 @@ fn check_head(found: &FoundHead, calibrated: &Calibrated) -> Result<()> {
     Err(Error::new(ErrorKind::Argument, difference)
         .tensor(quoted(&found.node))
         .expected(format!("the head of the detector, {ours}"))
-        .fix("fit the detector to this very model: dice fit --model"))
+        .fix("fit the detector to this very model"))
 }
 
-/// Where the model itself holds the head's weights as they are: a tensor, and whether classes are its first axis.
-fn stored_weight<'m>(graph: &Graph<'m>, found: &FoundHead) -> Option<(&'m str, bool)> {
+/// Where the model itself holds the head's weights as they are.
+fn stored_weight<'m>(graph: &Graph<'m>, found: &FoundHead) -> Option<StoredWeight<'m>> {
     let is_head = |node: &&NodeProto| node.name == found.node || node.output.first() == Some(&found.node);
     let node = graph.nodes.iter().find(is_head)?;
     let (classes, units, weight) = (found.classes(), found.units(), found.head.weight());
@@ -157,44 +258,88 @@ fn stored_weight<'m>(graph: &Graph<'m>, found: &FoundHead) -> Option<(&'m str, b
         let same = |place: &dyn Fn(usize, usize) -> usize| {
             weight.indexed_iter().all(|((class, unit), value)| stored[place(class, unit)].to_bits() == value.to_bits())
         };
-        match (same(&|class, unit| class * units + unit), same(&|class, unit| unit * classes + class)) {
-            (true, _) => Some((name.as_str(), true)),
-            (false, true) => Some((name.as_str(), false)),
-            _ => None,
+        let classes_first = same(&|class, unit| class * units + unit);
+        if !classes_first && !same(&|class, unit| unit * classes + class) {
+            return None;
         }
+        Some(StoredWeight { tensor: name, classes_first, dequantize: dequantize(graph, name) })
     })
 }
 
-/// The score and its temperature, where operators for it are known.
-fn score_of(calibrated: &Calibrated) -> Result<(&'static str, f64)> {
-    let spec = calibrated.detector().spec();
-    let shaped =
-        |shaped: &dice_ood::PipelineSpec| shaped.stem.shaping.is_some() && calibrated.detector().clip().is_none();
-    let known = spec.as_pipeline().filter(|pipeline| !shaped(pipeline)).and_then(|pipeline| {
-        let name = pipeline.score.card().name;
-        let temperature = match pipeline.score.arguments().get("temperature") {
-            Some(Value::Real(temperature)) => temperature,
-            _ => 1.0,
-        };
-        ["max-logit", "energy", "msp"].contains(&name).then_some((name, temperature))
+/// The operator that makes a tensor of integers, to be repeated.
+fn dequantize(graph: &Graph<'_>, tensor: &str) -> Option<NodeProto> {
+    let (_, node) = graph.producer(tensor).filter(|(_, node)| node.op_type == "DequantizeLinear")?;
+    let rank = graph.constant_shape(tensor).map_or(0, |shape| shape.len() as i64);
+    let attributes = node.attribute.iter().filter_map(|attribute| match (&*attribute.name, attribute.i) {
+        // The first axis counted from the last: zeros are not written.
+        ("axis", 0) => Some(AttributeProto::int("axis", -rank)),
+        (_, 0) => None,
+        _ => Some(attribute.clone()),
     });
-    known.ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, format!("detector '{spec}'"))
-            .expected("energy, msp or max-logit, which operators are known for")
-    })
+    Some(NodeProto { attribute: attributes.collect(), ..node.clone() })
 }
 
-/// The operators that are added, in order.
-struct Tail {
-    graph: GraphProto,
-    ir_version: i64,
-    opset: i64,
+/// A detector as an expression, and which of its values `[N, 1]` become outputs.
+#[derive(Debug, Clone)]
+struct Expressed {
+    graph: expression::Graph,
+    score: Wire,
+    p_value: Option<Wire>,
+    prediction: Option<Wire>,
+}
+
+impl Expressed {
+    fn of(calibrated: &Calibrated) -> Result<Self> {
+        let detector = calibrated.detector();
+        let mut graph = expression::Graph::default();
+        let score = detector.express(&mut graph).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "a step that is no expression of operators")
+                .tensor(format!("detector '{}'", detector.spec()))
+                .expected("a detector of steps that can be exported")
+        })?;
+        let zero = zero_or_nan(&mut graph);
+        let score = graph.add(score, zero);
+        let p_value = calibrated.calibration().map(|calibration| graph.p_value(score, calibration.scores()));
+        let prediction = graph.logits().map(|logits| class_or_none(&mut graph, logits, zero));
+        Ok(Self { graph, score, p_value, prediction })
+    }
+
+    fn without_prediction(&self) -> Self {
+        Self { prediction: None, ..self.clone() }
+    }
+
+    fn all(&self) -> Vec<Wire> {
+        [self.score].into_iter().chain(self.p_value).chain(self.prediction).collect()
+    }
+}
+
+/// 0, or NaN for inputs that hold NaN or infinity: what units that keep no weight, clipping and counting would hide.
+fn zero_or_nan(graph: &mut expression::Graph) -> Wire {
+    let features = graph.features();
+    let squares = graph.mul(features, features);
+    let sum = graph.sum(squares);
+    graph.scale(sum, 0.0)
+}
+
+/// The column of the largest logit, or -1 where `zero` is NaN.
+fn class_or_none(graph: &mut expression::Graph, logits: Wire, zero: Wire) -> Wire {
+    let class = graph.reduce(Reduce::ArgMax, logits);
+    let (one, least) = (graph.scalar(1.0), graph.scalar(-1.0));
+    let is_known = graph.binary(Binary::Greater, zero, least);
+    let number = graph.add(class, one);
+    let number = graph.mul(number, is_known);
+    graph.sub(number, one)
+}
+
+/// What is added to a model, or all of one that is made.
+struct Addition {
+    operators: Operators,
     /// The first axis of the added outputs.
     batch: DimensionProto,
 }
 
-impl Tail {
-    fn new(model: &Model, graph: &Graph<'_>) -> Result<Self> {
+impl Addition {
+    fn to(model: &Model, graph: &Graph<'_>) -> Result<Self> {
         let imports = &model.proto().opset_import;
         let standard = imports.iter().find(|set| matches!(&*set.domain, "" | "ai.onnx")).map(|set| set.version);
         let opset = standard.filter(|version| *version >= OLDEST_OPSET).ok_or_else(|| {
@@ -203,11 +348,11 @@ impl Tail {
                 .expected(format!("opset {OLDEST_OPSET} or later"))
                 .fix("convert the model with onnx.version_converter, or export it again")
         })?;
-        let taken = [SCORE, DECISION].into_iter().find(|name| graph.tensor(name).is_some());
+        let taken = [SCORE, P_VALUE, DECISION].into_iter().find(|name| graph.tensor(name).is_some());
         let made = graph.nodes.iter().flat_map(|node| node.output.iter().chain([&node.name]));
         let stored = model.tensors().map(|tensor| &tensor.name);
         let declared = graph.inputs.iter().map(|input| &input.name);
-        let ours = made.chain(stored).chain(declared).find(|name| name.starts_with(PREFIX));
+        let ours = made.chain(stored).chain(declared).find(|name| name.starts_with(ADDED));
         if let Some(name) = taken.or(ours.map(String::as_str)) {
             return Err(Error::new(ErrorKind::Argument, format!("a tensor {}", quoted(name)))
                 .expected("a model that carries no detector yet")
@@ -218,11 +363,12 @@ impl Tail {
             _ => None,
         };
         let batch = batch.cloned().unwrap_or_default();
-        Ok(Self { graph: GraphProto::default(), ir_version: model.proto().ir_version, opset, batch })
+        Ok(Self { operators: Operators::new(model.proto().ir_version, opset), batch })
     }
 
     /// Features `[N, D]` in f32.
     fn rows(&mut self, found: &FoundHead) -> String {
+        let operators = &mut self.operators;
         let units = found.units() as i64;
         let shape: &[i64] = match found.layout {
             Layout::Rows => &[-1, units],
@@ -230,241 +376,76 @@ impl Tail {
             Layout::Channels { .. } => &[0, units, -1],
             Layout::Positions { .. } => &[0, -1, units],
         };
-        let reshaped = self.reshape(&found.features, shape);
-        let mut rows = self.node("Cast", &[&reshaped], vec![AttributeProto::int("to", element::FLOAT.into())]);
+        let reshaped = operators.reshape(&found.features, shape);
+        let mut rows = operators.cast(&reshaped, element::FLOAT);
         if let Some(stored) = found.quantization {
             if stored.zero_point != 0 {
-                let zero = self.scalar("zero_point", stored.zero_point as f32);
-                rows = self.node("Sub", &[&rows, &zero], vec![]);
+                let zero = operators.scalar("zero_point", stored.zero_point as f32);
+                rows = operators.node("Sub", &[&rows, &zero], vec![]);
             }
-            let scale = self.scalar("scale", stored.scale);
-            rows = self.node("Mul", &[&rows, &scale], vec![]);
+            let scale = operators.scalar("scale", stored.scale);
+            rows = operators.node("Mul", &[&rows, &scale], vec![]);
         }
         let mean = match found.layout {
             Layout::Rows => return rows,
-            Layout::Columns => return self.node("Transpose", &[&rows], vec![AttributeProto::ints("perm", &[1, 0])]),
-            Layout::Channels { .. } => self.reduce("ReduceMean", &rows, 2, 18),
-            Layout::Positions { .. } => self.reduce("ReduceMean", &rows, 1, 18),
-        };
-        self.reshape(&mean, &[-1, units])
-    }
-
-    fn features_output(&mut self, graph: &Graph<'_>, rows: &str, units: usize) -> String {
-        let name = if graph.tensor("features").is_some() { "ood_features" } else { "features" };
-        self.named("Identity", &[rows], vec![], name);
-        self.output(name, element::FLOAT, &[units]);
-        name.into()
-    }
-
-    /// The score of `rows` `[N, D]`, as output [`SCORE`].
-    fn score(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> Result<String> {
-        let detector = calibrated.detector();
-        let (kind, temperature) = score_of(calibrated)?;
-        let mut rows = rows.to_owned();
-        if let Some(clip) = detector.clip() {
-            let clip = clip as f32;
-            rows = if self.opset < 11 {
-                self.node("Clip", &[&rows], vec![AttributeProto::float("max", clip)])
-            } else {
-                let bound = self.scalar("clip", clip);
-                self.node("Clip", &[&rows, "", &bound], vec![])
-            };
-        }
-        let logits = self.logits(graph, found, &rows, calibrated);
-        let max = self.reduce("ReduceMax", &logits, 1, 18);
-        let score = match kind {
-            "max-logit" => max,
-            "energy" => {
-                let mut log = {
-                    let sum = self.shifted_sum(&logits, &max, temperature);
-                    self.node("Log", &[&sum], vec![])
-                };
-                if temperature != 1.0 {
-                    let temperature = self.scalar("temperature", temperature as f32);
-                    log = self.node("Mul", &[&log, &temperature], vec![]);
-                }
-                self.node("Add", &[&max, &log], vec![])
+            Layout::Columns => {
+                return operators.node("Transpose", &[&rows], vec![AttributeProto::ints("perm", &[1, 0])]);
             }
-            // The largest probability is that of the largest logit: 1 over the sum of all, each over the largest.
-            _ => {
-                let sum = self.shifted_sum(&logits, &max, temperature);
-                self.node("Reciprocal", &[&sum], vec![])
-            }
+            Layout::Channels { .. } => operators.reduce("ReduceMean", &rows, 2),
+            Layout::Positions { .. } => operators.reduce("ReduceMean", &rows, 1),
         };
-        let shape = self.integers("score_shape", &[-1]);
-        Ok(self.named("Reshape", &[&score, &shape], vec![], SCORE))
+        operators.reshape(&mean, &[-1, units])
     }
 
-    /// `[N, C]`, of whichever takes less room: the model's own weights and which of them are kept, or those of the units that
-    /// keep any.
-    fn logits(&mut self, graph: &Graph<'_>, found: &FoundHead, rows: &str, calibrated: &Calibrated) -> String {
-        let detector = calibrated.detector();
-        let head = detector.head();
-        let (classes, units) = (head.classes(), head.units());
-        let kept = |class: usize, unit: usize| detector.mask().is_none_or(|mask| mask.kept()[(class, unit)]);
-        let bias = self.floats("bias", &[classes], &head.bias().to_vec());
-        let speaking: Vec<usize> = (0..units).filter(|unit| (0..classes).any(|class| kept(class, *unit))).collect();
-        let index = if speaking.len() < units { size_of::<i64>() } else { 0 };
-        let copied = speaking.len() * (classes * size_of::<f32>() + index);
-        let marked = if detector.mask().is_some() { classes * units } else { 0 };
-        if let Some((weight, classes_first)) = stored_weight(graph, found).filter(|_| marked < copied) {
-            let weight = self.unquantised(graph, weight);
-            let shape = if classes_first { [classes, units] } else { [units, classes] };
-            let weight = self.reshape(&weight, &shape.map(|extent| extent as i64));
-            let mut weight = self.node("Cast", &[&weight], vec![AttributeProto::int("to", element::FLOAT.into())]);
-            if detector.mask().is_some() {
-                let place = |place: usize| match classes_first {
-                    true => kept(place / units, place % units),
-                    false => kept(place % classes, place / classes),
-                };
-                let mask = (0..classes * units).map(|at| u8::from(place(at))).collect();
-                let mask = self.constant("kept", shape.map(|extent| extent as i64).to_vec(), element::BOOL, mask);
-                let mask = self.node("Cast", &[&mask], vec![AttributeProto::int("to", element::FLOAT.into())]);
-                weight = self.node("Mul", &[&weight, &mask], vec![]);
-            }
-            let turned = classes_first.then(|| AttributeProto::int("transB", 1));
-            return self.node("Gemm", &[rows, &weight, &bias], turned.into_iter().collect());
+    /// The detector on `rows` `[N, D]`, as outputs `[N]`.
+    fn detector(
+        &mut self,
+        calibrated: &Calibrated,
+        expressed: &Expressed,
+        rows: &str,
+        stored: Option<&StoredWeight<'_>>,
+    ) {
+        let units = calibrated.detector().head().units();
+        let names = lower(&expressed.graph, &expressed.all(), &mut self.operators, (rows, units), stored);
+        self.column(&names[expressed.score.index()], element::FLOAT, SCORE);
+        if let Some(p_value) = expressed.p_value {
+            self.column(&names[p_value.index()], element::FLOAT, P_VALUE);
         }
-        let mut rows = rows.to_owned();
-        if speaking.len() < units {
-            let indices: Vec<i64> = speaking.iter().map(|unit| *unit as i64).collect();
-            let indices = self.integers("units", &indices);
-            rows = self.node("Gather", &[&rows, &indices], vec![AttributeProto::int("axis", 1)]);
+        if let Some(threshold) = calibrated.threshold() {
+            self.decision(threshold.score());
         }
-        let mut weight = Vec::with_capacity(classes * speaking.len());
-        for class in 0..classes {
-            let value = |unit: &usize| if kept(class, *unit) { head.weight()[(class, *unit)] } else { 0.0 };
-            weight.extend(speaking.iter().map(value));
+        if let Some(prediction) = expressed.prediction {
+            let class = self.operators.cast(&names[prediction.index()], element::INT64);
+            self.column(&class, element::INT64, PREDICTION);
         }
-        let weight = self.floats("weight", &[classes, speaking.len()], &weight);
-        self.node("Gemm", &[&rows, &weight, &bias], vec![AttributeProto::int("transB", 1)])
     }
 
-    /// A stored tensor, dequantised once more where it is quantised: optimisers fuse a DequantizeLinear with its only reader,
-    /// which a second one would prevent.
-    fn unquantised(&mut self, graph: &Graph<'_>, tensor: &str) -> String {
-        let Some((_, node)) = graph.producer(tensor).filter(|(_, node)| node.op_type == "DequantizeLinear") else {
-            return tensor.to_owned();
-        };
-        let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
-        let rank = graph.constant_shape(tensor).map_or(0, |shape| shape.len() as i64);
-        let attributes = node.attribute.iter().filter_map(|attribute| match (&*attribute.name, attribute.i) {
-            // The first axis counted from the last: zeros are not written.
-            ("axis", 0) => Some(AttributeProto::int("axis", -rank)),
-            (_, 0) => None,
-            _ => Some(attribute.clone()),
-        });
-        let attributes = attributes.collect();
-        self.node(&node.op_type, &inputs, attributes)
-    }
-
-    /// `sum_c exp((f_c - max) / T)`, which cannot overflow.
-    fn shifted_sum(&mut self, logits: &str, max: &str, temperature: f64) -> String {
-        let mut shifted = self.node("Sub", &[logits, max], vec![]);
-        if temperature != 1.0 {
-            let temperature = self.scalar("divisor", temperature as f32);
-            shifted = self.node("Div", &[&shifted, &temperature], vec![]);
-        }
-        let exponentials = self.node("Exp", &[&shifted], vec![]);
-        self.reduce("ReduceSum", &exponentials, 1, 13)
+    /// A tensor `[N, 1]` as output `[N]`.
+    fn column(&mut self, tensor: &str, kind: i32, output: &str) {
+        self.operators.reshape_to(tensor, &[-1], output);
+        self.operators.output(self.info(output, kind, &[]));
     }
 
     /// Whether the score is below `threshold`, as output [`DECISION`]: written so that NaN is.
-    fn decision(&mut self, score: &str, threshold: f64) {
-        let mut nearest = threshold as f32;
-        if f64::from(nearest) > threshold {
-            nearest = nearest.next_down();
-        }
-        // In f32, to be at least x is to be above the number before x; `GreaterOrEqual` came with opset 12.
-        let bound = self.scalar("threshold", nearest.next_down());
-        let accepted = self.node("Greater", &[score, &bound], vec![]);
-        self.named("Not", &[&accepted], vec![], DECISION);
+    fn decision(&mut self, threshold: f64) {
+        let bound = self.operators.scalar("threshold", just_below(threshold));
+        let accepted = self.operators.node("Greater", &[SCORE, &bound], vec![]);
+        self.operators.named("Not", &[&accepted], vec![], DECISION);
+        self.operators.output(self.info(DECISION, element::BOOL, &[]));
     }
 
-    fn reshape(&mut self, tensor: &str, shape: &[i64]) -> String {
-        let shape = self.integers("shape", shape);
-        self.node("Reshape", &[tensor, &shape], vec![])
+    fn features(&mut self, graph: &Graph<'_>, rows: &str, units: usize) -> String {
+        let name = if graph.tensor(FEATURES).is_some() { "ood_features" } else { FEATURES };
+        self.operators.named("Identity", &[rows], vec![], name);
+        self.operators.output(self.info(name, element::FLOAT, &[units]));
+        name.into()
     }
 
-    /// A reduction of one axis, which stays with length one. `since`: the opset from which axes are an input.
-    fn reduce(&mut self, operator: &str, tensor: &str, axis: i64, since: i64) -> String {
-        if self.opset < since {
-            return self.node(operator, &[tensor], vec![AttributeProto::ints("axes", &[axis])]);
-        }
-        let axes = self.integers("axes", &[axis]);
-        self.node(operator, &[tensor, &axes], vec![])
-    }
-
-    fn scalar(&mut self, name: &str, value: f32) -> String {
-        self.floats(name, &[], &[value])
-    }
-
-    fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        let shape = shape.iter().map(|extent| *extent as i64).collect();
-        self.constant(name, shape, element::FLOAT, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-    }
-
-    fn integers(&mut self, name: &str, values: &[i64]) -> String {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constant(name, vec![values.len() as i64], element::INT64, bytes)
-    }
-
-    /// An initializer; before IR version 4 each of them is also declared as an input.
-    fn constant(&mut self, name: &str, dims: Vec<i64>, data_type: i32, bytes: Vec<u8>) -> String {
-        let name = format!("{PREFIX}{name}_{}", self.graph.initializer.len());
-        if self.ir_version < 4 {
-            let dim = dims.iter().map(|extent| DimensionProto { dim_value: Some(*extent), dim_param: None }).collect();
-            self.graph.input.push(ValueInfoProto::tensor(&name, data_type, dim));
-        }
-        let raw_data = Some(bytes.into());
-        self.graph.initializer.push(TensorProto {
-            name: name.clone(),
-            dims,
-            data_type,
-            raw_data,
-            ..TensorProto::default()
-        });
-        name
-    }
-
-    fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
-        let output = format!("{PREFIX}{}_{}", operator.to_lowercase(), self.graph.node.len());
-        self.named(operator, inputs, attributes, &output)
-    }
-
-    fn named(&mut self, operator: &str, inputs: &[&str], attribute: Vec<AttributeProto>, output: &str) -> String {
-        self.graph.node.push(NodeProto {
-            input: inputs.iter().map(ToString::to_string).collect(),
-            output: vec![output.to_owned()],
-            name: format!("{PREFIX}node_{}", self.graph.node.len()),
-            op_type: operator.to_owned(),
-            attribute,
-            domain: String::new(),
-        });
-        output.to_owned()
-    }
-
-    /// Declares an output `[N, ...]`.
-    fn output(&mut self, name: &str, kind: i32, rest: &[usize]) {
+    /// A tensor `[N, ...]`.
+    fn info(&self, name: &str, kind: i32, rest: &[usize]) -> ValueInfoProto {
         let fixed = rest.iter().map(|extent| DimensionProto { dim_value: Some(*extent as i64), dim_param: None });
-        let dim = [self.batch.clone()].into_iter().chain(fixed).collect();
-        self.graph.output.push(ValueInfoProto::tensor(name, kind, dim));
+        ValueInfoProto::tensor(name, kind, [self.batch.clone()].into_iter().chain(fixed).collect())
     }
-}
-
-fn metadata(calibrated: &Calibrated, notes: &BTreeMap<String, String>) -> Vec<StringStringEntryProto> {
-    let mut all = BTreeMap::from([
-        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("detector".into(), calibrated.detector().spec().to_string()),
-        ("orientation".into(), "higher ood_score = more in-distribution".into()),
-    ]);
-    if let Some(threshold) = calibrated.threshold() {
-        all.insert("threshold".into(), threshold.score().to_string());
-        all.insert("tpr".into(), threshold.tpr().to_string());
-        all.insert("calibration_inputs".into(), threshold.calibration_size().to_string());
-    }
-    all.extend(notes.iter().map(|(key, value)| (key.clone(), value.clone())));
-    all.into_iter().map(|(key, value)| StringStringEntryProto { key: format!("dice_ood.{key}"), value }).collect()
 }
 
 /// The files with external data by the names that the model gives them; refused where they lie outside its folder.
@@ -546,6 +527,7 @@ fn same_bytes(mut one: File, mut other: File) -> io::Result<bool> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::model::proto::TensorProto;
     use crate::testing::{Builder, external, int, ints};
     use crate::{Backbone, HeadOptions, Runtime};
     use dice_ood::{Calibration, Decision, Needs, Spec, Statistics};
@@ -576,7 +558,7 @@ mod tests {
             Backbone::new(&model, &found, &Runtime::BuiltIn).unwrap().run(pixels.clone(), ROWS, [4, 4]).unwrap();
         let calibrated = fitted(&found, &features, spec);
         let exported = folder.path().join("exported.onnx");
-        Export::new(&model, &found, &calibrated, true, &BTreeMap::new()).unwrap().write(&exported).unwrap();
+        Exporter::new(&calibrated).unwrap().in_model_with_features(&model, &found).unwrap().write(&exported).unwrap();
 
         let runtime = rten::ModelOptions::with_all_ops().load_file(&exported).unwrap();
         let input = rten_tensor::Tensor::from_data(&[ROWS, 3, 4, 4][..], pixels);
@@ -653,7 +635,7 @@ mod tests {
         old.0.opset_import[0].version = 6;
         let (model, found) = (old.model().unwrap(), old.find().unwrap());
         let calibrated = fitted(&found, &[1.0; 15], "energy");
-        let error = Export::new(&model, &found, &calibrated, false, &BTreeMap::new()).unwrap_err();
+        let error = Exporter::new(&calibrated).unwrap().in_model(&model, &found).unwrap_err();
         assert!(error.to_string().contains("opset 6"), "{error}");
     }
 
@@ -664,25 +646,26 @@ mod tests {
         let other = pooled().floats("v", &[4], &[1.0; 4]);
         let mut other_head = found.clone();
         other_head.head = dice_ood::LinearHead::from_rows(vec![1.0; 12], vec![0.0; 4], 3).unwrap();
-        let error = Export::new(&model, &other_head, &calibrated, false, &BTreeMap::new()).unwrap_err();
+        let error = Exporter::new(&calibrated).unwrap().in_model(&model, &other_head).unwrap_err();
         assert!(error.to_string().contains("other values"), "{error}");
         let taken = other.node("Relu", &["y"], &["is_ood"], &[]).output("is_ood", &[0]);
-        let error = Export::new(&taken.model().unwrap(), &found, &calibrated, false, &BTreeMap::new()).unwrap_err();
+        let error = Exporter::new(&calibrated).unwrap().in_model(&taken.model().unwrap(), &found).unwrap_err();
         assert!(error.to_string().contains("is_ood"), "{error}");
         let named = pooled().node("Relu", &["y"], &["features"], &[]);
-        let export = Export::new(&named.model().unwrap(), &found, &calibrated, true, &BTreeMap::new()).unwrap();
+        let export =
+            Exporter::new(&calibrated).unwrap().in_model_with_features(&named.model().unwrap(), &found).unwrap();
         assert_eq!(export.features(), Some("ood_features"));
         let stored = |export: &Export| -> Vec<Vec<i64>> {
             let exported = Model::from_bytes(export.bytes().to_vec(), "test.onnx").unwrap();
             let ours = |tensor: &&TensorProto| {
-                ["weight", "kept"].iter().any(|name| tensor.name.starts_with(&format!("{PREFIX}{name}")))
+                ["weight", "kept"].iter().any(|name| tensor.name.starts_with(&format!("{ADDED}{name}")))
             };
             exported.tensors().filter(ours).map(|tensor| tensor.dims.clone()).collect()
         };
         // The model's own weights serve, with a byte for each that says whether it is kept, or without.
         assert_eq!(stored(&export), [[3, 4]]);
         let dense = fitted(&found, &[1.0, 0.0, 3.0].repeat(ROWS), "energy");
-        assert!(stored(&Export::new(&model, &found, &dense, false, &BTreeMap::new()).unwrap()).is_empty());
+        assert!(stored(&Exporter::new(&dense).unwrap().in_model(&model, &found).unwrap()).is_empty());
         // A scale folded into the head: its weights are nowhere in the model. Only the unit that is left keeps some.
         let scaled = Builder::new()
             .features()
@@ -693,7 +676,7 @@ mod tests {
             .node("Mul", &["m", "two"], &["y"], &[]);
         let (model, found) = (scaled.model().unwrap(), scaled.find().unwrap());
         let calibrated = fitted(&found, &[1.0, 0.0, 3.0].repeat(ROWS), "unit-prune(0.6) | energy");
-        assert_eq!(stored(&Export::new(&model, &found, &calibrated, false, &BTreeMap::new()).unwrap()), [[4, 1]]);
+        assert_eq!(stored(&Exporter::new(&calibrated).unwrap().in_model(&model, &found).unwrap()), [[4, 1]]);
         check(&scaled, "unit-prune(0.6) | energy");
     }
 
@@ -709,7 +692,7 @@ mod tests {
         let model = Model::open(folder.path().join("model.onnx")).unwrap();
         let found = model.find_head(&HeadOptions::default()).unwrap();
         let calibrated = fitted(&found, &[1.0, 2.0, 3.0].repeat(ROWS), "energy");
-        let export = Export::new(&model, &found, &calibrated, false, &BTreeMap::new()).unwrap();
+        let export = Exporter::new(&calibrated).unwrap().in_model(&model, &found).unwrap();
         let elsewhere = folder.path().join("elsewhere");
         for place in [folder.path().join("ood.onnx"), elsewhere.join("ood.onnx")] {
             export.write(&place).unwrap();
@@ -722,9 +705,10 @@ mod tests {
         std::fs::write(folder.path().join("w.onnx"), &values).unwrap();
         std::fs::write(folder.path().join("flat.onnx"), builder.encode()).unwrap();
         let flat = Model::open(folder.path().join("flat.onnx")).unwrap();
-        let flat =
-            Export::new(&flat, &flat.find_head(&HeadOptions::default()).unwrap(), &calibrated, false, &BTreeMap::new());
-        let flat = flat.unwrap();
+        let flat = Exporter::new(&calibrated)
+            .unwrap()
+            .in_model(&flat, &flat.find_head(&HeadOptions::default()).unwrap())
+            .unwrap();
         for place in [folder.path().join("w.onnx"), elsewhere.join("data/../w.onnx")] {
             let error = flat.write(&place).unwrap_err();
             assert!(error.to_string().contains("external data"), "{error}");

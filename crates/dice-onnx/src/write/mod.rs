@@ -1,4 +1,6 @@
-//! Writing models: bytes added to an encoded model, and the operators of a detector among them.
+//! Writing models: detectors as operators, inside an encoded model or alone.
 
 pub(crate) mod export;
+mod lower;
+mod operators;
 pub(crate) mod splice;

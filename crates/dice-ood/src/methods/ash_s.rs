@@ -98,7 +98,14 @@ impl Shaper for Pruned {
         let kept = graph.binary(Binary::Greater, features, cut);
         let pruned = graph.mul(features, kept);
         let (before, after) = (graph.sum(features), graph.sum(pruned));
-        let ratio = graph.div(before, after);
+        // Where nothing is left the scale is 1.
+        let (zero, one) = (graph.scalar(0.0), graph.scalar(1.0));
+        let size = graph.unary(Unary::Abs, after);
+        let some = graph.binary(Binary::Greater, size, zero);
+        let none = graph.sub(one, some);
+        let divisor = graph.add(after, none);
+        let ratio = graph.div(before, divisor);
+        let ratio = graph.mul(ratio, some);
         let scale = graph.unary(Unary::Exp, ratio);
         Some(graph.mul(pruned, scale))
     }

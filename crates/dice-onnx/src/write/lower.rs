@@ -1,0 +1,615 @@
+//! The expression of a detector as operators of ONNX.
+//!
+//! A value is an f32 tensor `[N, K]`, or `[1, K]` where it is constant. Every operator of [`dice_ood::graph`] has one function
+//! here; only what a wanted value rests on is lowered.
+
+use dice_ood::LinearHead;
+use dice_ood::Mask;
+use dice_ood::graph::{Binary, Graph, Matrix, Op, Reduce, Unary, Wire};
+
+use crate::model::element;
+use crate::model::proto::{AttributeProto, NodeProto};
+use crate::write::operators::Operators;
+
+/// Up to so many numbers are compared with a score at once; more are searched in blocks, which takes less memory.
+const AT_ONCE: usize = 512;
+
+/// A weight of the model itself that is the head's, bit for bit.
+pub(crate) struct StoredWeight<'m> {
+    /// The tensor.
+    pub(crate) tensor: &'m str,
+    /// Whether it is `[C, D]`, extents of one aside, rather than `[D, C]`.
+    pub(crate) classes_first: bool,
+    /// The operator that makes it of integers. It is repeated: optimisers fuse a DequantizeLinear with its only reader, which
+    /// a second reader would prevent.
+    pub(crate) dequantize: Option<NodeProto>,
+}
+
+/// Adds what `wanted` rests on, for features `[N, units]`. `stored` is where the model itself holds the weights of the detector's
+/// head. By [`Wire::index`] the names of tensors; of values that are not needed, empty ones.
+pub(crate) fn lower(
+    graph: &Graph,
+    wanted: &[Wire],
+    operators: &mut Operators,
+    features: (&str, usize),
+    stored: Option<&StoredWeight<'_>>,
+) -> Vec<String> {
+    let needed = needed(graph, wanted);
+    let mut lowering = Lowering { graph, operators, features, stored, done: Vec::with_capacity(needed.len()) };
+    for (op, needed) in graph.nodes().iter().zip(needed) {
+        let value = if needed { lowering.op(op) } else { Value::default() };
+        lowering.done.push(value);
+    }
+    lowering.done.into_iter().map(|value| value.name).collect()
+}
+
+/// How many bytes the constants take that `wanted` rests on, without heads.
+pub(crate) fn constant_bytes(graph: &Graph, wanted: &[Wire]) -> usize {
+    let needed = needed(graph, wanted);
+    let needed = graph.nodes().iter().zip(needed).filter(|(_, needed)| *needed);
+    let values = |op: &Op| match op {
+        Op::Constant(matrix) | Op::Times(_, matrix) | Op::Pick(_, matrix) => matrix.values.len(),
+        Op::CountAtMost(_, values) => values.len(),
+        Op::Features | Op::Logits(..) | Op::Binary(..) | Op::Unary(..) | Op::Reduce(..) => 0,
+        Op::Softmax(_) | Op::Ascending(_) | Op::Ranks(_) => 0,
+    };
+    needed.map(|(op, _)| values(op).saturating_mul(size_of::<f32>())).fold(0, usize::saturating_add)
+}
+
+/// The largest number below every f32 that is at least `value`, by which `x >= value` is `x > number`: `GreaterOrEqual` came
+/// with opset 12. A `value` between two numbers counts as the lower one, so that what reached it in f64 still does when it
+/// is rounded.
+pub(crate) fn just_below(value: f64) -> f32 {
+    let mut nearest = value as f32;
+    if f64::from(nearest) > value {
+        nearest = nearest.next_down();
+    }
+    nearest.next_down()
+}
+
+/// Which operators `wanted` rests on.
+fn needed(graph: &Graph, wanted: &[Wire]) -> Vec<bool> {
+    let nodes = graph.nodes();
+    let mut needed = vec![false; nodes.len()];
+    wanted.iter().for_each(|wire| needed[wire.index()] = true);
+    for place in (0..nodes.len()).rev() {
+        if needed[place] {
+            operands(&nodes[place]).into_iter().flatten().for_each(|wire| needed[wire.index()] = true);
+        }
+    }
+    needed
+}
+
+fn operands(op: &Op) -> [Option<Wire>; 2] {
+    match op {
+        Op::Features | Op::Constant(_) => [None, None],
+        Op::Binary(_, a, b) => [Some(*a), Some(*b)],
+        Op::Logits(of, _, _) | Op::Unary(_, of) | Op::Reduce(_, of) | Op::Times(of, _) | Op::Softmax(of) => {
+            [Some(*of), None]
+        }
+        Op::Pick(of, _) | Op::Ascending(of) | Op::Ranks(of) | Op::CountAtMost(of, _) => [Some(*of), None],
+    }
+}
+
+/// A tensor of the model.
+#[derive(Debug, Clone, Default)]
+struct Value {
+    name: String,
+    columns: usize,
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    operators: &'a mut Operators,
+    /// The tensor of features, and how many units they have.
+    features: (&'a str, usize),
+    stored: Option<&'a StoredWeight<'a>>,
+    /// By [`Wire::index`].
+    done: Vec<Value>,
+}
+
+impl Lowering<'_> {
+    fn op(&mut self, op: &Op) -> Value {
+        let (name, columns) = match op {
+            Op::Features => (self.features.0.to_owned(), self.features.1),
+            Op::Logits(of, head, mask) => (self.logits(*of, head, mask.as_deref()), head.classes()),
+            Op::Constant(matrix) => (self.matrix("constant", matrix), matrix.shape[1]),
+            Op::Binary(op, a, b) => (self.binary(*op, *a, *b), self.columns(*a).max(self.columns(*b))),
+            Op::Unary(op, of) => (self.unary(*op, *of), self.columns(*of)),
+            Op::Reduce(op, of) => (self.reduce(*op, *of), 1),
+            Op::Times(of, matrix) => (self.times(*of, matrix), matrix.shape[0]),
+            Op::Softmax(of) => (self.softmax(*of), self.columns(*of)),
+            Op::Pick(of, matrix) => {
+                let of = self.name(*of);
+                (self.pick(&of, matrix.shape, &matrix.values), matrix.shape[1])
+            }
+            Op::Ascending(of) => (self.ascending(*of), self.columns(*of)),
+            Op::Ranks(of) => (self.ranks(*of), self.columns(*of)),
+            Op::CountAtMost(of, values) => (self.count_at_most(*of, values), 1),
+        };
+        Value { name, columns }
+    }
+
+    fn name(&self, wire: Wire) -> String {
+        self.done[wire.index()].name.clone()
+    }
+
+    fn columns(&self, wire: Wire) -> usize {
+        self.done[wire.index()].columns
+    }
+
+    fn node(&mut self, operator: &str, inputs: &[&str]) -> String {
+        self.operators.node(operator, inputs, vec![])
+    }
+
+    fn matrix(&mut self, name: &str, matrix: &Matrix) -> String {
+        self.operators.floats(name, &matrix.shape, &matrix.values)
+    }
+
+    /// The number that a wire is, where it is a constant one.
+    fn number(&self, wire: Wire) -> Option<f32> {
+        match &self.graph.nodes()[wire.index()] {
+            Op::Constant(Matrix { shape: [1, 1], values }) => values.first().copied(),
+            _ => None,
+        }
+    }
+
+    fn binary(&mut self, op: Binary, a: Wire, b: Wire) -> String {
+        let (x, y) = (self.name(a), self.name(b));
+        let operator = match op {
+            Binary::Add => "Add",
+            Binary::Sub => "Sub",
+            Binary::Mul => "Mul",
+            Binary::Div => "Div",
+            Binary::Pow => "Pow",
+            Binary::Greater => {
+                let greater = self.node("Greater", &[&x, &y]);
+                return self.operators.cast(&greater, element::FLOAT);
+            }
+            Binary::Min | Binary::Max => {
+                let operator = if op == Binary::Min { "Min" } else { "Max" };
+                return match (self.number(a), self.number(b)) {
+                    (_, Some(bound)) => self.clip(operator, &x, bound),
+                    (Some(bound), None) => self.clip(operator, &y, bound),
+                    (None, None) => self.extreme(operator, &x, &y),
+                };
+            }
+        };
+        self.node(operator, &[&x, &y])
+    }
+
+    /// `Min` or `Max` of a tensor and a number.
+    fn clip(&mut self, operator: &str, x: &str, bound: f32) -> String {
+        let is_upper = operator == "Min";
+        if self.operators.opset() >= 11 {
+            let bound = self.operators.scalar("bound", bound);
+            return if is_upper { self.node("Clip", &[x, "", &bound]) } else { self.node("Clip", &[x, &bound]) };
+        }
+        if bound != 0.0 {
+            let bound = AttributeProto::float(if is_upper { "max" } else { "min" }, bound);
+            return self.operators.node("Clip", &[x], vec![bound]);
+        }
+        if !is_upper {
+            return self.node("Relu", &[x]);
+        }
+        let turned = self.node("Neg", &[x]);
+        let clipped = self.node("Relu", &[&turned]);
+        self.node("Neg", &[&clipped])
+    }
+
+    /// `Min` or `Max` of two tensors, which broadcast from opset 8.
+    fn extreme(&mut self, operator: &str, x: &str, y: &str) -> String {
+        if self.operators.opset() >= 8 {
+            return self.node(operator, &[x, y]);
+        }
+        let zero = self.operators.scalar("zero", 0.0);
+        let zeros = |this: &mut Self, of: &str| this.node("Mul", &[of, &zero]);
+        let (zeros_of_x, zeros_of_y) = (zeros(self, x), zeros(self, y));
+        let (wide_x, wide_y) = (self.node("Add", &[x, &zeros_of_y]), self.node("Add", &[y, &zeros_of_x]));
+        self.node(operator, &[&wide_x, &wide_y])
+    }
+
+    fn unary(&mut self, op: Unary, of: Wire) -> String {
+        let of = self.name(of);
+        let operator = match op {
+            Unary::Exp => "Exp",
+            Unary::Log => "Log",
+            Unary::Sqrt => "Sqrt",
+            Unary::Abs => "Abs",
+            Unary::Acos => "Acos",
+        };
+        self.node(operator, &[&of])
+    }
+
+    fn reduce(&mut self, op: Reduce, of: Wire) -> String {
+        let of = self.name(of);
+        match op {
+            Reduce::Sum => self.operators.reduce("ReduceSum", &of, 1),
+            Reduce::Max | Reduce::KthLargest(1) => self.operators.reduce("ReduceMax", &of, 1),
+            Reduce::ArgMax => {
+                let place = self.operators.node("ArgMax", &[&of], vec![AttributeProto::int("axis", 1)]);
+                self.operators.cast(&place, element::FLOAT)
+            }
+            Reduce::LogSumExp => self.log_sum_exp(&of),
+            Reduce::KthLargest(k) => {
+                let [largest, _] = self.operators.top(&of, k);
+                let last = self.operators.integers("column", &[k as i64 - 1]);
+                self.operators.node("Gather", &[&largest, &last], vec![AttributeProto::int("axis", 1)])
+            }
+        }
+    }
+
+    /// `max + log sum exp(x - max)`, which cannot overflow.
+    fn log_sum_exp(&mut self, of: &str) -> String {
+        let max = self.operators.reduce("ReduceMax", of, 1);
+        let shifted = self.node("Sub", &[of, &max]);
+        let exponentials = self.node("Exp", &[&shifted]);
+        let sum = self.operators.reduce("ReduceSum", &exponentials, 1);
+        let log = self.node("Log", &[&sum]);
+        self.node("Add", &[&max, &log])
+    }
+
+    /// By a matrix that is stored transposed: Gemm would take a bias before opset 11.
+    fn times(&mut self, of: Wire, matrix: &Matrix) -> String {
+        let [rows, columns] = matrix.shape;
+        let turned: Vec<f32> =
+            (0..columns).flat_map(|column| (0..rows).map(move |row| matrix.values[row * columns + column])).collect();
+        let turned = self.operators.floats("matrix", &[columns, rows], &turned);
+        let of = self.name(of);
+        self.node("MatMul", &[&of, &turned])
+    }
+
+    fn softmax(&mut self, of: Wire) -> String {
+        // From opset 13 the default is the last axis; before, all axes from this one on.
+        let of = self.name(of);
+        self.operators.node("Softmax", &[&of], vec![AttributeProto::int("axis", 1)])
+    }
+
+    /// The rows of a constant `[M, K]` that the indices `[N, 1]` say.
+    fn pick(&mut self, index: &str, shape: [usize; 2], values: &[f32]) -> String {
+        let index = self.operators.cast(index, element::INT64);
+        let index = self.operators.reshape(&index, &[-1]);
+        let table = self.operators.floats("table", &shape, values);
+        self.node("Gather", &[&table, &index])
+    }
+
+    fn ascending(&mut self, of: Wire) -> String {
+        let [largest, _] = self.smallest_first(of);
+        self.node("Neg", &[&largest])
+    }
+
+    /// The columns in the order of their values, and where each column stands in that order.
+    fn ranks(&mut self, of: Wire) -> String {
+        let [_, order] = self.smallest_first(of);
+        let order = self.operators.cast(&order, element::FLOAT);
+        let turned = self.node("Neg", &[&order]);
+        let [_, ranks] = self.operators.top(&turned, self.columns(of));
+        self.operators.cast(&ranks, element::FLOAT)
+    }
+
+    /// The negated values of each row and their columns, ascending by value.
+    fn smallest_first(&mut self, of: Wire) -> [String; 2] {
+        let turned = self.node("Neg", &[&self.name(of)]);
+        self.operators.top(&turned, self.columns(of))
+    }
+
+    /// Compares with all values, or first with those at which blocks start, then with those of one block.
+    fn count_at_most(&mut self, of: Wire, values: &[f64]) -> String {
+        let of = self.name(of);
+        let below: Vec<f32> = values.iter().copied().map(just_below).collect();
+        if below.len() <= AT_ONCE {
+            let all = self.operators.floats("values", &[1, below.len()], &below);
+            return self.count_above(&of, &all);
+        }
+        let width = below.len().isqrt() + 1;
+        let starts: Vec<f32> = below.chunks(width).skip(1).map(|block| block[0]).collect();
+        let starts = self.operators.floats("starts", &[1, starts.len()], &starts);
+        let block = self.count_above(&of, &starts);
+        // No number is above NaN.
+        let mut padded = below;
+        padded.resize(padded.len().next_multiple_of(width), f32::NAN);
+        let within = self.pick(&block, [padded.len() / width, width], &padded);
+        let rest = self.count_above(&of, &within);
+        let width = self.operators.scalar("width", width as f32);
+        let before = self.node("Mul", &[&block, &width]);
+        self.node("Add", &[&before, &rest])
+    }
+
+    /// How many of the values of each row are below `x` `[N, 1]`.
+    fn count_above(&mut self, x: &str, values: &str) -> String {
+        let above = self.node("Greater", &[x, values]);
+        let ones = self.operators.cast(&above, element::FLOAT);
+        self.operators.reduce("ReduceSum", &ones, 1)
+    }
+
+    /// `[N, C]`, of whichever takes less room: the model's own weights and which of them are kept, or those of the units that
+    /// keep any.
+    fn logits(&mut self, of: Wire, head: &LinearHead, mask: Option<&Mask>) -> String {
+        let (classes, units) = (head.classes(), head.units());
+        let used: Vec<usize> = (0..units).filter(|unit| (0..classes).any(|class| keeps(mask, class, *unit))).collect();
+        let index = if used.len() < units { size_of::<i64>() } else { 0 };
+        let copied = used.len() * (classes * size_of::<f32>() + index);
+        let marked = if mask.is_some() { classes * units } else { 0 };
+        let of = self.name(of);
+        match self.stored.filter(|_| marked < copied) {
+            Some(stored) => self.logits_of_stored(&of, stored, head, mask),
+            None => self.logits_of_copied(&of, &used, head, mask),
+        }
+    }
+
+    fn logits_of_stored(
+        &mut self,
+        of: &str,
+        stored: &StoredWeight<'_>,
+        head: &LinearHead,
+        mask: Option<&Mask>,
+    ) -> String {
+        let (classes, units) = (head.classes(), head.units());
+        let weight = match &stored.dequantize {
+            None => stored.tensor.to_owned(),
+            Some(node) => {
+                let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
+                self.operators.node(&node.op_type, &inputs, node.attribute.clone())
+            }
+        };
+        let shape = if stored.classes_first { [classes, units] } else { [units, classes] };
+        let shape = shape.map(|extent| extent as i64);
+        let weight = self.operators.reshape(&weight, &shape);
+        let mut weight = self.operators.cast(&weight, element::FLOAT);
+        if mask.is_some() {
+            let kept = |place: usize| match stored.classes_first {
+                true => keeps(mask, place / units, place % units),
+                false => keeps(mask, place % classes, place / classes),
+            };
+            let kept = (0..classes * units).map(|place| u8::from(kept(place))).collect();
+            let kept = self.operators.constant("kept", shape.to_vec(), element::BOOL, kept);
+            let kept = self.operators.cast(&kept, element::FLOAT);
+            weight = self.node("Mul", &[&weight, &kept]);
+        }
+        let turned = stored.classes_first.then(|| AttributeProto::int("transB", 1));
+        self.gemm(of, &weight, head, turned)
+    }
+
+    fn logits_of_copied(&mut self, of: &str, used: &[usize], head: &LinearHead, mask: Option<&Mask>) -> String {
+        let mut rows = of.to_owned();
+        if used.len() < head.units() {
+            let indices: Vec<i64> = used.iter().map(|unit| *unit as i64).collect();
+            let indices = self.operators.integers("units", &indices);
+            rows = self.operators.node("Gather", &[&rows, &indices], vec![AttributeProto::int("axis", 1)]);
+        }
+        let mut weight = Vec::with_capacity(head.classes() * used.len());
+        for class in 0..head.classes() {
+            let value = |unit: &usize| if keeps(mask, class, *unit) { head.weight()[(class, *unit)] } else { 0.0 };
+            weight.extend(used.iter().map(value));
+        }
+        let weight = self.operators.floats("weight", &[head.classes(), used.len()], &weight);
+        self.gemm(&rows, &weight, head, Some(AttributeProto::int("transB", 1)))
+    }
+
+    fn gemm(&mut self, rows: &str, weight: &str, head: &LinearHead, turned: Option<AttributeProto>) -> String {
+        let bias = self.operators.floats("bias", &[head.classes()], &head.bias().to_vec());
+        self.operators.node("Gemm", &[rows, weight, &bias], turned.into_iter().collect())
+    }
+}
+
+fn keeps(mask: Option<&Mask>, class: usize, unit: usize) -> bool {
+    mask.is_none_or(|mask| mask.kept()[(class, unit)])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::Arc;
+
+    use ndarray::Array2;
+    use prost::Message;
+    use rten_tensor::prelude::AsView;
+
+    use super::*;
+    use crate::model::proto::{DimensionProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+
+    const UNITS: usize = 5;
+    const ROWS: usize = 9;
+
+    /// Values from -2 to 2 in steps of an eighth: some are equal.
+    fn features() -> Vec<f32> {
+        (0..ROWS * UNITS).map(|i| ((i * 37 + i / 7) % 33) as f32 / 8.0 - 2.0).collect()
+    }
+
+    type Case = (&'static str, fn(&mut Graph, Wire) -> Wire);
+
+    fn binary(graph: &mut Graph, op: Binary, x: Wire) -> Wire {
+        let other = graph.row([0.5, -1.0, 1.5, 2.0, -0.25]);
+        graph.binary(op, x, other)
+    }
+
+    fn with_sum(graph: &mut Graph, op: Binary, x: Wire) -> Wire {
+        let sum = graph.sum(x);
+        graph.binary(op, x, sum)
+    }
+
+    fn clipped(graph: &mut Graph, op: Binary, x: Wire, bound: f64) -> Wire {
+        let bound = graph.scalar(bound);
+        graph.binary(op, bound, x)
+    }
+
+    fn count(graph: &mut Graph, x: Wire, values: usize) -> Wire {
+        let sum = graph.sum(x);
+        let values = (0..values).map(|i| (i as f64 / values as f64 - 0.5) * 9.0).collect();
+        graph.push(Op::CountAtMost(sum, values))
+    }
+
+    fn logits(graph: &mut Graph, x: Wire, kept: Option<fn(usize, usize) -> bool>) -> Wire {
+        let weight = (0..3 * UNITS).map(|i| ((i * 5) % 11) as f32 / 4.0 - 1.0).collect();
+        let head = LinearHead::from_rows(weight, vec![0.5, 0.0, -0.5], UNITS).unwrap();
+        let mask = kept.map(|kept| Arc::new(Mask::new(Array2::from_shape_fn((3, UNITS), |(c, d)| kept(c, d)))));
+        graph.push(Op::Logits(x, Arc::new(head), mask))
+    }
+
+    fn table() -> Matrix {
+        Matrix { shape: [UNITS, 2], values: (0..2 * UNITS).map(|i| i as f32 - 3.5).collect() }
+    }
+
+    const CASES: &[Case] = &[
+        ("add", |g, x| binary(g, Binary::Add, x)),
+        ("sub", |g, x| binary(g, Binary::Sub, x)),
+        ("mul", |g, x| binary(g, Binary::Mul, x)),
+        ("div", |g, x| binary(g, Binary::Div, x)),
+        ("min", |g, x| binary(g, Binary::Min, x)),
+        ("max", |g, x| with_sum(g, Binary::Max, x)),
+        ("greater", |g, x| with_sum(g, Binary::Greater, x)),
+        ("pow", |g, x| {
+            let base = g.unary(Unary::Exp, x);
+            binary(g, Binary::Pow, base)
+        }),
+        ("min-number", |g, x| clipped(g, Binary::Min, x, 0.25)),
+        ("max-number", |g, x| clipped(g, Binary::Max, x, -0.25)),
+        ("min-zero", |g, x| clipped(g, Binary::Min, x, 0.0)),
+        ("max-zero", |g, x| clipped(g, Binary::Max, x, 0.0)),
+        ("exp", |g, x| g.unary(Unary::Exp, x)),
+        ("sqrt", |g, x| {
+            let squares = g.mul(x, x);
+            g.unary(Unary::Sqrt, squares)
+        }),
+        ("log", |g, x| {
+            let positive = g.unary(Unary::Exp, x);
+            let sum = g.sum(positive);
+            g.unary(Unary::Log, sum)
+        }),
+        ("abs", |g, x| g.unary(Unary::Abs, x)),
+        ("acos", |g, x| {
+            let halves = g.scale(x, 0.4);
+            g.unary(Unary::Acos, halves)
+        }),
+        ("sum", |g, x| g.sum(x)),
+        ("largest", |g, x| g.reduce(Reduce::Max, x)),
+        ("arg-max", |g, x| g.reduce(Reduce::ArgMax, x)),
+        ("log-sum-exp", |g, x| {
+            let far = g.scale(x, 200.0);
+            g.reduce(Reduce::LogSumExp, far)
+        }),
+        ("first", |g, x| g.reduce(Reduce::KthLargest(1), x)),
+        ("third", |g, x| g.reduce(Reduce::KthLargest(3), x)),
+        ("last", |g, x| g.reduce(Reduce::KthLargest(UNITS), x)),
+        ("times", |g, x| g.times(x, [2, UNITS], (0..2 * UNITS).map(|i| i as f32 / 4.0 - 1.0).collect::<Vec<f32>>())),
+        ("softmax", |g, x| g.push(Op::Softmax(x))),
+        ("pick", |g, x| {
+            let index = g.reduce(Reduce::ArgMax, x);
+            g.push(Op::Pick(index, table()))
+        }),
+        ("ascending", |g, x| g.push(Op::Ascending(x))),
+        ("ranks", |g, x| g.push(Op::Ranks(x))),
+        ("count", |g, x| count(g, x, 40)),
+        ("count-in-blocks", |g, x| count(g, x, 2000)),
+        ("logits", |g, x| logits(g, x, None)),
+        ("logits-kept", |g, x| logits(g, x, Some(|class, unit| (class + unit) % 2 == 0))),
+        ("logits-unused", |g, x| logits(g, x, Some(|_, unit| unit == 1 || unit == 3))),
+    ];
+
+    fn info(name: &str, columns: Option<i64>) -> ValueInfoProto {
+        let extent = |dim_value: Option<i64>| DimensionProto { dim_value, dim_param: None };
+        ValueInfoProto::tensor(name, element::FLOAT, vec![extent(None), extent(columns)])
+    }
+
+    /// A model from `features` to `wanted`, as output `y`.
+    fn model(graph: &Graph, wanted: Wire, ir_version: i64, opset: i64) -> Vec<u8> {
+        let mut operators = Operators::new(ir_version, opset);
+        operators.input(info("features", Some(UNITS as i64)));
+        let names = lower(graph, &[wanted], &mut operators, ("features", UNITS), None);
+        operators.named("Identity", &[&names[wanted.index()]], vec![], "y");
+        operators.output(info("y", None));
+        let mut graph = operators.into_graph();
+        graph.name = "test".into();
+        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
+        ModelProto { ir_version, graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
+    }
+
+    fn run(model: Vec<u8>) -> Vec<f32> {
+        let model = rten::ModelOptions::with_all_ops().load(model).unwrap();
+        let features = rten_tensor::Tensor::from_data(&[ROWS, UNITS][..], features());
+        let (input, output) = (model.node_id("features").unwrap(), model.node_id("y").unwrap());
+        match model.run(vec![(input, features.view().into())], &[output], None).unwrap().pop().unwrap() {
+            rten::Value::FloatTensor(values) => values.to_vec(),
+            _ => panic!("an output of another type"),
+        }
+    }
+
+    fn compare(what: &str, found: &[f32], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (found, expected) in found.iter().zip(expected) {
+            // Few roundings of one sum of at most ten terms: 16 half units in the last place.
+            let bound = 16.0 * 0.5 * f64::from(f32::EPSILON) * expected.abs().max(1.0);
+            assert!((f64::from(*found) - expected).abs() <= bound, "{what}: {found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn every_operator_in_every_operator_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = Vec::new();
+        for (name, make) in CASES {
+            let mut graph = Graph::default();
+            let features_of = graph.features();
+            let wanted = make(&mut graph, features_of);
+            let expected = graph.evaluate(&features(), ROWS, wanted);
+            for (ir_version, opset) in
+                [(3, 7), (3, 8), (4, 9), (5, 10), (6, 11), (7, 12), (7, 13), (8, 17), (8, 18), (10, 22)]
+            {
+                let model = model(&graph, wanted, ir_version, opset);
+                let what = format!("{name} at opset {opset}");
+                std::fs::write(folder.path().join(format!("{what}.onnx")), &model).unwrap();
+                compare(&what, &run(model), &expected);
+                all.push((what, expected.clone()));
+            }
+        }
+        // What an operator set really has, only a runtime of several knows.
+        let Some(python) = std::env::var_os("DICE_PYTHON") else { return };
+        let bytes: Vec<u8> = features().iter().flat_map(|value| value.to_le_bytes()).collect();
+        std::fs::write(folder.path().join("features.f32"), bytes).unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/features.py");
+        let output = Command::new(python).arg(script).arg(folder.path()).arg(UNITS.to_string()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for (what, expected) in all {
+            for batch in [1, 7, 64] {
+                let path = folder.path().join(format!("{what}.onnx.y.{batch}"));
+                compare(&what, &floats(&path), &expected);
+            }
+        }
+    }
+
+    fn floats(path: &Path) -> Vec<f32> {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_is_shared_is_added_once_and_what_nobody_wants_not_at_all() {
+        let mut graph = Graph::default();
+        let x = graph.features();
+        let unwanted = graph.unary(Unary::Acos, x);
+        let (one, other) = (logits(&mut graph, x, None), logits(&mut graph, x, None));
+        let (max, energy) = (graph.reduce(Reduce::Max, one), graph.reduce(Reduce::LogSumExp, other));
+        let both = graph.add(max, energy);
+        let mut operators = Operators::new(8, 17);
+        let names = lower(&graph, &[both], &mut operators, ("features", UNITS), None);
+        assert_eq!(names[unwanted.index()], "");
+        let count = |operators: &Operators, operator: &str| {
+            operators.clone().into_graph().node.iter().filter(|node| node.op_type == operator).count()
+        };
+        for (operator, expected) in [("Gemm", 1), ("ReduceMax", 1), ("Acos", 0)] {
+            assert_eq!(count(&operators, operator), expected, "{operator}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_reached_in_f32_where_they_are_in_f64() {
+        for value in [0.1, 1.0, -0.3, 1.0 + 1e-9, 1.0 - 1e-9, 0.0, 1e-50, -1e-50, 3.5e38] {
+            let reached = |x: f32| x > just_below(value);
+            assert!(reached(value as f32), "{value}");
+            let below = (value as f32).next_down().next_down();
+            assert!(!reached(below) || value > f64::from(f32::MAX), "{value}");
+        }
+    }
+}
