@@ -1,5 +1,8 @@
 //! Which columns of tables hold what: the flags that say so, and the names that a fit records.
 
+use std::collections::BTreeMap;
+
+use dice_ood::artifact::read_provenance;
 use dice_ood::io::{Columns as Chosen, Location};
 use dice_ood::{Artifact, Error, ErrorKind, Layout, Note, Result};
 
@@ -45,22 +48,29 @@ pub(crate) fn record(layout: &Layout) -> Option<(String, String)> {
 
 /// The names of the columns that the units of `artifact` were; none where they were not columns with names.
 pub(crate) fn recorded(artifact: &Artifact) -> Result<Vec<String>> {
-    let Some(text) = artifact.provenance().get(RECORD) else { return Ok(Vec::new()) };
-    let names: Option<Vec<String>> = serde_json::from_str(text).ok();
-    names.filter(|names| names.len() == artifact.head().units()).ok_or_else(|| {
-        Error::new(ErrorKind::Malformed, "other text")
-            .tensor(RECORD)
-            .expected(format!("the names of {} columns as JSON", artifact.head().units()))
+    let (units, names) = (artifact.head().units(), names_in(artifact.provenance())?);
+    if names.is_empty() || names.len() == units {
+        return Ok(names);
+    }
+    Err(Error::new(ErrorKind::Malformed, format!("{} names", names.len()))
+        .tensor(RECORD)
+        .expected(format!("the names of {units} columns")))
+}
+
+fn names_in(provenance: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let Some(text) = provenance.get(RECORD) else { return Ok(Vec::new()) };
+    serde_json::from_str(text).map_err(|error| {
+        Error::new(ErrorKind::Malformed, error.to_string()).tensor(RECORD).expected("names of columns as JSON")
     })
 }
 
-/// The names that detectors among `files` of statistics record; sums over columns in different orders do not merge.
+/// The names that `files` of statistics and detectors record; sums over columns in different orders do not merge.
 pub(crate) fn recorded_in(files: &[String]) -> Result<Vec<String>> {
     let mut first: Option<(&String, Vec<String>)> = None;
     for file in files {
-        // Files of statistics alone record no names.
-        let Ok(artifact) = Artifact::load(&Location::parse(file).path) else { continue };
-        let names = recorded(&artifact).map_err(|error| error.file(file))?;
+        // What is no file of ours, such as a published mean, records no names; what is wrong with it is told when it is read.
+        let Ok(provenance) = read_provenance(&Location::parse(file).path) else { continue };
+        let names = names_in(&provenance).map_err(|error| error.file(file))?;
         match &first {
             Some((other, others)) if *others != names => {
                 return Err(Error::new(ErrorKind::Columns, "columns of other names, or in another order")

@@ -138,7 +138,7 @@ impl Fit {
     /// Writes the statistics alone where asked to, and each detector to its own of `outputs`, or all to the only one.
     fn write(&self, artifact: &Artifact, outputs: &[PathBuf], context: &Context) -> Result<()> {
         if let Some(path) = &self.save_statistics {
-            artifact.statistics().save(path)?;
+            artifact.save_statistics(path)?;
             context.note(format_args!("Wrote {}", path.display()));
         }
         for (place, output) in outputs.iter().enumerate() {

@@ -413,6 +413,21 @@ fn features_are_known_by_their_column_names() {
     succeeded(&fit("d.safetensors", ""));
     assert!(succeeded(&desk.line("inspect d.safetensors")).contains("columns: f0, f1, ... f255 (256)"));
 
+    // Statistics know them too: sums over columns in another order do not merge.
+    table(&desk, "train.safetensors", "turned.csv", |place| 255 - place, "", number);
+    succeeded(&fit("d.safetensors", " --save-statistics a.safetensors"));
+    let turned = "fit --features turned.csv --head head.safetensors --calibration val.csv -d energy -o e.safetensors";
+    succeeded(&desk.line(&format!("{turned} --save-statistics b.safetensors")));
+    let merged = |parts: &str| {
+        desk.line(&format!(
+            "fit --statistics {parts} --head head.safetensors --calibration val.csv -d energy -o m.safetensors"
+        ))
+    };
+    succeeded(&merged("a.safetensors a.safetensors"));
+    let refused = merged("a.safetensors b.safetensors");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("in another order"));
+
     // The same scores whatever the order, and those of the features without columns.
     let scores = |output: &std::process::Output| -> Vec<String> {
         succeeded(output).lines().skip(1).map(|line| line.split(',').nth(1).unwrap().to_owned()).collect()

@@ -207,6 +207,14 @@ impl Artifact {
         write(path, state, detectors.collect(), self.provenance.clone())
     }
 
+    /// Writes the statistics alone, with where they came from, atomically: to be merged with others, or fitted from later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn save_statistics(&self, path: &Path) -> Result<()> {
+        save_statistics(&self.statistics, path, self.provenance.clone())
+    }
+
     fn save_detectors(&self, state: &mut State) {
         let mut order = Order::default();
         for (index, calibrated) in self.detectors.iter().enumerate() {
@@ -385,9 +393,25 @@ impl Statistics {
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        let mut state = State::default();
-        state.put_part("statistics", self.state());
-        write(path, state, Vec::new(), BTreeMap::new())
+        save_statistics(self, path, BTreeMap::new())
+    }
+}
+
+fn save_statistics(statistics: &Statistics, path: &Path, provenance: BTreeMap<String, String>) -> Result<()> {
+    let mut state = State::default();
+    state.put_part("statistics", statistics.state());
+    write(path, state, Vec::new(), provenance)
+}
+
+/// Where the artifact or the statistics of a file came from, by key; nothing for a file of another kind.
+///
+/// # Errors
+/// Those of reading, and [`ErrorKind::Malformed`] for a damaged file.
+pub fn read_provenance(path: &Path) -> Result<BTreeMap<String, String>> {
+    match read(path) {
+        Ok((_, description)) => Ok(description.provenance),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(BTreeMap::new()),
+        Err(error) => Err(error.file(path.display())),
     }
 }
 
