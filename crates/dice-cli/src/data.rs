@@ -1,17 +1,14 @@
-//! The inputs of commands, features or images, read with a progress bar.
+//! The inputs of commands: features or images.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
-use dice_ood::io::{Dataset, Location, read_head, read_metadata};
-use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
-use indicatif::ProgressBar;
+use dice_ood::io::{Dataset, Location, read_head};
+use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
 use crate::Context;
 use crate::columns::{Columns, recorded, tell};
 use crate::network::{Network, Running, origin_of};
-use crate::progress::bar;
 
 /// The detector `path`. Where that is none and one of the `others`, arguments of the same command, is, they were swapped.
 pub(crate) fn detector<'a>(path: &Path, others: impl IntoIterator<Item = &'a str>) -> Result<Artifact> {
@@ -134,68 +131,12 @@ pub(crate) fn network(
     model.map(|model| Network::of_artifact(model, artifact, path, running, context)).transpose()
 }
 
-/// The origin that files of features record, where any does; files of different origins do not go together.
-pub(crate) fn origin_of_features(files: &[Location]) -> Result<Option<Origin>> {
-    let mut first: Option<Origin> = None;
-    for file in files {
-        let located = |error: Error| error.file(file);
-        let Some(origin) = Origin::of_notes(&read_metadata(file)?).map_err(located)? else { continue };
-        match &first {
-            None => first = Some(origin),
-            Some(first) => first.check_same(&origin).map_err(located)?,
-        }
-    }
-    Ok(first)
-}
-
 /// Refuses features that are known not to be of the network, layer or preprocessing that `artifact` was fitted to.
 pub(crate) fn check_origin(inputs: &Inputs<'_>, artifact: &Artifact, path: &Path) -> Result<()> {
     let Inputs::Features(data) = inputs else { return Ok(()) };
-    match (origin_of(artifact, path)?, origin_of_features(data.files())?) {
+    match (origin_of(artifact, path)?, Origin::of_files(data.files())?) {
         (Some(fitted), Some(given)) => fitted.check_same(&given).map_err(|error| error.file(&*data.names()[0])),
         _ => Ok(()),
-    }
-}
-
-/// A source that shows how far it has been read: on a terminal, and nowhere else.
-pub(crate) struct Progress<'a> {
-    source: Box<dyn FeatureSource + 'a>,
-    bar: ProgressBar,
-}
-
-impl<'a> Progress<'a> {
-    pub(crate) fn new(source: Box<dyn FeatureSource + 'a>, rows: Option<u64>, what: &str, context: &Context) -> Self {
-        let shown = !context.quiet && std::io::stderr().is_terminal();
-        Self { bar: bar(what, rows.or(source.rows()), shown), source }
-    }
-}
-
-impl FeatureSource for Progress<'_> {
-    fn units(&self) -> usize {
-        self.source.units()
-    }
-
-    fn rows(&self) -> Option<u64> {
-        self.source.rows()
-    }
-
-    fn layout(&self) -> dice_ood::Layout {
-        self.source.layout()
-    }
-
-    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        self.source.read(block, max_rows)?;
-        self.bar.inc(block.rows() as u64);
-        if block.rows() == 0 {
-            self.bar.finish_and_clear();
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Progress<'_> {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -15,7 +15,7 @@ use dice_ood::{
 use crate::Context;
 use crate::account::Account;
 use crate::columns::{self, Columns, recorded_in, tell};
-use crate::data::{Inputs, about_columns, dataset, head, is_onnx, origin_of_features};
+use crate::data::{Inputs, about_columns, dataset, head, is_onnx};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running, check_fingerprint};
 use crate::progress::Bar;
@@ -267,7 +267,7 @@ impl Fit {
         if let Some(Inputs::Features(data)) = calibration {
             files.extend_from_slice(data.files());
         }
-        let origin = origin_of_features(&files)?;
+        let origin = Origin::of_files(&files)?;
         let model = self.head.as_deref().map(Location::parse).filter(is_onnx);
         if let (Some(origin), Some(model)) = (&origin, model) {
             check_fingerprint(&Model::open(&model.path)?, origin, &files[0].path)?;

@@ -10,6 +10,7 @@ mod eval;
 mod export;
 mod features;
 mod fit;
+mod flags;
 mod inspect;
 mod methods;
 mod network;
@@ -163,8 +164,9 @@ fn main() -> ExitCode {
         // The reader of a pipe has seen enough.
         Ok(Err(error)) if error.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            complain(format_args!("\x1b[1;31merror\x1b[0m: {error}"));
-            ExitCode::from(if error.kind() == ErrorKind::Spec { 2 } else { 1 })
+            let code = if error.kind() == ErrorKind::Spec { 2 } else { 1 };
+            complain(format_args!("\x1b[1;31merror\x1b[0m: {}", flags::with_flags(error)));
+            ExitCode::from(code)
         }
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use dice_onnx::{Backbone, Broken, FoundHead, HeadOptions, ImageSet, ImageSource, Model, Origin, Preprocess, Runtime};
-use dice_ood::io::{FeaturesWriter, Location};
-use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result, for_each_block};
+use dice_onnx::{Broken, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime};
+use dice_ood::io::Location;
+use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
 use crate::Context;
-use crate::data::Progress;
+use crate::progress::Watched;
 use crate::report::count;
 
 /// What a network is told once, when features are first computed; detectors record it.
@@ -52,11 +52,9 @@ pub(crate) enum OnBroken {
     Skip,
 }
 
-/// A network that is ready to make features of images, and where they will come from.
+/// A network whose images are read with what a command line says about broken ones.
 pub(crate) struct Network {
-    backbone: Backbone,
-    found: FoundHead,
-    origin: Origin,
+    network: dice_onnx::Network,
     broken: Broken,
 }
 
@@ -64,22 +62,30 @@ impl Network {
     /// The network `MODEL.onnx` or `MODEL.onnx#NODE`, its head found and its preprocessing chosen, which is said.
     pub(crate) fn open(file: &str, choices: &Choices, running: &Running, context: &Context) -> Result<Self> {
         let location = Location::parse(file);
-        let options = HeadOptions { head: location.name.clone(), features: choices.tensor.clone() };
-        let model = Model::open(&location.path)?;
-        let found = model.find_head(&options)?;
-        let backbone = Backbone::new(&model, &found, &running.runtime)?;
-        let preprocess = choices.preprocess(file, &backbone, context)?;
+        let options = NetworkOptions {
+            head: HeadOptions { head: location.name, features: choices.tensor.clone() },
+            preprocess: choices.preprocess.as_deref().map(str::parse).transpose()?,
+            runtime: running.runtime.clone(),
+        };
+        let network = dice_onnx::Network::open(&location.path, &options)?;
+        if let Some(fitting) = network.suggested_preset() {
+            context.note(format_args!(
+                "Preprocessing as for {fitting}, by the size of the input; --preprocess names another."
+            ));
+        }
+        let found = network.found();
         context.note(format_args!(
-            "{}: {} classes, {} features from {}; images {preprocess}.",
+            "{}: {} classes, {} features from {}; images {}.",
             location.path.display(),
             count(found.classes()),
             count(found.units()),
-            found.features
+            found.features,
+            network.origin().preprocess,
         ));
         for note in &found.notes {
             context.note(format_args!("Note: {note}"));
         }
-        Ok(Self::ready(backbone, found, preprocess, running))
+        Ok(Self { network, broken: running.broken() })
     }
 
     /// The network that `artifact` was fitted to, from `file`; another one is refused.
@@ -97,84 +103,43 @@ impl Network {
                 .expected("a record of the model and the preprocessing")
                 .fix("fit it with `dice fit --model`, or to features that `dice features` made")
         })?;
-        let location = Location::parse(file);
-        let model = Model::open(&location.path)?;
-        check_fingerprint(&model, &recorded, path)?;
-        let found = model.find_head(&recorded.head_options())?;
-        let backbone = Backbone::new(&model, &found, &running.runtime)?;
-        if found.quantization.is_some() && recorded.runtime != backbone.runtime() {
+        let network = dice_onnx::Network::of_origin(&Location::parse(file).path, &recorded, &running.runtime)?;
+        if network.rounds_differently(&recorded) {
             context.note(format_args!(
                 "Note: fitted with the {} runtime and run with the {} one, which round quantised models differently.",
                 recorded.runtime,
-                backbone.runtime()
+                network.origin().runtime
             ));
         }
-        let preprocess = backbone.input().adapt(recorded.preprocess)?;
-        Ok(Self::ready(backbone, found, preprocess, running))
-    }
-
-    fn ready(backbone: Backbone, found: FoundHead, preprocess: Preprocess, running: &Running) -> Self {
-        let origin = Origin::new(&backbone, &found, preprocess);
-        let broken = if running.broken == OnBroken::Skip { Broken::Skip } else { Broken::Fail };
-        Self { backbone, found, origin, broken }
+        Ok(Self { network, broken: running.broken() })
     }
 
     /// The linear head.
     pub(crate) fn head(&self) -> &LinearHead {
-        &self.found.head
+        &self.network.found().head
     }
 
     /// What features of this network are recorded with.
     pub(crate) fn origin(&self) -> &Origin {
-        &self.origin
+        self.network.origin()
     }
 
     /// The features of `set`.
     pub(crate) fn features<'a>(&'a self, set: &ImageSet, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
-        let source = ImageSource::new(&self.backbone, set.clone(), self.origin.preprocess.clone(), self.broken)?;
+        let source = self.network.features(set, self.broken)?;
         Ok(Box::new(Images { source, context }))
     }
 
     /// Writes the features of `set`, their labels and ids, the head and where they come from to `output`; how many.
     pub(crate) fn save_features(&self, set: &ImageSet, output: &Path, context: &Context) -> Result<usize> {
-        let mut writer = FeaturesWriter::create(output, self.found.units())?;
-        let mut source = Progress::new(self.features(set, context)?, None, "images", context);
-        for_each_block(&mut source, |block| writer.write(block))?;
-        drop(source);
-        let rows = writer.rows();
-        if rows == 0 {
-            return Err(Error::new(ErrorKind::Empty, "none that can be decoded")
-                .tensor("images")
-                .expected("at least one"));
-        }
-        let mut notes = self.origin.to_notes()?;
-        let classes = serde_json::to_string(set.classes());
-        notes.insert("classes".into(), classes.map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()))?);
-        writer.finish(Some(&self.found.head), notes)?;
-        Ok(rows)
+        let source = Watched::new(self.features(set, context)?, None, "images", context);
+        self.network.save_features(source, set.classes(), output)
     }
 }
 
-impl Choices {
-    fn preprocess(&self, file: &str, backbone: &Backbone, context: &Context) -> Result<Preprocess> {
-        let input = backbone.input();
-        let name = match &self.preprocess {
-            Some(name) => name,
-            None => {
-                let fitting = input.suggest().ok_or_else(|| {
-                    Error::new(ErrorKind::Missing, format!("an input of {input}"))
-                        .file(file)
-                        .tensor("preprocessing")
-                        .expected(format!("{}, or a preprocessor_config.json", Preprocess::PRESETS.join(", ")))
-                        .fix("say what the network was trained with: --preprocess NAME")
-                })?;
-                context.note(format_args!(
-                    "Preprocessing as for {fitting}, by the size of the input; --preprocess names another."
-                ));
-                fitting
-            }
-        };
-        input.adapt(name.parse()?)
+impl Running {
+    fn broken(&self) -> Broken {
+        if self.broken == OnBroken::Skip { Broken::Skip } else { Broken::Fail }
     }
 }
 
@@ -185,19 +150,8 @@ pub(crate) fn origin_of(artifact: &Artifact, path: &Path) -> Result<Option<Origi
 
 /// Refuses a model that is not the one `recorded` in `path`.
 pub(crate) fn check_fingerprint(model: &Model, recorded: &Origin, path: &Path) -> Result<()> {
-    let fingerprint = model.fingerprint()?;
-    if fingerprint == recorded.fingerprint {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Argument, format!("another model (sha256 {fingerprint:.12}...)"))
-        .file(model.path().display())
-        .expected(format!(
-            "the one that {} was fitted to: {} (sha256 {:.12}...)",
-            path.display(),
-            recorded.model,
-            recorded.fingerprint
-        ))
-        .fix("give that very file, or fit a detector to this one"))
+    let recorder = format!("as {} records", path.display());
+    recorded.check_model(model).map_err(|error| error.and_fix(&recorder))
 }
 
 /// Images whose end says what was left out.

@@ -1,8 +1,8 @@
-//! A progress bar for runs of the library.
+//! Progress bars: for runs of the library, and for sources that commands read themselves.
 
 use std::io::IsTerminal;
 
-use dice_ood::Progress;
+use dice_ood::{Block, FeatureSource, Progress, Result};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::Context;
@@ -56,6 +56,48 @@ impl Progress for Bar {
 }
 
 impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A source that shows how far it has been read: on a terminal, and nowhere else.
+pub(crate) struct Watched<'a> {
+    source: Box<dyn FeatureSource + 'a>,
+    bar: ProgressBar,
+}
+
+impl<'a> Watched<'a> {
+    pub(crate) fn new(source: Box<dyn FeatureSource + 'a>, rows: Option<u64>, what: &str, context: &Context) -> Self {
+        let shown = !context.quiet && std::io::stderr().is_terminal();
+        Self { bar: bar(what, rows.or(source.rows()), shown), source }
+    }
+}
+
+impl FeatureSource for Watched<'_> {
+    fn units(&self) -> usize {
+        self.source.units()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        self.source.rows()
+    }
+
+    fn layout(&self) -> dice_ood::Layout {
+        self.source.layout()
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        self.source.read(block, max_rows)?;
+        self.bar.inc(block.rows() as u64);
+        if block.rows() == 0 {
+            self.bar.finish_and_clear();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -16,8 +16,9 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::columns::Columns;
-use crate::data::{Inputs, Progress, check_origin, detector, network};
+use crate::data::{Inputs, check_origin, detector, network};
 use crate::network::Running;
+use crate::progress::Watched;
 use crate::report::{contradiction, count, json, percent};
 
 /// Score inputs: id, score (higher = more in-distribution), p-value, decision and predicted class for each.
@@ -217,7 +218,7 @@ impl Score {
 
     fn write_scores(&self, scorer: &mut Scorer<'_>, inputs: &Inputs<'_>, context: &Context) -> Result<()> {
         let several = inputs.files().len() > 1;
-        let mut source = Progress::new(inputs.open(context)?, None, "scoring", context);
+        let mut source = Watched::new(inputs.open(context)?, None, "scoring", context);
         let destination = self.output.as_deref().filter(|path| *path != Path::new("-"));
         let mut writer = match (destination, self.format) {
             (None, StreamFormat::Jsonl) => ScoreWriter::json_lines_to_stdout(),

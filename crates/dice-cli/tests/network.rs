@@ -133,6 +133,25 @@ fn a_runtime_that_is_not_there_is_an_error_with_a_way_out() {
     assert!(!desk.path("d.safetensors").exists());
 }
 
+/// The library says what is missing, the command line adds how it is given.
+#[test]
+fn what_is_missing_comes_with_its_flag() {
+    let desk = colours();
+    fs::write(desk.path("train/a-red/07.bmp"), "no image").unwrap();
+    let features = "features --model colours.onnx -o f.safetensors --images";
+    for (arguments, flag) in [
+        (format!("{features} train --preprocess plain.json"), "(--broken skip)"),
+        (
+            format!("{features} grey --preprocess plain.json --runtime onnxruntime=nowhere"),
+            "(--runtime onnxruntime=PATH)",
+        ),
+        (format!("{features} grey --preprocess channels=grey"), "(--preprocess NAME|FILE|SETTINGS)"),
+    ] {
+        let message = failed(&desk.line(&arguments), 1);
+        assert!(message.trim_end().ends_with(flag), "{arguments}: {message}");
+    }
+}
+
 #[test]
 fn the_exported_model_says_what_it_is() {
     let desk = colours();

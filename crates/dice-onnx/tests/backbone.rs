@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use dice_onnx::{Backbone, Element, FoundHead, HeadOptions, Layout, Model, PixelLayout, Runtime};
+use dice_onnx::{Backbone, Element, FeatureLayout, FoundHead, HeadOptions, Model, PixelLayout, Runtime};
 use dice_ood::LinearHead;
 
 fn open(name: &str) -> Option<(Model, FoundHead)> {
@@ -42,8 +42,8 @@ fn up_to_logits(found: &FoundHead) -> FoundHead {
     let classes = found.classes();
     let mut logits = found.clone();
     logits.features = found.logits.clone();
-    if !matches!(found.layout, Layout::Channels { .. }) {
-        logits.layout = Layout::Rows;
+    if !matches!(found.layout, FeatureLayout::Channels { .. }) {
+        logits.layout = FeatureLayout::Rows;
     }
     logits.quantization = None;
     let identity = (0..classes * classes).map(|i| if i % (classes + 1) == 0 { 1.0 } else { 0.0 }).collect();
@@ -148,5 +148,5 @@ fn both_runtimes_make_the_same_features() {
 fn sixteen_bits_are_for_onnx_runtime() {
     let Some((model, found)) = open("winml_squeezenet_fp16.onnx") else { return };
     let error = Backbone::new(&model, &found, &Runtime::BuiltIn).err().unwrap().to_string();
-    assert!(error.contains("float16") && error.contains("--runtime onnxruntime="), "{error}");
+    assert!(error.contains("float16") && error.contains("ONNX Runtime"), "{error}");
 }

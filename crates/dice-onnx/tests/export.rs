@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::{floats, python};
-use dice_onnx::{Backbone, DECISION, Exporter, HeadOptions, InputShape, Layout, Model, P_VALUE, Runtime, SCORE};
+use dice_onnx::{Backbone, DECISION, Exporter, FeatureLayout, HeadOptions, InputShape, Model, P_VALUE, Runtime, SCORE};
 use dice_ood::{Calibrated, Calibration, Decision, LinearHead, Needs, Spec, Statistics};
 use ndarray::ArrayView2;
 use rten_tensor::prelude::{AsView, Layout as _};
@@ -98,7 +98,7 @@ fn check(name: &str, specs: &[&str]) {
         }
         let mut scores = found.clone();
         scores.features = SCORE.into();
-        (scores.layout, scores.quantization) = (Layout::Rows, None);
+        (scores.layout, scores.quantization) = (FeatureLayout::Rows, None);
         scores.head = LinearHead::from_rows(vec![1.0], vec![0.0], 1).unwrap();
         let scores = Backbone::new(&again, &scores, &runtime).unwrap().run(pixels.clone(), ROWS, size).unwrap();
         compare(&format!("{what}, {}", runtime.name()), &calibrated, &features, &scores, None);

@@ -46,10 +46,10 @@ fn every_format_has_the_pixels_of_pillow() {
         let (grey, others) = others.split_at(size[0] * size[1]);
         rest = others;
         if name == "palette.tiff" {
-            assert!(decode(&folder().join(name)).unwrap_err().to_string().contains("RGBPalette"));
+            assert!(decode(folder().join(name)).unwrap_err().to_string().contains("RGBPalette"));
             continue;
         }
-        let image = decode(&folder().join(name)).unwrap();
+        let image = decode(folder().join(name)).unwrap();
         let (colours, its_size) = levels(&image, "channels=rgb");
         assert_eq!(its_size, size, "{name}");
         let (greys, _) = levels(&image, "channels=grey");
@@ -58,7 +58,7 @@ fn every_format_has_the_pixels_of_pillow() {
             assert!(grey.iter().filter(|level| **level == 255).count() > grey.len() / 2, "{name}");
             assert!(greys.iter().zip(grey).any(|(ours, theirs)| ours != theirs));
             assert!(colours.chunks_exact(3).zip(&greys).all(|(colour, grey)| colour == [*grey; 3]), "{name}");
-            let same = levels(&decode(&folder().join("rgb16.png")).unwrap(), "channels=rgb").0;
+            let same = levels(&decode(folder().join("rgb16.png")).unwrap(), "channels=rgb").0;
             assert!(same.chunks_exact(3).zip(&greys).all(|(colour, grey)| colour[0] == *grey), "{name}");
             continue;
         }
@@ -77,7 +77,7 @@ fn resizing_is_that_of_pillow_to_the_bit() {
         let stem = path.file_stem().unwrap().to_str().unwrap();
         let [filter, source, size] = stem.split('_').collect::<Vec<_>>()[..] else { continue };
         let (width, height) = size.split_once('x').unwrap();
-        let image = decode(&path.with_file_name(format!("{source}.png"))).unwrap();
+        let image = decode(path.with_file_name(format!("{source}.png"))).unwrap();
         let expected = decode(&path).unwrap().to_rgb8().into_raw();
         let plain = filter.trim_start_matches("tensor-");
         let (resized, _) = levels(&image, &format!("resize={height}x{width},filter={plain}"));
@@ -91,7 +91,7 @@ fn resizing_is_that_of_pillow_to_the_bit() {
 
 #[test]
 fn a_network_of_levels_gets_levels() {
-    let image = decode(&folder().join("rgb8.png")).unwrap();
+    let image = decode(folder().join("rgb8.png")).unwrap();
     let plain: Preprocess = "scale=1,mean=0,std=1".parse().unwrap();
     let (input, _) = plain.apply(&image).unwrap();
     assert_eq!((plain.channels, plain.resize), (Channels::Rgb, Resize::Keep));
@@ -124,6 +124,6 @@ fn tables_of_hugging_face_are_read() {
 fn same_pixels(entries: &[dice_onnx::Entry]) {
     assert_eq!(entries.len(), 3);
     for (entry, name) in entries.iter().zip(["rgb8.png", "444.jpg", "lossless.webp"]) {
-        assert_eq!(entry.decode().unwrap(), decode(&folder().join(name)).unwrap(), "{name}");
+        assert_eq!(entry.decode().unwrap(), decode(folder().join(name)).unwrap(), "{name}");
     }
 }

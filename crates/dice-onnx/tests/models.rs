@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use dice_onnx::{FoundHead, HeadOptions, Layout, Model, Nonnegative};
+use dice_onnx::{FeatureLayout, FoundHead, HeadOptions, Model, Nonnegative};
 use dice_ood::ErrorKind;
 
 /// The file, where the data is at hand.
@@ -32,7 +32,8 @@ fn check(name: &str, shape: (usize, usize), features: &str, logits: &str, sign: 
         Nonnegative::Unknown(_) => '?',
     };
     assert_eq!(found_sign, sign, "{found}");
-    let expected = if name.contains("squeezenet") { Layout::Channels { exact: false } } else { Layout::Rows };
+    let expected =
+        if name.contains("squeezenet") { FeatureLayout::Channels { exact: false } } else { FeatureLayout::Rows };
     assert_eq!(found.layout, expected);
 }
 

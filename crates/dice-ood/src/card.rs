@@ -246,6 +246,30 @@ impl Parameter {
         otherwise: Otherwise::Required,
         bare: true,
     };
+    /// By what training rows are put into classes.
+    pub(crate) const BY: Self = Self {
+        name: "by",
+        about: "the class of a training row: its label, or what the head predicts, which needs no labels",
+        kind: Kind::Choice(&["label", "prediction"]),
+        otherwise: Otherwise::Default(Value::Choice("label")),
+        bare: false,
+    };
+    /// Whether a covariance is shrunk towards a multiple of the identity.
+    pub(crate) const SHRINKAGE: Self = Self {
+        name: "shrinkage",
+        about: "of the covariance: oracle approximating (Chen et al. 2010), or none as in the paper",
+        kind: Kind::Choice(&["oas", "none"]),
+        otherwise: Otherwise::Default(Value::Choice("oas")),
+        bare: false,
+    };
+    /// Distinct training rows that a method keeps.
+    pub(crate) const BANK: Self = Self {
+        name: "bank",
+        about: "distinct training rows kept at most",
+        kind: Kind::Whole { least: 1, most: 1 << 24 },
+        otherwise: Otherwise::Default(Value::Whole(50_000)),
+        bare: false,
+    };
     /// The seed of a random choice.
     pub(crate) const SEED: Self = Self {
         name: "seed",

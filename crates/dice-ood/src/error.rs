@@ -37,6 +37,27 @@ pub enum ErrorKind {
     Argument,
 }
 
+/// What a caller can give, or choose otherwise, so that it works. Errors say what is missing; each front end knows how it is given
+/// there: a flag, an argument, a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// The preprocessing that the network was trained with.
+    Preprocessing,
+    /// Another runtime for the network, or the library of one.
+    Runtime,
+    /// Features that were computed elsewhere, in place of images.
+    Features,
+    /// Another runtime, or features that were computed elsewhere.
+    RuntimeOrFeatures,
+    /// To go on without images that cannot be decoded.
+    SkipBroken,
+    /// To score inputs that hold NaN or infinity as out-of-distribution.
+    AcceptNonFinite,
+    /// A detector that was fitted to the model itself.
+    FitToModel,
+}
+
 /// An error that names the file and tensor, what was expected, what was found and how to fix it.
 ///
 /// ```
@@ -55,6 +76,7 @@ struct Parts {
     expected: Option<String>,
     found: String,
     fix: Option<String>,
+    remedy: Option<Remedy>,
     source: Option<io::Error>,
 }
 
@@ -68,6 +90,7 @@ impl Error {
             expected: None,
             found: found.into(),
             fix: None,
+            remedy: None,
             source: None,
         }))
     }
@@ -113,6 +136,17 @@ impl Error {
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
         self.0.fix = Some(fix.into());
         self
+    }
+
+    /// Says what can be given or chosen, for front ends that know how.
+    pub fn with_remedy(mut self, remedy: Remedy) -> Self {
+        self.0.remedy = Some(remedy);
+        self
+    }
+
+    /// What can be given or chosen so that it works.
+    pub fn remedy(&self) -> Option<Remedy> {
+        self.0.remedy
     }
 
     /// Adds to what the user can do, as a front end does that knows how.

@@ -9,7 +9,7 @@ use std::thread;
 
 use ndarray::ArrayView2;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::random::SplitMix64;
 
 /// The name of an input, of the type that its source has it in.
@@ -264,7 +264,8 @@ pub(crate) fn not_finite(row: u64, column: usize, value: f32) -> Error {
     Error::new(ErrorKind::NotFinite, format!("{value} at row {row}, column {column}"))
         .tensor("features")
         .expected("finite values")
-        .fix("drop the row, or score it as out-of-distribution (`--non-finite ood`)")
+        .fix("drop the row, or score it as out-of-distribution")
+        .with_remedy(Remedy::AcceptNonFinite)
 }
 
 /// Whether any value is NaN or infinite; no branch, so that it runs at the speed of reading.

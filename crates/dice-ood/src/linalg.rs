@@ -17,6 +17,7 @@ pub struct Axes {
 mod decompositions {
     use super::{Array1, Array2, Axes, Result};
     use crate::error::{Error, ErrorKind};
+    use faer::linalg::cholesky::llt::factor::LltError;
     use faer::{Mat, Side};
 
     fn failed(what: &str) -> Error {
@@ -64,6 +65,33 @@ mod decompositions {
         }
         Ok(x)
     }
+
+    /// `L^-1` `[D, D]`, where `L L^T` is this covariance: it makes rows of unit covariance.
+    pub(crate) fn whitening(covariance: &Array2<f64>) -> Result<Array2<f64>> {
+        let units = covariance.nrows();
+        let singular = |unit: usize| {
+            Error::new(ErrorKind::Argument, format!("unit {unit} constant, or a linear combination of units before it"))
+                .tensor("covariance")
+                .expected("features that vary in every direction")
+                .fix("shrink the covariance (`shrinkage=oas`)")
+        };
+        if let Some(constant) = covariance.diag().iter().position(|variance| *variance <= 0.0) {
+            return Err(singular(constant));
+        }
+        let found = mat(covariance).llt(Side::Lower).map_err(|error| match error {
+            LltError::NonPositivePivot { index } => singular(index.min(units - 1)),
+        })?;
+        // Below this, what is left of a unit's variance is rounding.
+        let least = units as f64 * f64::EPSILON;
+        let lower = found.L();
+        let left = |unit: &usize| lower[(*unit, *unit)].powi(2) / covariance[(*unit, *unit)];
+        if let Some(unit) = (0..units).find(|unit| left(unit) < least) {
+            return Err(singular(unit));
+        }
+        let mut inverse = Mat::<f64>::identity(units, units);
+        lower.solve_lower_triangular_in_place(&mut inverse);
+        Ok(Array2::from_shape_fn((units, units), |(row, column)| inverse[(row, column)]))
+    }
 }
 
 #[cfg(not(feature = "linalg"))]
@@ -87,6 +115,37 @@ mod decompositions {
     pub(crate) fn least_squares(_: &Array2<f64>, _: &Array1<f64>) -> Result<Array1<f64>> {
         Err(without("singular values"))
     }
+
+    pub(crate) fn whitening(_: &Array2<f64>) -> Result<Array2<f64>> {
+        Err(without("covariance"))
+    }
 }
 
-pub(crate) use decompositions::least_squares;
+pub(crate) use decompositions::{least_squares, whitening};
+
+#[cfg(all(test, feature = "linalg"))]
+mod tests {
+    use super::*;
+
+    fn covariance() -> Array2<f64> {
+        ndarray::arr2(&[[4.0, 2.0, 0.0], [2.0, 5.0, 1.0], [0.0, 1.0, 3.0]])
+    }
+
+    #[test]
+    fn whitened_rows_have_unit_covariance() {
+        let whitening = whitening(&covariance()).unwrap();
+        let unit = whitening.dot(&covariance()).dot(&whitening.t());
+        assert!((unit - Array2::<f64>::eye(3)).iter().all(|difference| difference.abs() < 1e-12));
+    }
+
+    #[test]
+    fn units_that_do_not_vary_by_themselves_are_named() {
+        let mut constant = covariance();
+        constant.row_mut(1).fill(0.0);
+        constant.column_mut(1).fill(0.0);
+        assert!(whitening(&constant).unwrap_err().to_string().contains("unit 1"));
+        // Unit 2 is the sum of the others.
+        let rows = ndarray::arr2(&[[1.0, 0.0], [0.3, 1.0], [1.3, 1.0]]);
+        assert!(whitening(&rows.dot(&rows.t())).unwrap_err().to_string().contains("unit 2"));
+    }
+}

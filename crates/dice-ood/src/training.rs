@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2};
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
 use crate::linalg::{Axes, least_squares};
-use crate::statistics::{Space, Statistics};
+use crate::statistics::{BankRows, By, ClassMean, Space, Statistics};
 
 /// A head, the statistics of its training features, and what follows from them and is worth keeping.
 #[derive(Debug, Clone)]
@@ -20,6 +20,9 @@ pub struct Training<'a> {
     logits: Option<Arc<dyn Logits>>,
     axes: Arc<Kept<About, Axes>>,
 }
+
+/// Rows of a bank whose logits are in memory together.
+const TOGETHER: usize = 1024;
 
 /// What principal axes are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +74,41 @@ impl<'a> Training<'a> {
     pub fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
         let logits = self.logits.as_ref();
         logits.ok_or_else(|| Error::new(ErrorKind::Missing, "no logits before the score"))?.logits(rows)
+    }
+
+    /// The classes that rows were put into, ascending, each a class of the head; by label, all of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] where they were not gathered, or where a class has no row of its label;
+    /// [`ErrorKind::Argument`] for labels that are no classes of the head.
+    pub fn class_means(&self, by: By, space: Space) -> Result<Vec<ClassMean>> {
+        let found = self.statistics.class_means(by, space)?;
+        let classes = self.head.classes() as i64;
+        if let Some(other) = found.iter().find(|mean| !(0..classes).contains(&mean.class)) {
+            return Err(Error::new(ErrorKind::Argument, format!("label {}", other.class))
+                .tensor("labels")
+                .expected(format!("classes of the head, 0 to {}", classes - 1)));
+        }
+        let absent = |class: &i64| found.binary_search_by_key(class, |mean| mean.class).is_err();
+        match (0..classes).find(absent).filter(|_| by == By::Label) {
+            None => Ok(found),
+            Some(class) => Err(Error::new(ErrorKind::Missing, format!("no training row of class {class}"))
+                .tensor("labels")
+                .expected(format!("rows of each of the {classes} classes of the head"))
+                .fix("give rows of all classes, or go by what the head predicts")),
+        }
+    }
+
+    /// Shows rows of `bank` `[n, D]`, how often each was seen `[n]` and their logits `[n, C]` to `visit`, some at a time.
+    ///
+    /// # Errors
+    /// As [`Training::logits`].
+    pub fn visit_bank(&self, bank: &BankRows, mut visit: impl FnMut(&[f32], &[u64], &[f32])) -> Result<()> {
+        let mut parts = bank.features.chunks(TOGETHER * bank.units).zip(bank.counts.chunks(TOGETHER));
+        parts.try_for_each(|(rows, counts)| {
+            visit(rows, counts, &self.logits(rows)?);
+            Ok(())
+        })
     }
 
     /// The principal axes of the training features about their mean, or about the point that the head maps to nothing.

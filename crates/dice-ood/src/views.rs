@@ -52,6 +52,17 @@ pub struct LogitSummary {
 }
 
 impl LogitSummary {
+    /// That of `logits` `[C]` at temperature 1.
+    pub(crate) fn of(logits: &[f32]) -> Self {
+        let first = (0, f32::NEG_INFINITY);
+        let larger =
+            |best: (usize, f32), (class, logit): (usize, &f32)| if *logit > best.1 { (class, *logit) } else { best };
+        let (class, most) = logits.iter().enumerate().fold(first, larger);
+        let max = f64::from(most);
+        let others = logits.iter().enumerate().filter(|(other, _)| *other != class);
+        Self { max, class, rest: others.map(|(_, logit)| (f64::from(*logit) - max).exp()).sum() }
+    }
+
     /// `T log sum exp(f / T)`, where the summary is at temperature T.
     pub fn energy(&self, temperature: f64) -> f64 {
         self.max + temperature * self.rest.ln_1p()

@@ -82,10 +82,10 @@ impl Table {
         self.labels.is_some()
     }
 
-    pub(super) fn entries(&self) -> Result<Rows<'_>> {
+    pub(super) fn entries(&self) -> Result<TableEntries<'_>> {
         let part = |name: &str| name == "bytes" || (self.named && name == "path");
         let reader = self.reader(part, true, BATCH_ROWS).map_err(|error| error.file(self.path.display()))?;
-        Ok(Rows { table: self, reader, batch: None, place: 0, next: 0, over: false })
+        Ok(TableEntries { table: self, reader, batch: None, place: 0, next: 0, over: false })
     }
 
     /// A reader of those parts of the images for which `wanted` holds, and of the labels if they are wanted too.
@@ -175,7 +175,7 @@ fn class_names(file: &ParquetFile, column: &str) -> Vec<String> {
 }
 
 /// The rows of a table.
-pub(super) struct Rows<'a> {
+pub(super) struct TableEntries<'a> {
     table: &'a Table,
     reader: ParquetBatches,
     batch: Option<Columns>,
@@ -194,10 +194,10 @@ struct Columns {
     rows: usize,
 }
 
-impl Rows<'_> {
+impl TableEntries<'_> {
     fn row(&mut self) -> Result<Option<Entry>> {
         while self.batch.as_ref().is_none_or(|batch| self.place == batch.rows) {
-            // Its views keep pages in memory.
+            // The views of a batch keep its pages in memory.
             self.batch = None;
             let Some(batch) = self.reader.next()? else {
                 return if self.next == self.table.rows { Ok(None) } else { Err(broken("the end of the data")) };
@@ -214,14 +214,14 @@ impl Rows<'_> {
             None => format!("{}:{row}", self.table.path.display()),
         };
         let label = batch.labels.as_ref().and_then(|labels| labels[place]);
-        // A null is an image that cannot be decoded.
+        // A null becomes an image of no bytes, which cannot be decoded.
         let there = batch.bytes.is_valid(place) && batch.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(place));
         let bytes = if there { batch.bytes.value(place).to_vec() } else { Vec::new() };
         Ok(Some(Entry { id, label, image: Encoded::Bytes(bytes) }))
     }
 }
 
-impl Iterator for Rows<'_> {
+impl Iterator for TableEntries<'_> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {

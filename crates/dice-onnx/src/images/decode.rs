@@ -4,7 +4,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use dice_ood::io::{Budget, Share, files, guard};
-use dice_ood::{Error, ErrorKind, Result};
+use dice_ood::{Error, ErrorKind, Remedy, Result};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 /// The most bytes of one image, encoded or decoded: 100 million pixels of three bytes and some room.
@@ -30,8 +30,8 @@ pub(crate) struct Decoded {
 /// # Errors
 /// [`ErrorKind::Io`], or [`ErrorKind::Malformed`] for what is no image, a broken or truncated one, or one that takes more
 /// than 320 MiB, encoded or decoded.
-pub fn decode(path: &Path) -> Result<DynamicImage> {
-    decode_file(path, |_| 0).map(|decoded| decoded.image)
+pub fn decode(path: impl AsRef<Path>) -> Result<DynamicImage> {
+    decode_file(path.as_ref(), |_| 0).map(|decoded| decoded.image)
 }
 
 /// [`decode`] of bytes in memory, which errors call `name`.
@@ -68,7 +68,7 @@ pub(crate) fn decode_file(path: &Path, besides: impl Fn([usize; 2]) -> u64) -> R
     if let Some(image) = decoded {
         return Ok(Decoded { image, _share: share });
     }
-    // Who waits holds nothing, or threads would wait for each other: the file is read again.
+    // A thread that waits for memory holds none, or threads would wait for each other: the file is read again.
     drop((bytes, share));
     let share = DECODING.take(length + wanted);
     let image = attempt(&read()?, &name, &besides, |_| true)?;
@@ -96,7 +96,7 @@ fn attempt(
     besides: &dyn Fn([usize; 2]) -> u64,
     room: impl FnMut(u64) -> bool,
 ) -> Result<Option<DynamicImage>> {
-    // Decoders are tested against hostile bytes; where one panics nevertheless, it is one image that is lost.
+    // Decoders are tested against hostile bytes; a panic that remains costs this one image, not the run.
     guard(|| Ok::<_, String>(decoded(bytes, name, besides, room))).map_err(|found| broken(name, found))?
 }
 
@@ -109,7 +109,7 @@ fn decoded(
     let failed = |error: image::ImageError| broken(name, error.to_string());
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| Error::io(name, error))?;
-    // Its decoder fills up with grey what is not there.
+    // The decoder pads a truncated JPEG with grey instead of failing.
     if reader.format() == Some(ImageFormat::Jpeg) && !is_whole_jpeg(bytes) {
         return Err(broken(name, "the end of the data".into()));
     }
@@ -127,7 +127,7 @@ fn decoded(
         return Ok(None);
     }
     decoder.set_limits(limits).map_err(failed)?;
-    // A format without orientation says so, or fails at what it cannot read: then the image is as it is.
+    // An orientation that cannot be read is an image without one: it is not turned.
     let orientation = decoder.orientation().ok();
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     if let Some(orientation) = orientation {
@@ -148,9 +148,9 @@ fn is_whole_jpeg(bytes: &[u8]) -> bool {
         rest = &rest[place + 2..];
         match marker {
             END => return true,
-            // Those that stand alone: restarts within a scan, the start, and one that is no longer used.
+            // Markers without a length: restarts within a scan, the start, and TEM.
             0x01 | 0xd0..=0xd8 => {}
-            // Of a scan the length is that of its header: its data, in which 0xff is 0xff00, is searched.
+            // The length of a scan is that of its header alone; the end of its data, where 0xff is written 0xff00, is searched for.
             _ => {
                 let length = rest.first_chunk().map_or(usize::MAX, |length| usize::from(u16::from_be_bytes(*length)));
                 rest = rest.get(length..).unwrap_or_default();
@@ -167,7 +167,8 @@ fn broken(name: &str, found: String) -> Error {
     Error::new(ErrorKind::Malformed, found)
         .file(name)
         .expected("an image that can be decoded")
-        .fix("leave it out, or pass --broken skip to go on without such images")
+        .fix("leave it out, or go on without images that cannot be decoded")
+        .with_remedy(Remedy::SkipBroken)
 }
 
 #[cfg(test)]

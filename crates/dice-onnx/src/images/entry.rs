@@ -28,10 +28,10 @@ pub enum Encoded {
 }
 
 impl Entry {
-    /// The pixels: see [`decode`].
+    /// The pixels: see [`decode`](decode::decode).
     ///
     /// # Errors
-    /// As [`decode`]; [`ErrorKind::Missing`] where a table holds no bytes.
+    /// As [`decode`](decode::decode); [`ErrorKind::Missing`] where a table holds no bytes.
     pub fn decode(&self) -> Result<DynamicImage> {
         self.decode_with(|_| 0).map(|decoded| decoded.image)
     }

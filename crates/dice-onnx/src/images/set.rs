@@ -56,12 +56,13 @@ impl ImageSet {
     /// below zero is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`]; [`ErrorKind::Missing`] for a path that is not there; [`ErrorKind::Empty`] where there is no image;
+    /// [`ErrorKind::Io`]; [`ErrorKind::Missing`] for a path that does not exist; [`ErrorKind::Empty`] for an input without images;
     /// [`ErrorKind::Malformed`] for a broken shard or table; [`ErrorKind::Missing`] or [`ErrorKind::Ambiguous`] where a table
     /// has no column of images, or several.
-    pub fn find(inputs: &[String]) -> Result<Self> {
+    pub fn find(inputs: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self> {
+        let inputs: Vec<String> = inputs.into_iter().map(|input| input.as_ref().to_owned()).collect();
         let mut places = Vec::new();
-        for input in inputs {
+        for input in &inputs {
             let before = places.len();
             find_places(input, &mut places)?;
             if places.len() == before {
@@ -96,7 +97,7 @@ impl ImageSet {
                 (FileKind::Image, _) => parts.push(Part::Files { paths: vec![path], labels: None }),
             }
         }
-        if let ([root], [Part::Files { paths, labels }]) = (inputs, &mut parts[..]) {
+        if let ([root], [Part::Files { paths, labels }]) = (&inputs[..], &mut parts[..]) {
             (classes, *labels) = classes_of(root, paths);
         }
         #[cfg(feature = "columns")]
@@ -135,7 +136,7 @@ impl ImageSet {
         self.parts.iter().flat_map(Part::files).map(PathBuf::as_path)
     }
 
-    /// The images, in order. After an error there is no more.
+    /// The images, in order. An error ends them.
     ///
     /// The items' errors: [`ErrorKind::Io`]; [`ErrorKind::Malformed`] for a shard or a table that is truncated or broken;
     /// [`ErrorKind::Missing`] where one of a labelled set has no label.

@@ -113,7 +113,7 @@ impl Samples {
                     return Err(Error::new(ErrorKind::Unsupported, "a sparse file")
                         .file(self.shard.display())
                         .tensor(quoted(&name))
-                        .fix("write the shard without --sparse"));
+                        .fix("write the shard without sparse files"));
                 }
                 // Folders and links.
                 _ => {
@@ -160,7 +160,7 @@ impl Samples {
     fn attributes(&self, name: &str, bytes: &[u8]) -> Result<Option<String>> {
         let mut path = None;
         let mut rest = bytes;
-        // Each is "LENGTH KEY=VALUE\n", where the length is that of all of this.
+        // Each record is "LENGTH KEY=VALUE\n", where LENGTH counts the whole record.
         while let Some(space) = rest.iter().position(|byte| *byte == b' ') {
             let length = std::str::from_utf8(&rest[..space]).ok().and_then(|text| text.parse::<usize>().ok());
             let record = length.and_then(|length| rest.get(space + 1..length.checked_sub(1)?));
@@ -201,7 +201,7 @@ impl Samples {
         Ok(Some(Member { key, extension, content }))
     }
 
-    /// `size` bytes and what pads them; memory grows with what is there.
+    /// `size` bytes and their padding; memory grows with the bytes that are read, not with `size`.
     fn content(&mut self, name: &str, size: u64, most: u64) -> Result<Vec<u8>> {
         if size > most {
             return Err(self.too_large(name, format!("{size} bytes")));
@@ -235,7 +235,7 @@ impl Samples {
     }
 
     fn failed(&self, name: &str, error: &io::Error) -> Error {
-        // What is no error of the operating system is one of decompression.
+        // An error without a code of the operating system is one of decompression.
         match error.raw_os_error() {
             Some(_) => Error::new(ErrorKind::Io, error.to_string()).file(self.shard.display()).tensor(quoted(name)),
             None => self.broken(name, error.to_string()),
@@ -286,7 +286,7 @@ impl Sample {
     fn add(&mut self, member: Member) {
         match member.content {
             Content::Image(bytes) => {
-                // `key.jpg` is the image where `key.mask.png` is there too.
+                // Of `key.jpg` and `key.mask.png` the image is `key.jpg`.
                 let plain = |extension: &str| !extension.contains('.');
                 let held = self.image.as_ref().map(|(extension, _)| plain(extension));
                 if held.is_none_or(|held| !held && plain(&member.extension)) {

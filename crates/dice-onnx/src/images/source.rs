@@ -78,15 +78,15 @@ impl<'a> ImageSource<'a> {
         if let Ok(batch) = self.batches.recv() {
             return batch.map(Some);
         }
-        // The worker is gone: that it came to the end is not to be taken for granted.
+        // The channel closes at the end of the set, and where the thread panics.
         match self.worker.take().map(JoinHandle::join) {
-            Some(Err(_)) => Err(Error::new(ErrorKind::Unsupported, "the decoding thread gave up").tensor("images")),
+            Some(Err(_)) => Err(Error::new(ErrorKind::Unsupported, "a panic in the decoding thread").tensor("images")),
             _ => Ok(None),
         }
     }
 }
 
-/// Prepares the images of `set`, batch by batch, until nobody listens any more.
+/// Prepares the images of `set`, batch by batch, until the receiver is gone.
 fn prepare(set: &ImageSet, preprocess: &Preprocess, ready: &SyncSender<Result<Vec<Prepared>>>) {
     let mut entries = set.entries();
     let mut failed = None;
@@ -101,7 +101,7 @@ fn prepare(set: &ImageSet, preprocess: &Preprocess, ready: &SyncSender<Result<Ve
         }
     }
     if let Some(error) = failed {
-        // Whoever no longer listens does not want to know.
+        // The receiver is gone: the error has no reader.
         let _ = ready.send(Err(error));
     }
 }
@@ -122,7 +122,7 @@ fn next_batch(entries: &mut Entries<'_>) -> (Vec<Entry>, Option<Error>) {
     (batch, None)
 }
 
-/// Prepares a batch and sends it, in parts where its inputs take more than [`BATCH_INPUTS`]; `None` where nobody listens.
+/// Prepares a batch and sends it, in parts where its inputs take more than [`BATCH_INPUTS`]; `None` where the receiver is gone.
 fn send_prepared(batch: Vec<Entry>, preprocess: &Preprocess, ready: &SyncSender<Result<Vec<Prepared>>>) -> Option<()> {
     let room = Room::default();
     let prepared: Vec<_> = batch.into_par_iter().map(|entry| Prepared::of(entry, preprocess, &room)).collect();
@@ -130,7 +130,7 @@ fn send_prepared(batch: Vec<Entry>, preprocess: &Preprocess, ready: &SyncSender<
     for one in prepared {
         match one {
             Ok(one) => part.push(one),
-            // Those before it go first; then there is room for it.
+            // The inputs before this one are sent first, which makes room for it.
             Err(entry) => {
                 ready.send(Ok(std::mem::take(&mut part))).ok()?;
                 part.push(Prepared::of(entry, preprocess, &Room::default()).ok()?);
@@ -200,7 +200,7 @@ impl FeatureSource for ImageSource<'_> {
                             run(&mut pixels, &mut rows, size)?;
                         }
                         size = its_size;
-                        // Without a copy where it is run alone.
+                        // An image that is run alone is not copied.
                         if pixels.is_empty() {
                             pixels = image;
                         } else {

@@ -38,7 +38,7 @@ impl External {
     }
 }
 
-/// The file `location` in `folder`; refused where it lies, or leads, elsewhere.
+/// The file `location` in `folder`; a path or a link to another folder is refused.
 fn inside(location: &str, folder: &Path) -> Result<PathBuf> {
     let outside = || {
         Error::new(ErrorKind::Unsupported, format!("external data at {}", quoted(location)))

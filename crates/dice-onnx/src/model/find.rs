@@ -4,7 +4,7 @@ use dice_ood::{Error, ErrorKind, LinearHead, Result};
 
 use crate::model::Model;
 use crate::model::graph::{Graph, dimensions_of};
-use crate::model::head::{Following, FoundHead, HeadOptions, Layout};
+use crate::model::head::{FeatureLayout, Following, FoundHead, HeadOptions};
 use crate::model::linear::{Axis, Linear};
 use crate::model::node::{attribute, label_of, named};
 use crate::model::proto::NodeProto;
@@ -58,10 +58,10 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
     }
     let mut notes = tail.notes(graph, linear, &trace.tail, many);
     let layout = match (linear.axis, many) {
-        (Axis::First, _) => Layout::Columns,
-        (Axis::Channel, true) => Layout::Channels { exact: tail.exact },
-        (Axis::Last, true) => Layout::Positions { exact: tail.exact },
-        _ => Layout::Rows,
+        (Axis::First, _) => FeatureLayout::Columns,
+        (Axis::Channel, true) => FeatureLayout::Channels { exact: tail.exact },
+        (Axis::Last, true) => FeatureLayout::Positions { exact: tail.exact },
+        _ => FeatureLayout::Rows,
     };
     let (features, layout) = match &options.features {
         None => (linear.features, layout),
@@ -167,10 +167,10 @@ fn check_softmax(graph: &Graph, trace: &Trace) -> Result<()> {
 fn override_features<'m>(
     graph: &Graph<'m>,
     linear: &Linear<'m>,
-    layout: Layout,
+    layout: FeatureLayout,
     wanted: &str,
     notes: &mut Vec<String>,
-) -> Result<(&'m str, Layout)> {
+) -> Result<(&'m str, FeatureLayout)> {
     let Some(wanted) = graph.tensor(wanted) else { return Err(no_such_tensor(graph, wanted)) };
     let between = leads_to(graph, linear.features, wanted).ok_or_else(|| {
         Error::new(ErrorKind::Argument, format!("the head reads {}", quoted(linear.features)))
@@ -190,8 +190,8 @@ fn override_features<'m>(
     });
     match (pools, layout) {
         (false, layout) => Ok((wanted, layout)),
-        (true, Layout::Rows) if keeps_last => Ok((wanted, Layout::Positions { exact: true })),
-        (true, Layout::Rows) => Ok((wanted, Layout::Channels { exact: true })),
+        (true, FeatureLayout::Rows) if keeps_last => Ok((wanted, FeatureLayout::Positions { exact: true })),
+        (true, FeatureLayout::Rows) => Ok((wanted, FeatureLayout::Channels { exact: true })),
         (true, _) => {
             Err(Error::new(ErrorKind::Unsupported, "pooling before and after the head").tensor(quoted(wanted)))
         }

@@ -1,4 +1,4 @@
-//! The graph as an index: who makes a tensor, who reads it, which tensors are constant.
+//! The graph as an index: which operator makes a tensor, which ones read it, which tensors are constant.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;

@@ -20,7 +20,7 @@ pub struct HeadOptions {
 /// How the features tensor becomes `[N, D]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Layout {
+pub enum FeatureLayout {
     /// `[N, D]` once all axes but the first are flattened, as `[N, D, 1, 1]` or `[N, D]` itself.
     Rows,
     /// `[D, N]`: to be transposed.
@@ -39,7 +39,7 @@ pub enum Layout {
     },
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for FeatureLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Rows => "[N, D], after flattening axes of one",
@@ -72,7 +72,7 @@ pub struct FoundHead {
     /// The tensor that feeds it.
     pub features: String,
     /// How that tensor becomes `[N, D]`.
-    pub layout: Layout,
+    pub layout: FeatureLayout,
     /// How that tensor stores features, where it is one of integers.
     pub quantization: Option<Quantization>,
     /// The tensor that holds `W h + b`, up to the rounding that the notes name.

@@ -35,7 +35,7 @@ fn gemm_in_every_orientation() {
     let attributes = [int("transB", 1), float("alpha", 2.0), float("beta", 4.0)];
     let head = found(&turned.node("Gemm", &["h", "w", "b"], &["y"], &attributes));
     assert_eq!(values(&head), (ROWS.map(|value| 2.0 * value).to_vec(), vec![2.0, -2.0]));
-    assert_eq!((head.features.as_str(), head.layout, head.node.as_str()), ("h", Layout::Rows, "node_y"));
+    assert_eq!((head.features.as_str(), head.layout, head.node.as_str()), ("h", FeatureLayout::Rows, "node_y"));
     assert_eq!((head.logits.as_str(), head.output.as_str(), head.followed_by.len()), ("y", "y", 0));
     assert!(matches!(head.nonnegative, Nonnegative::Yes(_)));
 
@@ -43,7 +43,7 @@ fn gemm_in_every_orientation() {
     let features_turned =
         columns.clone().floats("w", &[3, 2], &COLUMNS).node("Gemm", &["t", "w"], &["y"], &[int("transA", 1)]);
     let head = found(&features_turned);
-    assert_eq!((values(&head).0, head.layout), (ROWS.to_vec(), Layout::Columns));
+    assert_eq!((values(&head).0, head.layout), (ROWS.to_vec(), FeatureLayout::Columns));
     // The constant first: logits are columns, turned back before the output.
     let left = columns.floats("w", &[2, 3], &ROWS).floats("b", &[2, 1], &[1.0, 2.0]).node(
         "Gemm",
@@ -52,10 +52,10 @@ fn gemm_in_every_orientation() {
         &[],
     );
     let head = found(&left.node("Transpose", &["z"], &["y"], &[]));
-    assert_eq!((values(&head), head.layout), ((ROWS.to_vec(), vec![1.0, 2.0]), Layout::Columns));
+    assert_eq!((values(&head), head.layout), ((ROWS.to_vec(), vec![1.0, 2.0]), FeatureLayout::Columns));
     let left = network().floats("w", &[3, 2], &COLUMNS);
     let head = found(&left.node("Gemm", &["w", "h"], &["y"], &[int("transA", 1), int("transB", 1)]));
-    assert_eq!((values(&head).0, head.layout), (ROWS.to_vec(), Layout::Rows));
+    assert_eq!((values(&head).0, head.layout), (ROWS.to_vec(), FeatureLayout::Rows));
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn matmul_with_and_without_add() {
     }
     let left = Builder::new().features().output("y", &[2, 0]).node("Transpose", &["h"], &["t"], &[]);
     let left = left.floats("w", &[2, 3], &ROWS).node("MatMul", &["w", "t"], &["y"], &[]);
-    assert_eq!((values(&found(&left)).0, found(&left).layout), (ROWS.to_vec(), Layout::Columns));
+    assert_eq!((values(&found(&left)).0, found(&left).layout), (ROWS.to_vec(), FeatureLayout::Columns));
     // A fused form of an optimiser.
     let fused = Builder::new().features().output("y", &[0, 2]).floats("w", &[2, 3], &ROWS);
     let fused = fused.node("com.microsoft:FusedMatMul", &["h", "w"], &["y"], &[int("transB", 1), float("alpha", 2.0)]);
@@ -147,21 +147,21 @@ fn convolutions_of_one_position() {
     let after = network().output("y", &[0, 2]).node("GlobalAveragePool", &["r"], &["g"], &[]);
     let after = after.node("Conv", &["g", "w", "b"], &["c"], &[]).node("Flatten", &["c"], &["y"], &[]);
     let head = found(&after);
-    assert_eq!((values(&head), head.layout), ((ROWS.to_vec(), vec![1.0, 2.0]), Layout::Rows));
+    assert_eq!((values(&head), head.layout), ((ROWS.to_vec(), vec![1.0, 2.0]), FeatureLayout::Rows));
     // Before it: averages commute with the head.
     let before = network().output("y", &[0, 2]).node("Conv", &["r", "w", "b"], &["c"], &[]);
     let pooled = before.clone().node("GlobalAveragePool", &["c"], &["g"], &[]).node("Flatten", &["g"], &["y"], &[]);
     let head = found(&pooled);
-    assert_eq!((head.layout, head.logits.as_str()), (Layout::Channels { exact: true }, "g"));
+    assert_eq!((head.layout, head.logits.as_str()), (FeatureLayout::Channels { exact: true }, "g"));
     // With an activation between, only a softmax tells a classifier from a backbone.
     let active = before.clone().node("Relu", &["c"], &["a"], &[]).node("GlobalAveragePool", &["a"], &["g"], &[]);
     let backbone = active.clone().node("Flatten", &["g"], &["y"], &[]);
     assert_eq!(refusal(&backbone).kind(), ErrorKind::Ambiguous);
     let head = HeadOptions { head: Some("node_c".into()), features: None };
-    assert_eq!(backbone.model().unwrap().find_head(&head).unwrap().layout, Layout::Channels { exact: false });
+    assert_eq!(backbone.model().unwrap().find_head(&head).unwrap().layout, FeatureLayout::Channels { exact: false });
     let classifier = active.node("Softmax", &["g"], &["p"], &[]).node("Flatten", &["p"], &["y"], &[]);
     let head = found(&classifier);
-    assert_eq!((head.layout, head.logits.as_str()), (Layout::Channels { exact: false }, "c"));
+    assert_eq!((head.layout, head.logits.as_str()), (FeatureLayout::Channels { exact: false }, "c"));
     assert!(head.notes.iter().any(|note| note.contains("before that activation")), "{head}");
     // An activation that hides in rounding.
     let hidden = before.clone().floats("s", &[], &[1.0]).uint8s("z", &[], &[0]).node(
@@ -173,7 +173,7 @@ fn convolutions_of_one_position() {
     let hidden =
         hidden.node("DequantizeLinear", &["q", "s", "z"], &["d"], &[]).node("GlobalAveragePool", &["d"], &["g"], &[]);
     let head = found(&hidden.node("Softmax", &["g"], &["p"], &[]).node("Flatten", &["p"], &["y"], &[]));
-    assert_eq!((head.layout, head.logits.as_str()), (Layout::Channels { exact: false }, "c"));
+    assert_eq!((head.layout, head.logits.as_str()), (FeatureLayout::Channels { exact: false }, "c"));
     // A class for each position.
     let map = Builder::new().floats("w", &[2, 3, 1, 1], &ROWS).output("y", &[0, 2, 4, 4]).node(
         "Conv",
@@ -188,7 +188,7 @@ fn convolutions_of_one_position() {
 fn a_convolution_as_large_as_its_input_is_linear() {
     let network = Builder::new().counting("w", &[2, 3, 4, 4]).output("y", &[0, 2]);
     let network = network.node("Conv", &["x", "w"], &["c"], &[]).node("Flatten", &["c"], &["y"], &[]);
-    assert_eq!((found(&network).units(), found(&network).layout), (48, Layout::Rows));
+    assert_eq!((found(&network).units(), found(&network).layout), (48, FeatureLayout::Rows));
     let smaller = Builder::new().counting("w", &[2, 3, 3, 3]).output("y", &[0, 8]);
     let smaller = smaller.node("Conv", &["x", "w"], &["c"], &[]).node("Flatten", &["c"], &["y"], &[]);
     assert_eq!(refusal(&smaller).kind(), ErrorKind::Unsupported);
@@ -200,7 +200,7 @@ fn tokens_are_averaged() {
     network.graph().input = vec![value("x", &[0, 5, 3])];
     let network = network.node("MatMul", &["x", "w"], &["m"], &[]);
     let pooled = network.clone().node("ReduceMean", &["m"], &["y"], &[ints("axes", &[1]), int("keepdims", 0)]);
-    assert_eq!(found(&pooled).layout, Layout::Positions { exact: true });
+    assert_eq!(found(&pooled).layout, FeatureLayout::Positions { exact: true });
     let mut tagged = network.node("Softmax", &["m"], &["y"], &[]);
     tagged.graph().output = vec![value("y", &[0, 5, 2])];
     assert_eq!(refusal(&tagged).kind(), ErrorKind::Unsupported);
@@ -397,10 +397,10 @@ fn features_can_be_named() {
     let with = |features: &str| {
         network.model().unwrap().find_head(&HeadOptions { head: None, features: Some(features.into()) })
     };
-    assert_eq!((with("h").unwrap().features.as_str(), with("h").unwrap().layout), ("h", Layout::Rows));
-    assert_eq!(with("g").unwrap().layout, Layout::Rows);
+    assert_eq!((with("h").unwrap().features.as_str(), with("h").unwrap().layout), ("h", FeatureLayout::Rows));
+    assert_eq!(with("g").unwrap().layout, FeatureLayout::Rows);
     let map = with("r").unwrap();
-    assert_eq!((map.layout, values(&map).1), (Layout::Channels { exact: true }, vec![1.0, 2.0]));
+    assert_eq!((map.layout, values(&map).1), (FeatureLayout::Channels { exact: true }, vec![1.0, 2.0]));
     assert_eq!(with("x").unwrap_err().kind(), ErrorKind::Argument);
     assert_eq!(with("nothing").unwrap_err().kind(), ErrorKind::Missing);
 }
@@ -465,11 +465,11 @@ fn quantised_convolutions() {
     let head = found(&network(9));
     assert_eq!(values(&head), (ROWS.to_vec(), vec![1.0, 2.0]));
     assert_eq!((head.features.as_str(), head.logits.as_str()), ("pq", "d"));
-    assert_eq!(head.layout, Layout::Channels { exact: true });
+    assert_eq!(head.layout, FeatureLayout::Channels { exact: true });
     assert_eq!(head.quantization, Some(Quantization { scale: 0.25, zero_point: 0 }));
     assert!(matches!(head.nonnegative, Nonnegative::Yes(_)));
     // Integers that start at zero are a ReLU before the pooling.
-    assert_eq!(found(&network(0)).layout, Layout::Channels { exact: false });
+    assert_eq!(found(&network(0)).layout, FeatureLayout::Channels { exact: false });
     let padded = Builder::new()
         .output("c", &[0, 2])
         .uint8s("q", &[2, 3, 3, 3], &[1; 54])

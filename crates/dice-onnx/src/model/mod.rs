@@ -64,7 +64,7 @@ impl Model {
                 .fix("save the model first: its weights may lie in files beside it"));
         }
         let model = Self::from_bytes(files::read(path)?, path)?;
-        // A runtime opens them by itself. Names that lead nowhere are errors only where they are needed.
+        // A runtime opens external data by itself. Names of files that do not exist are errors only for heads that need them.
         let places = model.tensors().filter_map(|tensor| External::of(tensor, model.folder()).ok());
         places.map(|place| place.path).try_for_each(|path| files::check_input(&path))?;
         Ok(model)

@@ -102,7 +102,7 @@ impl Constant {
             (Values::Float(values), element::INT32 | element::INT64) => {
                 Values::Int(values.into_iter().map(|value| value as i64).collect())
             }
-            // The same 16 bits: what was read from them is already exact.
+            // A cast to the type that was stored: 16 bits were read exactly.
             (values @ Values::Float(_), to) if to == self.element => values,
             _ => {
                 return Err(Error::new(ErrorKind::Unsupported, format!("a constant cast to {}", element::name(to)))

@@ -196,7 +196,7 @@ pub(crate) struct DimensionProto {
 
 /// A message that is decoded into a list, for [`check_growth`].
 #[derive(Clone, Copy)]
-enum Kind {
+enum MessageKind {
     Model,
     Graph,
     Node,
@@ -215,7 +215,7 @@ enum Kind {
     Function,
 }
 
-impl Kind {
+impl MessageKind {
     /// The message in a field of this one.
     fn child(self, field: u64) -> Option<Self> {
         Some(match (self, field) {
@@ -269,7 +269,7 @@ const MAX_NESTED: usize = 64;
 /// Returns the number of its operators, those of subgraphs and functions included.
 pub(crate) fn check_growth(model: &[u8]) -> Result<usize> {
     let mut growth = Growth { left: model.len().saturating_mul(16).saturating_add(16 << 20), operators: 0 };
-    growth.walk(model, Kind::Model, 0)?;
+    growth.walk(model, MessageKind::Model, 0)?;
     Ok(growth.operators)
 }
 
@@ -280,7 +280,7 @@ struct Growth {
 }
 
 impl Growth {
-    fn walk(&mut self, mut bytes: &[u8], kind: Kind, depth: usize) -> Result<()> {
+    fn walk(&mut self, mut bytes: &[u8], kind: MessageKind, depth: usize) -> Result<()> {
         let damaged = || Error::new(ErrorKind::Malformed, "bytes that are no protobuf message");
         if depth > MAX_NESTED {
             return Err(Error::new(ErrorKind::Malformed, format!("messages more than {MAX_NESTED} deep")));
@@ -288,11 +288,11 @@ impl Growth {
         while !bytes.is_empty() {
             let (tag, field) = field(&mut bytes).ok_or_else(damaged)?;
             let Some(child) = kind.child(tag >> 3).filter(|_| tag & 7 == 2) else { continue };
-            self.operators += usize::from(matches!(child, Kind::Node));
+            self.operators += usize::from(matches!(child, MessageKind::Node));
             self.left = self.left.checked_sub(child.size()).ok_or_else(|| {
                 Error::new(ErrorKind::Malformed, "mostly empty messages").expected("a model of this size")
             })?;
-            if !matches!(child, Kind::Text) {
+            if !matches!(child, MessageKind::Text) {
                 self.walk(field, child, depth + 1)?;
             }
         }

@@ -61,6 +61,24 @@ pub(crate) fn nonnegative(graph: &Graph, tensor: &str) -> Nonnegative {
     }
 }
 
+/// Operators whose values are never negative, whatever they read.
+const POSITIVE: &str =
+    "Relu Sigmoid HardSigmoid Softmax Exp Abs Sqrt Softplus ReduceL1 ReduceL2 ReduceSumSquare ThresholdedRelu";
+
+/// Operators whose values have the sign of their first input's.
+const SAME: &str = "Identity Dropout Flatten Reshape Squeeze Unsqueeze Transpose Cast MaxPool AveragePool GlobalAveragePool \
+     GlobalMaxPool LpPool ReduceMean ReduceMax ReduceMin ReduceSum Slice Gather Split Expand Tile DepthToSpace Clip \
+     SpaceToDepth QuantizeLinear DequantizeLinear DynamicQuantizeLinear Ceil Floor Round TopK";
+
+/// Operators that make values of either sign.
+const MIXED: &str = "Conv Gemm MatMul BatchNormalization LayerNormalization InstanceNormalization GroupNormalization \
+     RMSNormalization LpNormalization MeanVarianceNormalization LeakyRelu PRelu Elu Selu Celu Gelu Mish HardSwish Swish Tanh \
+     Sin Cos Erf Log LogSoftmax Sub Neg ConvTranspose SkipLayerNormalization FastGelu FusedMatMul QuickGelu";
+
+fn lists(operators: &str, operator: &str) -> bool {
+    operators.split(' ').any(|listed| listed == operator)
+}
+
 fn look_up(graph: &Graph, tensor: &str, signs: &HashMap<&str, Known>) -> Known {
     if let Some(known) = signs.get(tensor).filter(|(sign, _)| *sign != Sign::Unknown) {
         return *known;
@@ -88,43 +106,10 @@ fn sign_of(graph: &Graph, place: usize, node: &NodeProto, signs: &HashMap<&str, 
         None => (Sign::Unknown, Some(place)),
     };
     let own = |sign| (sign, Some(place));
-    match &*node.op_type {
-        "Relu" | "Sigmoid" | "HardSigmoid" | "Softmax" | "Exp" | "Abs" | "Sqrt" | "Softplus" | "ReduceL1"
-        | "ReduceL2" | "ReduceSumSquare" | "ThresholdedRelu" => own(Sign::Positive),
+    let operator = &*node.op_type;
+    match operator {
         "Clip" if lower_bound(graph, node).is_some_and(|bound| bound >= 0.0) => own(Sign::Positive),
         "DequantizeLinear" if starts_at_zero(graph, node) => own(Sign::Positive),
-        "Identity"
-        | "Dropout"
-        | "Flatten"
-        | "Reshape"
-        | "Squeeze"
-        | "Unsqueeze"
-        | "Transpose"
-        | "Cast"
-        | "MaxPool"
-        | "AveragePool"
-        | "GlobalAveragePool"
-        | "GlobalMaxPool"
-        | "LpPool"
-        | "ReduceMean"
-        | "ReduceMax"
-        | "ReduceMin"
-        | "ReduceSum"
-        | "Slice"
-        | "Gather"
-        | "Split"
-        | "Expand"
-        | "Tile"
-        | "DepthToSpace"
-        | "Clip"
-        | "SpaceToDepth"
-        | "QuantizeLinear"
-        | "DequantizeLinear"
-        | "DynamicQuantizeLinear"
-        | "Ceil"
-        | "Floor"
-        | "Round"
-        | "TopK" => input(0),
         "Pad" => match node.input.get(2).filter(|name| !name.is_empty()) {
             Some(_) => both(input(0), input(2), place),
             None => input(0),
@@ -135,38 +120,9 @@ fn sign_of(graph: &Graph, place: usize, node: &NodeProto, signs: &HashMap<&str, 
             (1..node.input.len()).fold(first, |all, at| both(all, input(at), place))
         }
         "Max" => (0..node.input.len()).map(input).find(|(sign, _)| *sign == Sign::Positive).unwrap_or(own(Sign::Mixed)),
-        "Conv"
-        | "Gemm"
-        | "MatMul"
-        | "BatchNormalization"
-        | "LayerNormalization"
-        | "InstanceNormalization"
-        | "GroupNormalization"
-        | "RMSNormalization"
-        | "LpNormalization"
-        | "MeanVarianceNormalization"
-        | "LeakyRelu"
-        | "PRelu"
-        | "Elu"
-        | "Selu"
-        | "Celu"
-        | "Gelu"
-        | "Mish"
-        | "HardSwish"
-        | "Swish"
-        | "Tanh"
-        | "Sin"
-        | "Cos"
-        | "Erf"
-        | "Log"
-        | "LogSoftmax"
-        | "Sub"
-        | "Neg"
-        | "ConvTranspose"
-        | "SkipLayerNormalization"
-        | "FastGelu"
-        | "FusedMatMul"
-        | "QuickGelu" => own(Sign::Mixed),
+        _ if lists(POSITIVE, operator) => own(Sign::Positive),
+        _ if lists(SAME, operator) => input(0),
+        _ if lists(MIXED, operator) => own(Sign::Mixed),
         _ => own(Sign::Unknown),
     }
 }

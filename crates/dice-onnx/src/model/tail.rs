@@ -10,7 +10,8 @@ use crate::model::proto::NodeProto;
 /// What an operator behind the head does to logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    None,
+    /// Not an operator that follows heads.
+    Foreign,
     Shape,
     Affine,
     Rounding,
@@ -34,7 +35,7 @@ pub(crate) fn effect(node: &NodeProto) -> Effect {
         "Sigmoid" | "QLinearSigmoid" | "HardSigmoid" | "Relu" | "Clip" | "Tanh" | "Log" | "Exp" | "GlobalMaxPool"
         | "MaxPool" | "ReduceMax" => Effect::Nonlinear,
         "ArgMax" | "TopK" => Effect::Label,
-        _ => Effect::None,
+        _ => Effect::Foreign,
     }
 }
 
@@ -112,7 +113,7 @@ impl<'m> Tail<'m> {
                 Effect::Rounding if !cuts(graph, node) => {}
                 Effect::Shape | Effect::Average => {}
                 _ => {
-                    // Before the pooling it acts on each position, and no longer commutes.
+                    // An operator before the pooling acts on each position: averaging and the head no longer commute.
                     let pooled_later = tail[at..].iter().any(|later| pools(&graph.nodes[*later]));
                     read.open = false;
                     read.exact &= !many || !pooled_later;

@@ -118,7 +118,7 @@ pub(crate) fn shape_of(tensor: &TensorProto) -> Result<Vec<usize>> {
 
 /// The number of values of a shape, where that is a number.
 pub(crate) fn count_of(shape: &[usize]) -> Result<usize> {
-    // Strides multiply fewer extents than the whole: they fit too, also where an extent is zero.
+    // Strides are products of some of these extents: where the product fits with zeros taken for ones, all strides fit.
     let product = |least: usize| shape.iter().try_fold(1usize, |count, extent| count.checked_mul(least.max(*extent)));
     product(1).and_then(|_| product(0)).ok_or_else(|| too_large(shape))
 }
@@ -151,7 +151,7 @@ fn decode(bytes: &[u8], code: i32) -> Result<Values> {
         element::INT16 => ints(bytes, |chunk| i64::from(i16::from_le_bytes(chunk))),
         element::INT32 => ints(bytes, |chunk| i64::from(i32::from_le_bytes(chunk))),
         element::UINT32 => ints(bytes, |chunk| i64::from(u32::from_le_bytes(chunk))),
-        // Only shapes and axes have 64 bits here, and none reaches half of their range.
+        // u64 is read as i64: such tensors hold shapes and axes, far below 2^63.
         element::INT64 | element::UINT64 => ints(bytes, i64::from_le_bytes),
         _ => return Err(Error::new(ErrorKind::Unsupported, element::name(code))),
     })

@@ -162,7 +162,7 @@ fn only_consumer<'m>(graph: &Graph<'m>, tensor: &str) -> Option<(usize, &'m Node
 
 pub(crate) fn from_features<'m>(graph: &Graph<'m>, wanted: &str) -> Result<Trace<'m>> {
     let Some(wanted) = graph.tensor(wanted) else { return Err(no_such_tensor(graph, wanted)) };
-    // Whatever the outputs lead to, if it reads these features.
+    // The head that the outputs lead to, if it reads these features.
     let by_outputs = from_outputs(graph);
     if let Ok(trace) = &by_outputs
         && leads_to(graph, trace.linear.features, wanted).is_some()
@@ -278,7 +278,7 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
             }
             input(0)
         }
-        _ if effect(node) == Effect::None => return refuse("an operator that does not follow a head"),
+        _ if effect(node) == Effect::Foreign => return refuse("an operator that does not follow a head"),
         _ => input(0),
     };
     match carried {

@@ -1,3 +1,201 @@
-//! What a network, its preprocessing and the features of both must agree on.
+//! A network that is ready to make features of images: a model, its head, a runtime and a preprocessing, which must agree.
 
 pub(crate) mod origin;
+
+use std::path::Path;
+
+use dice_ood::io::FeaturesWriter;
+use dice_ood::{Error, ErrorKind, FeatureSource, Remedy, Result, for_each_block};
+
+use crate::images::preprocess::Preprocess;
+use crate::images::set::ImageSet;
+use crate::images::source::{Broken, ImageSource};
+use crate::model::Model;
+use crate::model::head::{FoundHead, HeadOptions};
+use crate::network::origin::Origin;
+use crate::run::backbone::Backbone;
+use crate::run::input::InputShape;
+use crate::run::runtime::Runtime;
+
+/// What is chosen when features of a network are first computed.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkOptions {
+    /// Which head and which tensor of features, where the search is not to decide.
+    pub head: HeadOptions,
+    /// How images become inputs; by default as the only preset whose size fits the model's input.
+    pub preprocess: Option<Preprocess>,
+    /// What runs the network.
+    pub runtime: Runtime,
+}
+
+/// A network that makes features of images, and the [`Origin`] that these features have.
+pub struct Network {
+    backbone: Backbone,
+    found: FoundHead,
+    origin: Origin,
+    suggested: Option<&'static str>,
+}
+
+impl Network {
+    /// Opens a model, finds its head and chooses its preprocessing.
+    ///
+    /// # Errors
+    /// Those of [`Model::open`], [`Model::find_head`], [`Backbone::new`] and [`InputShape::adapt`]; [`ErrorKind::Missing`] where
+    /// `options` name no preprocessing and several presets, or none, fit.
+    pub fn open(path: impl AsRef<Path>, options: &NetworkOptions) -> Result<Self> {
+        let model = Model::open(path)?;
+        let found = model.find_head(&options.head)?;
+        let backbone = Backbone::new(&model, &found, &options.runtime)?;
+        let (preprocess, suggested) = match &options.preprocess {
+            Some(chosen) => (chosen.clone(), None),
+            None => suggestion(&backbone).map(|(name, preset)| (preset, Some(name)))?,
+        };
+        let preprocess = backbone.input().adapt(preprocess)?;
+        Ok(Self { suggested, ..Self::ready(backbone, found, preprocess) })
+    }
+
+    /// The network that features of `recorded` came from: the same model, head, features tensor and preprocessing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] where `path` holds another model ([`Origin::check_model`]); else as [`Network::open`].
+    pub fn of_origin(path: impl AsRef<Path>, recorded: &Origin, runtime: &Runtime) -> Result<Self> {
+        let model = Model::open(path)?;
+        recorded.check_model(&model)?;
+        let found = model.find_head(&recorded.head_options())?;
+        let backbone = Backbone::new(&model, &found, runtime)?;
+        let preprocess = backbone.input().adapt(recorded.preprocess.clone())?;
+        Ok(Self::ready(backbone, found, preprocess))
+    }
+
+    fn ready(backbone: Backbone, found: FoundHead, preprocess: Preprocess) -> Self {
+        let origin = Origin::new(&backbone, &found, preprocess);
+        Self { backbone, found, origin, suggested: None }
+    }
+
+    /// The head, and what feeds it.
+    pub fn found(&self) -> &FoundHead {
+        &self.found
+    }
+
+    /// What features of this network are recorded with.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The preset that was taken because no preprocessing was chosen.
+    pub fn suggested_preset(&self) -> Option<&'static str> {
+        self.suggested
+    }
+
+    /// Whether features differ from those of `recorded` by the rounding of a quantised model, which runtimes choose differently.
+    pub fn rounds_differently(&self, recorded: &Origin) -> bool {
+        self.found.quantization.is_some() && recorded.runtime != self.origin.runtime
+    }
+
+    /// The features of `set`.
+    ///
+    /// # Errors
+    /// As [`ImageSource::new`].
+    pub fn features(&self, set: &ImageSet, broken: Broken) -> Result<ImageSource<'_>> {
+        ImageSource::new(&self.backbone, set.clone(), self.origin.preprocess.clone(), broken)
+    }
+
+    /// Writes what `source` makes of a set, and the names of its `classes`, the head and the origin; the number of rows.
+    ///
+    /// `source` is that of [`Network::features`], or one around it that watches. It is dropped before the file is completed.
+    ///
+    /// # Errors
+    /// Those of the source and of writing; [`ErrorKind::Empty`] where there are no rows.
+    pub fn save_features(
+        &self,
+        mut source: impl FeatureSource,
+        classes: &[String],
+        output: impl AsRef<Path>,
+    ) -> Result<usize> {
+        let mut writer = FeaturesWriter::create(output.as_ref(), self.found.units())?;
+        for_each_block(&mut source, |block| writer.write(block))?;
+        drop(source);
+        let rows = writer.rows();
+        if rows == 0 {
+            return Err(Error::new(ErrorKind::Empty, "none that can be decoded")
+                .tensor("images")
+                .expected("at least one"));
+        }
+        let mut notes = self.origin.to_notes()?;
+        let classes = serde_json::to_string(classes);
+        notes.insert("classes".into(), classes.map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()))?);
+        writer.finish(Some(&self.found.head), notes)?;
+        Ok(rows)
+    }
+}
+
+/// The only preset that fits the input of `backbone`, and its name.
+fn suggestion(backbone: &Backbone) -> Result<(&'static str, Preprocess)> {
+    let input: InputShape = backbone.input();
+    let fitting = input.suggest().and_then(|name| Some((name, Preprocess::preset(name)?)));
+    fitting.ok_or_else(|| {
+        Error::new(ErrorKind::Missing, format!("an input of {input}"))
+            .file(backbone.path().display())
+            .tensor("preprocessing")
+            .expected(format!("{}, or a preprocessor_config.json", Preprocess::PRESETS.join(", ")))
+            .fix("say what the network was trained with")
+            .with_remedy(Remedy::Preprocessing)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::path::{Path, PathBuf};
+
+    use dice_ood::io::Location;
+
+    use super::*;
+    use crate::testing::Builder;
+
+    fn write(folder: &Path, name: &str, weight: f32) -> PathBuf {
+        let model = Builder::new()
+            .features()
+            .floats("w", &[3, 2], &[weight; 6])
+            .floats("b", &[2], &[0.0; 2])
+            .node("Gemm", &["h", "w", "b"], &["y"], &[])
+            .output("y", &[0, 2]);
+        let path = folder.join(name);
+        std::fs::write(&path, model.encode()).unwrap();
+        path
+    }
+
+    fn refusal(network: Result<Network>) -> Error {
+        network.map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn a_network_is_opened_again_by_the_origin_of_its_features() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "model.onnx", 1.0);
+        // No preset makes images of 4 x 4.
+        let error = refusal(Network::open(&path, &NetworkOptions::default()));
+        assert_eq!((error.kind(), error.remedy()), (ErrorKind::Missing, Some(Remedy::Preprocessing)), "{error}");
+        let options =
+            NetworkOptions { preprocess: Some("resize=4x4,scale=1".parse().unwrap()), ..NetworkOptions::default() };
+        let network = Network::open(&path, &options).unwrap();
+        assert_eq!((network.found().units(), network.suggested_preset()), (3, None));
+
+        let image = folder.path().join("one.png");
+        image::RgbImage::from_pixel(4, 4, image::Rgb([1, 2, 3])).save(&image).unwrap();
+        let set = ImageSet::find([image.to_str().unwrap()]).unwrap();
+        let kept = folder.path().join("kept.safetensors");
+        let source = network.features(&set, Broken::Fail).unwrap();
+        assert_eq!(network.save_features(source, set.classes(), &kept).unwrap(), 1);
+        let recorded = Origin::of_files(&[Location::parse(kept.to_str().unwrap())]).unwrap().unwrap();
+        assert_eq!(&recorded, network.origin());
+
+        let again = Network::of_origin(&path, &recorded, &Runtime::BuiltIn).unwrap();
+        assert_eq!(again.origin(), network.origin());
+        assert!(!again.rounds_differently(&recorded));
+        let other = write(folder.path(), "other.onnx", 2.0);
+        let error = refusal(Network::of_origin(&other, &recorded, &Runtime::BuiltIn));
+        assert_eq!((error.kind(), error.remedy()), (ErrorKind::Argument, Some(Remedy::FitToModel)), "{error}");
+        assert!(error.to_string().contains("other.onnx") && error.to_string().contains("model.onnx"), "{error}");
+    }
+}

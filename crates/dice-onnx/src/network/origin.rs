@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use dice_ood::{Error, ErrorKind, Result};
+use dice_ood::io::{Location, read_metadata};
+use dice_ood::{Error, ErrorKind, Remedy, Result};
 
 use crate::images::preprocess::Preprocess;
+use crate::model::Model;
 use crate::model::head::{FoundHead, HeadOptions};
 use crate::run::backbone::Backbone;
 
@@ -66,7 +68,7 @@ impl Origin {
         Ok(notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
-    /// Reads what [`Origin::to_notes`] wrote; `None` where there is nothing of the kind.
+    /// Reads what [`Origin::to_notes`] wrote; `None` where the notes hold no origin.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] for an origin with a part missing or damaged.
@@ -76,9 +78,9 @@ impl Origin {
         }
         let note = |key: &str| {
             notes.get(key).cloned().ok_or_else(|| {
-                Error::new(ErrorKind::Malformed, "no such note")
-                    .tensor(key)
-                    .expected("what `dice features` and `dice fit --model` record")
+                Error::new(ErrorKind::Malformed, "no such note").tensor(key).expected(
+                    "the complete origin of features: model, fingerprint, head, tensor, preprocessing and runtime",
+                )
             })
         };
         let preprocess: Preprocess = serde_json::from_str(&note(PREPROCESS)?)
@@ -92,6 +94,39 @@ impl Origin {
             preprocess,
             runtime: note(RUNTIME)?,
         }))
+    }
+
+    /// The origin that files of features record, where any does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] where the files differ in their origins: see [`Origin::check_same`]; those of reading them.
+    pub fn of_files(files: &[Location]) -> Result<Option<Self>> {
+        let mut first: Option<Self> = None;
+        for file in files {
+            let located = |error: Error| error.file(file);
+            let Some(origin) = Self::of_notes(&read_metadata(file)?).map_err(located)? else { continue };
+            match &first {
+                None => first = Some(origin),
+                Some(first) => first.check_same(&origin).map_err(located)?,
+            }
+        }
+        Ok(first)
+    }
+
+    /// Refuses a model that is not the recorded one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`]; those of [`Model::fingerprint`].
+    pub fn check_model(&self, model: &Model) -> Result<()> {
+        let fingerprint = model.fingerprint()?;
+        if fingerprint == self.fingerprint {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Argument, format!("another model (sha256 {fingerprint:.12}...)"))
+            .file(model.path().display())
+            .expected(format!("the recorded one, {} (sha256 {:.12}...)", self.model, self.fingerprint))
+            .fix("give that very file, or fit a detector to this one")
+            .with_remedy(Remedy::FitToModel))
     }
 
     /// What finds the same head and features again.

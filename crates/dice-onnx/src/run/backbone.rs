@@ -4,21 +4,21 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use dice_ood::{Error, ErrorKind, Result};
+use dice_ood::{Error, ErrorKind, Remedy, Result};
 
-use crate::images::preprocess::Layout as PixelLayout;
+use crate::images::preprocess::PixelLayout;
 use crate::model::Model;
-use crate::model::head::{FoundHead, Layout};
+use crate::model::head::{FeatureLayout, FoundHead};
 use crate::model::linear::Quantization;
 use crate::model::proto::NodeProto;
-use crate::run::engine::{Engine, Features, INSTEAD};
+use crate::run::engine::{Engine, FeatureTensor, INSTEAD};
 use crate::run::input::InputShape;
 use crate::run::runtime::Runtime;
 use crate::run::{builtin, onnxruntime};
 use crate::text::quoted;
 
 /// What to do where images and input do not fit.
-const CHOOSE: &str = "choose the preprocessing this network was trained with: --preprocess";
+const CHOOSE: &str = "choose the preprocessing this network was trained with";
 
 /// The part of a model that makes features of its inputs, ready to run.
 pub struct Backbone {
@@ -28,7 +28,7 @@ pub struct Backbone {
     shape: InputShape,
     name: String,
     units: usize,
-    layout: Layout,
+    layout: FeatureLayout,
     quantization: Option<Quantization>,
     runtime: &'static str,
     /// Whether images must not share a run.
@@ -48,13 +48,14 @@ impl Backbone {
     /// several inputs. For an ONNX Runtime that is not there, cannot be opened or is too old, an error that says how to get one.
     pub fn new(model: &Model, found: &FoundHead, runtime: &Runtime) -> Result<Self> {
         let path = model.path().to_path_buf();
-        // Reads, and so checks, every file the model refers to: a runtime would open them unchecked.
+        // The fingerprint reads, and so checks, every file that the model refers to: a runtime would open them unchecked.
         let fingerprint = model.fingerprint()?;
         let (input, shape) = InputShape::of(model).map_err(|what| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(path.display())
                 .expected("one input of images, [N, C, H, W], [N, H, W, C] or [N, C * H * W]")
-                .fix("compute the features where you train, and give them with --features")
+                .fix("compute the features where you train")
+                .with_remedy(Remedy::Features)
         })?;
         let depth = checked_depth(model)?;
         let engine = on_stack_for(depth, || -> Result<Box<dyn Engine>> {
@@ -65,7 +66,7 @@ impl Backbone {
                 }
             })
         })??;
-        // Its scale is that of all values it sees: images in one run would change each other's features.
+        // Dynamic quantisation scales by all values of a run: images in one run would change each other's features.
         let dynamic = |node: &NodeProto| node.op_type.starts_with("DynamicQuantize");
         let alone = model.proto().graph.iter().flat_map(|graph| &graph.node).any(dynamic);
         let (units, layout) = (found.units(), found.layout);
@@ -126,7 +127,7 @@ impl Backbone {
         for part in pixels.chunks((batch * each).max(1)) {
             let held = part.len() / each.max(1);
             let mut part = Cow::Borrowed(part);
-            // Where the batch is fixed, the last part is filled up with zeros, whose features are dropped.
+            // A model of fixed batch gets its last part padded with zeros, whose features are dropped.
             let run = self.shape.batch.unwrap_or(held);
             if held < run {
                 part.to_mut().resize(run * each, 0.0);
@@ -157,20 +158,23 @@ impl Backbone {
             return Err(refuse(ErrorKind::Shape, format!("{shape:?}"))
                 .tensor("input")
                 .expected(self.shape.to_string())
-                .fix(CHOOSE));
+                .fix(CHOOSE)
+                .with_remedy(Remedy::Preprocessing));
         }
         let pixels = self.shape.element.pixels(pixels).map_err(|value| {
             refuse(ErrorKind::Argument, format!("the value {value}"))
                 .tensor("input")
                 .expected(format!("what {} can hold", self.shape.element))
                 .fix(CHOOSE)
+                .with_remedy(Remedy::Preprocessing)
         })?;
         let run = on_stack_for(self.depth, || self.engine.run(pixels, &shape))?;
-        let Features { shape, mut values, are_integers } = run.map_err(|what| {
+        let FeatureTensor { shape, mut values, are_integers } = run.map_err(|what| {
             refuse(ErrorKind::Unsupported, what)
                 .tensor(quoted(&self.name))
                 .expected("a model that the runtime can run")
                 .fix(INSTEAD)
+                .with_remedy(Remedy::RuntimeOrFeatures)
         })?;
         if let Some(Quantization { scale, zero_point }) = self.quantization.filter(|_| are_integers) {
             values.iter_mut().for_each(|value| *value = (*value - zero_point as f32) * scale);
@@ -187,15 +191,15 @@ impl Backbone {
         let units = self.units;
         let total = rows.checked_mul(units)?;
         match self.layout {
-            Layout::Rows => (values.len() == total).then_some(values),
-            Layout::Columns => {
+            FeatureLayout::Rows => (values.len() == total).then_some(values),
+            FeatureLayout::Columns => {
                 (values.len() == total).then(|| (0..total).map(|i| values[(i % units) * rows + i / units]).collect())
             }
-            Layout::Channels { .. } => {
+            FeatureLayout::Channels { .. } => {
                 let positions = values.len().checked_div(total).filter(|p| *p > 0 && p * total == values.len())?;
                 (shape.get(1) == Some(&units)).then(|| values.chunks_exact(positions).map(mean).collect())
             }
-            Layout::Positions { .. } => {
+            FeatureLayout::Positions { .. } => {
                 let positions = values.len().checked_div(total).filter(|p| *p > 0 && p * total == values.len())?;
                 let average = |row: usize, unit: usize| {
                     let sum: f64 =
@@ -216,7 +220,8 @@ fn checked_depth(model: &Model) -> Result<usize> {
     Err(Error::new(ErrorKind::Unsupported, format!("a chain of {depth} operators"))
         .file(model.path().display())
         .expected(format!("at most {MAX_DEPTH} that depend on each other"))
-        .fix("compute the features where you train, and give them with --features"))
+        .fix("compute the features where you train")
+        .with_remedy(Remedy::Features))
 }
 
 /// Does `work` on a stack that recursion over a chain of `depth` operators fits, which that of this thread may not be.
@@ -229,10 +234,10 @@ fn on_stack_for<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> Resul
         return Ok(work());
     }
     let builder = thread::Builder::new().name("dice-runtime".into()).stack_size((4 << 20) + depth * STACK_EACH);
-    let gave_up = |found: String| Error::new(ErrorKind::Io, found).tensor("runtime thread");
+    let failed = |found: String| Error::new(ErrorKind::Io, found).tensor("runtime thread");
     thread::scope(|scope| {
-        let worker = builder.spawn_scoped(scope, work).map_err(|error| gave_up(error.to_string()))?;
-        worker.join().map_err(|_| gave_up("it gave up".into()))
+        let worker = builder.spawn_scoped(scope, work).map_err(|error| failed(error.to_string()))?;
+        worker.join().map_err(|_| failed("a panic in the runtime".into()))
     })
 }
 
@@ -355,7 +360,7 @@ mod tests {
         let backbone = prepared(&means(&[0, 3, 2, 2], element::UINT8), &Runtime::BuiltIn).unwrap();
         for value in [-0.6, 255.5, f32::NAN] {
             let error = backbone.run(vec![value; 12], 1, [2, 2]).unwrap_err();
-            assert!(error.kind() == ErrorKind::Argument && error.to_string().contains("--preprocess"), "{error}");
+            assert!(error.kind() == ErrorKind::Argument && error.remedy() == Some(Remedy::Preprocessing), "{error}");
         }
         let input = backbone.input();
         assert_eq!(input.to_string(), "uint8 [N, 3, 2, 2]");
@@ -384,7 +389,8 @@ mod tests {
                 Ok(_) => assert_ne!(runtime, Runtime::BuiltIn),
                 Err(error) => {
                     assert!(runtime == Runtime::BuiltIn && error.kind() == ErrorKind::Unsupported, "{error}");
-                    for part in ["MeanVarianceNormalization", "--runtime onnxruntime="] {
+                    assert_eq!(error.remedy(), Some(Remedy::RuntimeOrFeatures), "{error}");
+                    for part in ["MeanVarianceNormalization", "ONNX Runtime"] {
                         assert!(error.to_string().contains(part), "{error}");
                     }
                 }
@@ -405,8 +411,9 @@ mod tests {
             let error = prepared(&builder, &Runtime::OnnxRuntime(path.clone())).err().unwrap();
             println!("{error}");
             // Where the other tests have opened one, no second one is.
-            let expected = ["--runtime", "one ONNX Runtime a process"];
-            assert!(expected.iter().any(|part| error.to_string().contains(part)), "{}: {error}", path.display());
+            let told =
+                error.remedy() == Some(Remedy::Runtime) || error.to_string().contains("one ONNX Runtime a process");
+            assert!(told, "{}: {error}", path.display());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dice_ood::io::guard;
-use dice_ood::{Error, ErrorKind, Result};
+use dice_ood::{Error, ErrorKind, Remedy, Result};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::{Layout as _, TensorView, prelude::*};
 
@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::model::element;
 use crate::model::node::is_standard;
 use crate::model::proto::{AttributeProto, NodeProto, TensorProto};
-use crate::run::engine::{Engine, Features, INSTEAD, Pixels};
+use crate::run::engine::{Engine, FeatureTensor, INSTEAD, Pixels};
 use crate::run::input::Element;
 use crate::text::quoted;
 use crate::write::splice::{only_output, replace_operators};
@@ -35,6 +35,7 @@ impl BuiltIn {
                 .file(model.path().display())
                 .expected("a model that the built-in runtime can run")
                 .fix(INSTEAD)
+                .with_remedy(Remedy::RuntimeOrFeatures)
         };
         if matches!(element, Element::Float16 | Element::Float64) {
             return Err(unsupported(format!("an input of {element}")));
@@ -49,11 +50,11 @@ impl BuiltIn {
         let guarded_load =
             |load: &dyn Fn() -> std::result::Result<rten::Model, rten::LoadError>| guard(load).map_err(unsupported);
         let loaded = if model.tensors().all(|tensor| tensor.data_location != 1) {
-            // As the only output the features cannot be fused away.
+            // Optimisers keep the tensors of outputs: as the only output the features stay a tensor of their own.
             let pruned = only_output(rewritten.as_deref().unwrap_or(model.bytes()), features).map_err(located)?;
             guarded_load(&|| options(true).load(pruned.clone()))?
         } else if rewritten.is_none() {
-            // Weights in other files are found beside a file only.
+            // The runtime looks for weights in other files beside the model file, so that this is opened by its path.
             let loaded = guarded_load(&|| options(true).load_file(model.path()))?;
             match loaded.find_node(features) {
                 Some(_) => loaded,
@@ -65,7 +66,7 @@ impl BuiltIn {
         let node =
             |name: &str| loaded.find_node(name).ok_or_else(|| unsupported(format!("no tensor {}", quoted(name))));
         let (input, output) = (node(input)?, node(features)?);
-        // Its own default is the number of physical cores, whatever was asked for.
+        // The default of rten is the number of physical cores, whatever number of threads was asked for.
         let pool = ThreadPool::with_num_threads(rayon::current_num_threads());
         let options = RunOptions::default().with_thread_pool(Some(Arc::new(pool)));
         Ok(Self { model: loaded, input, output, options })
@@ -127,7 +128,7 @@ fn products(node: &NodeProto, operator: &str) -> Vec<NodeProto> {
 }
 
 impl Engine for BuiltIn {
-    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String> {
+    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<FeatureTensor, String> {
         let input: ValueOrView = match &pixels {
             Pixels::Float32(pixels) => TensorView::from_data(shape, *pixels).into(),
             Pixels::Uint8(pixels) => TensorView::from_data(shape, pixels.as_slice()).into(),
@@ -144,7 +145,7 @@ impl Engine for BuiltIn {
             Value::Int8Tensor(tensor) => (tensor.iter().map(|value| f32::from(*value)).collect(), true),
             _ => return Err("features of another type".into()),
         };
-        Ok(Features { shape, values, are_integers })
+        Ok(FeatureTensor { shape, values, are_integers })
     }
 
     fn most_at_once(&self) -> usize {

@@ -3,13 +3,12 @@
 use half::f16;
 
 /// What to do where the built-in runtime cannot run a model.
-pub(super) const INSTEAD: &str = "ONNX Runtime may run it: --runtime onnxruntime=PATH, with PATH to its library or to the folder of the \
-     Python package onnxruntime; or compute the features where you train, and give them with --features";
+pub(super) const INSTEAD: &str = "ONNX Runtime may run it; or compute the features where you train";
 
 /// A model that a runtime has prepared, from its one input to its features tensor. Errors are the runtime's own words.
 pub(super) trait Engine: Send + Sync {
     /// The features tensor of `pixels`, whose number fits `shape`.
-    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String>;
+    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<FeatureTensor, String>;
 
     /// The most images that are worth running together.
     fn most_at_once(&self) -> usize {
@@ -26,8 +25,8 @@ pub(super) enum Pixels<'a> {
     Int8(Vec<i8>),
 }
 
-/// A features tensor, its values in f32 as they are stored.
-pub(super) struct Features {
+/// A features tensor, its stored values converted to f32.
+pub(super) struct FeatureTensor {
     pub(super) shape: Vec<usize>,
     pub(super) values: Vec<f32>,
     pub(super) are_integers: bool,

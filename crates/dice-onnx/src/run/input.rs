@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use dice_ood::{Error, ErrorKind, Result};
+use dice_ood::{Error, ErrorKind, Remedy, Result};
 use half::f16;
 
-use crate::images::preprocess::{Layout as PixelLayout, Preprocess};
+use crate::images::preprocess::{PixelLayout, Preprocess};
 use crate::model::Model;
 use crate::run::engine::Pixels;
 
@@ -94,7 +94,7 @@ impl fmt::Display for Element {
 }
 
 impl InputShape {
-    /// The name of the model's only input, and what it looks like; what there is instead as the error.
+    /// The name of the model's only input, and what it looks like; the error names the inputs of other models.
     pub(super) fn of(model: &Model) -> std::result::Result<(String, Self), String> {
         let mut inputs = model.inputs();
         let (Some(info), None) = (inputs.pop(), inputs.pop()) else {
@@ -134,12 +134,13 @@ impl InputShape {
             .tensor("preprocessing")
             .expected(format!("what makes {self}"))
             .fix(match self.element.range() {
-                None => "name a preset or a preprocessor_config.json that fits the network (--preprocess)",
+                None => "name a preset or a preprocessor_config.json that fits the network",
                 Some(_) => {
                     "this network takes whole numbers: name a preprocessor_config.json that neither rescales nor normalises \
                      (do_rescale and do_normalize false)"
                 }
-            }))
+            })
+            .with_remedy(Remedy::Preprocessing))
     }
 
     /// Whether the levels of an image stay within the input's type, and apart.
@@ -152,7 +153,7 @@ impl InputShape {
         })
     }
 
-    /// The preset whose size and channels are those of this input, where there is just one.
+    /// The preset whose size and channels are those of this input, where just one preset fits.
     pub fn suggest(&self) -> Option<&'static str> {
         let mut fitting = Preprocess::PRESETS
             .into_iter()

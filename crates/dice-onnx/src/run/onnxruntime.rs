@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use dice_ood::io::guard;
-use dice_ood::{Error, ErrorKind, Result};
+use dice_ood::{Error, ErrorKind, Remedy, Result};
 use half::f16;
 use ort::LoadDynamicError;
 use ort::environment::Environment;
@@ -13,7 +13,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use crate::model::Model;
-use crate::run::engine::{Engine, Features, Pixels};
+use crate::run::engine::{Engine, FeatureTensor, Pixels};
 use crate::run::runtime::{INSTALL, library};
 use crate::text::quoted;
 use crate::write::splice::only_output;
@@ -30,18 +30,19 @@ impl OnnxRuntime {
     /// Those of opening the library at `path`, and [`ErrorKind::Unsupported`] for a model that it cannot run.
     pub(super) fn new(model: &Model, features: &str, path: &Path) -> Result<Self> {
         let environment = opened(library(path)?)?;
-        // Features are seldom an output of the model. As the only one, what follows them is dropped when the model is loaded.
+        // Features are seldom an output of the model. With them as its only output, the runtime drops the operators behind them.
         let pruned = only_output(model.bytes(), features).map_err(|error| error.file(model.path().display()))?;
         let folder = std::path::absolute(model.folder()).map_err(|error| Error::io(model.folder(), error))?;
-        guard(|| session(&environment, &pruned, &folder))
-            .map(|session| Self { session: Mutex::new(session) })
-            .map_err(|what| {
+        guard(|| session(&environment, &pruned, &folder)).map(|session| Self { session: Mutex::new(session) }).map_err(
+            |what| {
                 Error::new(ErrorKind::Unsupported, what)
                     .file(model.path().display())
                     .tensor(quoted(features))
                     .expected("a model that this ONNX Runtime can run")
-                    .fix("a newer ONNX Runtime may; or compute the features where you train, and give them with --features")
-            })
+                    .fix("a newer ONNX Runtime may; or compute the features where you train")
+                    .with_remedy(Remedy::RuntimeOrFeatures)
+            },
+        )
     }
 }
 
@@ -51,7 +52,7 @@ fn session(environment: &Environment, model: &[u8], folder: &Path) -> ort::Resul
     Session::builder(environment)?
         .with_log_level(LogLevel::Fatal)?
         .with_intra_threads(rayon::current_num_threads())?
-        // Threads that wait for the next operator spin; once the last is done they leave the cores to decoding.
+        // Threads that wait for the next operator spin; after the last operator of a run they stop, and leave the cores to decoding.
         .with_config_entry("session.force_spinning_stop", "1")?
         .with_config_entry(key, folder.to_string_lossy())?
         .commit_from_memory(model)
@@ -70,7 +71,11 @@ fn opened(library: PathBuf) -> Result<Environment> {
             .expected("one ONNX Runtime a process"));
     }
     let refuse = |kind, found: String| {
-        Error::new(kind, found).file(library.display()).expected("ONNX Runtime 1.21 or newer").fix(INSTALL)
+        Error::new(kind, found)
+            .file(library.display())
+            .expected("ONNX Runtime 1.21 or newer")
+            .fix(INSTALL)
+            .with_remedy(Remedy::Runtime)
     };
     let open = || {
         let builder = ort::init_from(&library).map_err(|error| match error {
@@ -94,8 +99,8 @@ fn opened(library: PathBuf) -> Result<Environment> {
 }
 
 impl Engine for OnnxRuntime {
-    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<Features, String> {
-        let run = || -> ort::Result<Option<Features>> {
+    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<FeatureTensor, String> {
+        let run = || -> ort::Result<Option<FeatureTensor>> {
             let input: SessionInputValue = match &pixels {
                 Pixels::Float32(pixels) => TensorRef::from_array_view((shape, *pixels))?.into(),
                 Pixels::Float16(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
@@ -111,15 +116,15 @@ impl Engine for OnnxRuntime {
     }
 }
 
-fn features(value: &DynValue) -> ort::Result<Option<Features>> {
+fn features(value: &DynValue) -> ort::Result<Option<FeatureTensor>> {
     fn read<T: PrimitiveTensorElementType + Copy>(
         value: &DynValue,
         float: impl Fn(T) -> f32,
         are_integers: bool,
-    ) -> ort::Result<Option<Features>> {
+    ) -> ort::Result<Option<FeatureTensor>> {
         let (shape, values) = value.try_extract_tensor::<T>()?;
         let shape = shape.iter().map(|extent| usize::try_from(*extent).unwrap_or(0)).collect();
-        Ok(Some(Features { shape, values: values.iter().map(|value| float(*value)).collect(), are_integers }))
+        Ok(Some(FeatureTensor { shape, values: values.iter().map(|value| float(*value)).collect(), are_integers }))
     }
     match value.dtype().tensor_type() {
         Some(TensorElementType::Float32) => read(value, |value: f32| value, false),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dice_ood::io::files;
-use dice_ood::{Error, ErrorKind, Result};
+use dice_ood::{Error, ErrorKind, Remedy, Result};
 
 /// What runs a network: the runtime that is built in, or an ONNX Runtime that the user has.
 ///
@@ -25,12 +25,12 @@ pub enum Runtime {
 /// How [`Runtime::OnnxRuntime`] begins when written.
 const PREFIX: &str = "onnxruntime=";
 
-/// What to do where there is no library.
-pub(super) const INSTALL: &str = "give --runtime onnxruntime=PATH with PATH to libonnxruntime.so (onnxruntime.dll, \
-     libonnxruntime.dylib) of a release of ONNX Runtime, or to the folder of the Python package onnxruntime, which holds it";
+/// What to do without a library of ONNX Runtime.
+pub(super) const INSTALL: &str = "give the path of libonnxruntime.so (onnxruntime.dll, libonnxruntime.dylib) of a release of \
+     ONNX Runtime, or of the folder of the Python package onnxruntime, which holds it";
 
 impl Runtime {
-    /// `built-in` or `onnxruntime`: what features came from, wherever it lies.
+    /// `built-in` or `onnxruntime`, without the path of its library.
     pub fn name(&self) -> &'static str {
         match self {
             Self::BuiltIn => "built-in",
@@ -66,10 +66,11 @@ impl fmt::Display for Runtime {
 /// The library at `path`, or in the folder `path`, as an absolute path.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where there is nothing, [`ErrorKind::Missing`] for a folder without it, [`ErrorKind::Malformed`] for a
+/// [`ErrorKind::Io`] where `path` does not exist, [`ErrorKind::Missing`] for a folder without it, [`ErrorKind::Malformed`] for a
 /// file that is no whole library, which systems answer by killing the process that opens it.
 pub(super) fn library(path: &Path) -> Result<PathBuf> {
-    let kind = std::fs::metadata(path).map_err(|error| Error::io(path, error).fix(INSTALL))?;
+    let kind =
+        std::fs::metadata(path).map_err(|error| Error::io(path, error).fix(INSTALL).with_remedy(Remedy::Runtime))?;
     let file = match kind.is_dir() {
         false => path.to_owned(),
         true => ["", "capi", "onnxruntime/capi", "lib"]
@@ -80,6 +81,7 @@ pub(super) fn library(path: &Path) -> Result<PathBuf> {
                     .file(path.display())
                     .expected("libonnxruntime.so, onnxruntime.dll or libonnxruntime.dylib")
                     .fix(INSTALL)
+                    .with_remedy(Remedy::Runtime)
             })?,
     };
     let file = std::path::absolute(&file).map_err(|error| Error::io(&file, error))?;
@@ -108,10 +110,11 @@ fn check_whole(file: &Path) -> Result<()> {
             .file(file.display())
             .expected("a shared library of ONNX Runtime")
             .fix(INSTALL)
+            .with_remedy(Remedy::Runtime)
     };
     let kind = std::fs::metadata(file).map_err(|error| Error::io(file, error))?;
     if !kind.is_file() {
-        return Err(refuse("no file"));
+        return Err(refuse("a pipe or device"));
     }
     let mut header = [0; 64];
     let mut opened = files::open(file)?;
@@ -119,7 +122,7 @@ fn check_whole(file: &Path) -> Result<()> {
     if read.is_err() {
         return Err(refuse("a file too short for a library"));
     }
-    // 64 bits, least significant byte first: the table of sections is the last thing in such a file.
+    // An ELF file of 64 bits, least significant byte first, ends with its table of sections.
     if header.starts_with(b"\x7fELF\x02\x01") {
         let number = |start: usize, length: usize| {
             header[start..start + length].iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte))
@@ -152,7 +155,7 @@ mod tests {
     fn the_library_is_found_in_folders_and_broken_ones_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let error = library(&folder.path().join("absent.so")).unwrap_err();
-        assert!(error.kind() == ErrorKind::Io && error.to_string().contains("--runtime"), "{error}");
+        assert!(error.kind() == ErrorKind::Io && error.remedy() == Some(Remedy::Runtime), "{error}");
         assert_eq!(library(folder.path()).unwrap_err().kind(), ErrorKind::Missing);
         let capi = folder.path().join("onnxruntime/capi");
         std::fs::create_dir_all(&capi).unwrap();

@@ -25,7 +25,7 @@ use crate::model::Model;
 use crate::model::element;
 use crate::model::external::External;
 use crate::model::graph::Graph;
-use crate::model::head::{FoundHead, Layout};
+use crate::model::head::{FeatureLayout, FoundHead};
 use crate::model::node::ADDED;
 use crate::model::proto::{
     AttributeProto, DimensionProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto,
@@ -371,10 +371,10 @@ impl Addition {
         let operators = &mut self.operators;
         let units = found.units() as i64;
         let shape: &[i64] = match found.layout {
-            Layout::Rows => &[-1, units],
-            Layout::Columns => &[units, -1],
-            Layout::Channels { .. } => &[0, units, -1],
-            Layout::Positions { .. } => &[0, -1, units],
+            FeatureLayout::Rows => &[-1, units],
+            FeatureLayout::Columns => &[units, -1],
+            FeatureLayout::Channels { .. } => &[0, units, -1],
+            FeatureLayout::Positions { .. } => &[0, -1, units],
         };
         let reshaped = operators.reshape(&found.features, shape);
         let mut rows = operators.cast(&reshaped, element::FLOAT);
@@ -387,12 +387,12 @@ impl Addition {
             rows = operators.node("Mul", &[&rows, &scale], vec![]);
         }
         let mean = match found.layout {
-            Layout::Rows => return rows,
-            Layout::Columns => {
+            FeatureLayout::Rows => return rows,
+            FeatureLayout::Columns => {
                 return operators.node("Transpose", &[&rows], vec![AttributeProto::ints("perm", &[1, 0])]);
             }
-            Layout::Channels { .. } => operators.reduce("ReduceMean", &rows, 2),
-            Layout::Positions { .. } => operators.reduce("ReduceMean", &rows, 1),
+            FeatureLayout::Channels { .. } => operators.reduce("ReduceMean", &rows, 2),
+            FeatureLayout::Positions { .. } => operators.reduce("ReduceMean", &rows, 1),
         };
         operators.reshape(&mean, &[-1, units])
     }

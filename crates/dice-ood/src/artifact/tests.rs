@@ -1,5 +1,5 @@
 use super::*;
-use crate::statistics::{By, Need, Needs};
+use crate::statistics::{By, Need, Needs, Space};
 use ndarray::Array2;
 
 const SPECS: [&str; 6] = [
@@ -58,7 +58,7 @@ fn save_load_score_is_bit_equal() {
     assert_eq!(read_statistics(&path).unwrap(), artifact.statistics);
     assert!(Artifact::load(&path).is_err(), "statistics alone are no detector");
 
-    let mut with_classes = Statistics::new(9, &Needs::of([Need::Classes(By::Label)]));
+    let mut with_classes = Statistics::new(9, &Needs::of([Need::Classes(By::Label, Space::Features)]));
     let labels: Vec<i64> = (0..features.nrows() as i64).map(|row| row % 3 - 1).collect();
     with_classes.update_labelled(features.view(), &labels).unwrap();
     with_classes.save(&path).unwrap();

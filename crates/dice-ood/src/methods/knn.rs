@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, Reduce, Wire};
 use crate::head::LinearHead;
 use crate::kernel::Product;
+use crate::nearest::Nearest;
 use crate::sphere::{norm, to_sphere};
 use crate::state::State;
 use crate::statistics::Needs;
@@ -39,13 +40,7 @@ impl Method for Knn {
                 otherwise: Otherwise::Default(Value::Whole(50)),
                 bare: true,
             },
-            Parameter {
-                name: "bank",
-                about: "distinct training rows kept at most",
-                kind: Kind::Whole { least: 1, most: 1 << 24 },
-                otherwise: Otherwise::Default(Value::Whole(50_000)),
-                bare: false,
-            },
+            Parameter::BANK,
         ],
     };
 
@@ -156,50 +151,5 @@ impl Scorer for Neighbours {
         let (twice, squares) = (graph.scale(kth, 2.0), graph.mul(query, query));
         let length = graph.sum(squares);
         Some(graph.sub(twice, length))
-    }
-}
-
-/// The k largest values so far, those of rows that were seen often counting as often.
-struct Nearest {
-    k: usize,
-    /// Values that are among the k largest, and some that may be.
-    kept: Vec<(f32, u64)>,
-    /// Values up to this cannot be.
-    beyond: f32,
-}
-
-impl Nearest {
-    fn new(k: usize) -> Self {
-        Self { k, kept: Vec::new(), beyond: f32::NEG_INFINITY }
-    }
-
-    fn add(&mut self, values: &[f32], counts: &[u64]) {
-        for (value, count) in values.iter().zip(counts) {
-            if *value > self.beyond {
-                self.kept.push((*value, *count));
-                if self.kept.len() >= 2 * self.k + 64 {
-                    self.prune();
-                }
-            }
-        }
-    }
-
-    /// Keeps the largest values whose counts reach k.
-    fn prune(&mut self) {
-        self.kept.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-        let mut rows = 0u64;
-        let reached = self.kept.iter().position(|(_, count)| {
-            rows = rows.saturating_add(*count);
-            rows >= self.k as u64
-        });
-        if let Some(last) = reached {
-            self.kept.truncate(last + 1);
-            self.beyond = self.kept[last].0;
-        }
-    }
-
-    fn last(mut self) -> f32 {
-        self.prune();
-        self.kept.last().map_or(f32::NEG_INFINITY, |(value, _)| *value)
     }
 }

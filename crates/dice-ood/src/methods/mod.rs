@@ -2,6 +2,7 @@
 
 mod ash_s;
 mod cauchy;
+mod core;
 mod dice;
 mod doctor;
 mod energy;
@@ -9,12 +10,24 @@ mod entropy;
 mod evidence;
 mod fisher;
 mod r#gen;
+mod gmm;
 mod gradnorm;
 mod knn;
 mod lts;
 mod max_logit;
+mod mds;
+#[path = "mds++.rs"]
+mod mds_plus_plus;
 mod msp;
+mod neco;
+mod nnguide;
+mod pnml;
 mod react;
+mod relation;
+mod residual;
+mod rmds;
+#[path = "rmds++.rs"]
+mod rmds_plus_plus;
 mod simes;
 mod stouffer;
 mod unit_drop;
@@ -32,15 +45,26 @@ pub static METHODS: &[Entry] = &[
     sparsity::<unit_prune::UnitPrune>(),
     sparsity::<weight_drop::WeightDrop>(),
     sparsity::<weight_prune::WeightPrune>(),
+    score::<core::Core>(),
     score::<doctor::Doctor>(),
     score::<energy::Energy>(),
     score::<entropy::Entropy>(),
     score::<r#gen::Gen>(),
+    score::<gmm::Gmm>(),
     score::<gradnorm::GradNorm>(),
     score::<knn::Knn>(),
     score::<lts::Lts>(),
     score::<max_logit::MaxLogit>(),
+    score::<mds::Mds>(),
+    score::<mds_plus_plus::MdsOnSphere>(),
     score::<msp::Msp>(),
+    score::<neco::Neco>(),
+    score::<nnguide::NnGuide>(),
+    score::<pnml::Pnml>(),
+    score::<relation::Relation>(),
+    score::<residual::Residual>(),
+    score::<rmds::Rmds>(),
+    score::<rmds_plus_plus::RmdsOnSphere>(),
     score::<vim::Vim>(),
     combination::<cauchy::Cauchy>(),
     combination::<evidence::Evidence>(),

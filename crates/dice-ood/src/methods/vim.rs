@@ -20,13 +20,11 @@ use crate::views::{Rows, Takes, Workspace};
 /// `vim`, `vim(256)`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Vim {
-    dim: Option<u64>,
+    dim: Dimensions,
 }
 
 /// Training rows that the scale of the virtual logit rests on, at most.
 const ROWS: usize = 50_000;
-/// Rows whose logits are in memory together.
-const TOGETHER: usize = 1024;
 
 impl Method for Vim {
     const CARD: &'static Card = &Card {
@@ -39,31 +37,45 @@ impl Method for Vim {
         cost: "D (D - dim) an input; the fit takes D^3; R is kept",
         exports: true,
         example: "vim(256)",
-        parameters: &[Parameter {
-            name: "dim",
-            about: "dimensions of the principal subspace; by default 1000 of at least 2048 units, 512 of at least 768, else half",
-            kind: Kind::Whole { least: 1, most: 1 << 16 },
-            otherwise: Otherwise::Absent,
-            bare: true,
-        }],
+        parameters: &[Dimensions::PARAMETER],
     };
 
     fn from_arguments(given: &Arguments) -> std::result::Result<Self, String> {
-        match given.get("dim") {
-            Some(Value::Whole(dim)) => Ok(Self { dim: Some(dim) }),
-            _ => Ok(Self { dim: None }),
-        }
+        Ok(Self { dim: Dimensions::from_arguments(given) })
     }
 
     fn arguments(&self) -> Arguments {
-        Arguments::new(Self::CARD, [self.dim.map(Value::Whole)])
+        Arguments::new(Self::CARD, [self.dim.value()])
     }
 }
 
-impl Vim {
+/// Dimensions of the principal subspace, where they are given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dimensions(Option<u64>);
+
+impl Dimensions {
+    pub(super) const PARAMETER: Parameter = Parameter {
+        name: "dim",
+        about: "dimensions of the principal subspace; by default 1000 of at least 2048 units, 512 of at least 768, else half",
+        kind: Kind::Whole { least: 1, most: 1 << 16 },
+        otherwise: Otherwise::Absent,
+        bare: true,
+    };
+
+    pub(super) fn from_arguments(given: &Arguments) -> Self {
+        match given.get("dim") {
+            Some(Value::Whole(dim)) => Self(Some(dim)),
+            _ => Self(None),
+        }
+    }
+
+    pub(super) fn value(self) -> Option<Value> {
+        self.0.map(Value::Whole)
+    }
+
     /// The authors' choice where none is given.
-    fn dim(&self, units: usize) -> Result<usize> {
-        let dim = match (self.dim, units) {
+    fn of(self, units: usize) -> Result<usize> {
+        let dim = match (self.0, units) {
             (Some(dim), _) => dim as usize,
             (None, 2048..) => 1000,
             (None, 768..) => 512,
@@ -73,7 +85,7 @@ impl Vim {
             return Ok(dim);
         }
         Err(Error::new(ErrorKind::Argument, format!("{dim} of {units}"))
-            .tensor("dimensions of `vim`")
+            .tensor("dimensions of the principal subspace")
             .expected(format!("fewer than the {units} units of the features")))
     }
 }
@@ -88,36 +100,23 @@ impl Score for Vim {
     }
 
     fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Scorer>> {
-        let units = on.head().units();
-        let dim = self.dim(units)?;
-        let (axes, centre) = (on.axes(About::HeadOrigin)?, on.centre(About::HeadOrigin)?);
-        let outside = axes.vectors.slice(ndarray::s![dim.., ..]);
-        let residual: Arc<[f32]> = outside.iter().map(|part| *part as f32).collect();
-        let offset: Array1<f64> = -outside.dot(&centre);
-        let offset: Arc<[f32]> = offset.iter().map(|part| *part as f32).collect();
-        let mut virtual_logit = VirtualLogit::new(residual, offset, units, 1.0)?;
-        virtual_logit.alpha = alpha(on, &virtual_logit, &on.statistics().bank()?.first(ROWS))?;
-        Ok(Arc::new(virtual_logit))
+        let outside = Outside::fit(self.dim, on)?;
+        let alpha = alpha(on, &outside, &on.statistics().bank()?.first(ROWS))?;
+        Ok(Arc::new(VirtualLogit { outside, alpha }))
     }
 
     fn load(&self, state: &mut State, head: &LinearHead) -> Result<Arc<dyn Scorer>> {
-        let outside = head.units() - self.dim(head.units())?;
-        let residual = state.take::<f32>("residual", &[Some(outside), Some(head.units())])?;
-        let offset = state.take::<f32>("offset", &[Some(outside)])?;
+        let outside = Outside::load(self.dim, state, head.units())?;
         let alpha = state.take::<f64>("alpha", &[Some(1)])?;
-        check_finite("residual", &residual)?;
-        check_finite("offset", &offset)?;
         check_finite("alpha", &alpha)?;
-        Ok(Arc::new(VirtualLogit::new(residual, offset, head.units(), alpha[0])?))
+        Ok(Arc::new(VirtualLogit { outside, alpha: alpha[0] }))
     }
 }
 
 /// `sum max f / sum |R (h - u)|` over the rows of `bank`, each as often as it was seen.
-fn alpha(on: &Training<'_>, of: &VirtualLogit, bank: &BankRows) -> Result<f64> {
+fn alpha(on: &Training<'_>, of: &Outside, bank: &BankRows) -> Result<f64> {
     let (mut logits, mut lengths) = (0.0, 0.0);
-    let parts = bank.features.chunks(TOGETHER * bank.units).zip(bank.counts.chunks(TOGETHER));
-    for (rows, counts) in parts {
-        let found = on.logits(rows)?;
+    on.visit_bank(bank, |rows, counts, found| {
         let (mut products, mut residuals) = (Vec::new(), vec![0.0; counts.len()]);
         of.lengths(rows, &mut Scratch::default(), &mut products, &mut residuals);
         for ((logits_of, length), count) in found.chunks_exact(on.head().classes()).zip(residuals).zip(counts) {
@@ -125,7 +124,7 @@ fn alpha(on: &Training<'_>, of: &VirtualLogit, bank: &BankRows) -> Result<f64> {
             logits += *count as f64 * f64::from(most);
             lengths += *count as f64 * length;
         }
-    }
+    })?;
     let alpha = logits / lengths;
     if alpha.is_finite() {
         return Ok(alpha);
@@ -136,24 +135,58 @@ fn alpha(on: &Training<'_>, of: &VirtualLogit, bank: &BankRows) -> Result<f64> {
         .fix("take fewer dimensions"))
 }
 
+/// What lies outside the principal subspace of training features about the point that the head maps to nothing.
 #[derive(Debug)]
-struct VirtualLogit {
+pub(super) struct Outside {
     /// R `[D - dim, D]`.
     residual: Arc<[f32]>,
     /// `-R u` `[D - dim]`.
     offset: Arc<[f32]>,
     product: Product,
-    alpha: f64,
 }
 
-impl VirtualLogit {
-    fn new(residual: Arc<[f32]>, offset: Arc<[f32]>, units: usize, alpha: f64) -> Result<Self> {
+impl Outside {
+    pub(super) fn fit(dim: Dimensions, on: &Training<'_>) -> Result<Self> {
+        let units = on.head().units();
+        let dim = dim.of(units)?;
+        let (axes, centre) = (on.axes(About::HeadOrigin)?, on.centre(About::HeadOrigin)?);
+        let outside = axes.vectors.slice(ndarray::s![dim.., ..]);
+        let residual: Arc<[f32]> = outside.iter().map(|part| *part as f32).collect();
+        let offset: Array1<f64> = -outside.dot(&centre);
+        Self::new(residual, offset.iter().map(|part| *part as f32).collect(), units)
+    }
+
+    fn new(residual: Arc<[f32]>, offset: Arc<[f32]>, units: usize) -> Result<Self> {
         let product = Product::new(&residual, [offset.len(), units], Some(&offset))?;
-        Ok(Self { residual, offset, product, alpha })
+        Ok(Self { residual, offset, product })
+    }
+
+    pub(super) fn load(dim: Dimensions, state: &mut State, units: usize) -> Result<Self> {
+        let outside = units - dim.of(units)?;
+        let residual = state.take::<f32>("residual", &[Some(outside), Some(units)])?;
+        let offset = state.take::<f32>("offset", &[Some(outside)])?;
+        check_finite("residual", &residual)?;
+        check_finite("offset", &offset)?;
+        Self::new(residual, offset, units)
+    }
+
+    pub(super) fn save(&self, to: &mut State) {
+        let outside = self.offset.len();
+        to.put("residual", &[outside, self.residual.len() / outside], Arc::clone(&self.residual));
+        to.put("offset", &[outside], Arc::clone(&self.offset));
+    }
+
+    /// `|R (h - u)|` `[N, 1]` as operators.
+    pub(super) fn express(&self, graph: &mut Graph, features: Wire) -> Wire {
+        let outside = self.offset.len();
+        let products = graph.times(features, [outside, self.residual.len() / outside], Arc::clone(&self.residual));
+        let offset = graph.row(self.offset.iter().copied());
+        let shifted = graph.add(products, offset);
+        graph.norm(shifted)
     }
 
     /// `|R (h - u)|` of each row.
-    fn lengths(&self, rows: &[f32], scratch: &mut Scratch, products: &mut Vec<f32>, out: &mut [f64]) {
+    pub(super) fn lengths(&self, rows: &[f32], scratch: &mut Scratch, products: &mut Vec<f32>, out: &mut [f64]) {
         let outside = self.offset.len();
         products.clear();
         products.resize(out.len() * outside, 0.0);
@@ -164,27 +197,27 @@ impl VirtualLogit {
     }
 }
 
+#[derive(Debug)]
+struct VirtualLogit {
+    outside: Outside,
+    alpha: f64,
+}
+
 impl Scorer for VirtualLogit {
     fn score(&self, rows: &Rows<'_>, workspace: &mut Workspace, out: &mut [f64]) {
-        self.lengths(rows.all_features(), &mut workspace.scratch, &mut workspace.products, out);
+        self.outside.lengths(rows.all_features(), &mut workspace.scratch, &mut workspace.products, out);
         for (score, summary) in out.iter_mut().zip(rows.summaries()) {
             *score = summary.energy(1.0) - self.alpha * *score;
         }
     }
 
     fn save(&self, to: &mut State) {
-        let outside = self.offset.len();
-        to.put("residual", &[outside, self.residual.len() / outside], Arc::clone(&self.residual));
-        to.put("offset", &[outside], Arc::clone(&self.offset));
+        self.outside.save(to);
         to.put("alpha", &[1], vec![self.alpha]);
     }
 
     fn express(&self, graph: &mut Graph, of: &Views) -> Option<Wire> {
-        let outside = self.offset.len();
-        let products = graph.times(of.features, [outside, self.residual.len() / outside], Arc::clone(&self.residual));
-        let offset = graph.row(self.offset.iter().copied());
-        let shifted = graph.add(products, offset);
-        let length = graph.norm(shifted);
+        let length = self.outside.express(graph, of.features);
         let (scaled, energy) = (graph.scale(length, self.alpha), energy_of(graph, of.logits, 1.0));
         Some(graph.sub(energy, scaled))
     }

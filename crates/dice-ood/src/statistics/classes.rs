@@ -12,14 +12,14 @@ use crate::state::{State, check_finite};
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Classes(BTreeMap<i64, (u64, Vec<f64>)>);
 
-/// A class: its number, how many rows it has, and their mean activation `[D]`.
+/// A class: its number, how many rows it has, and their mean `[D]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassMean {
     /// Its number.
     pub class: i64,
     /// How many rows it has.
     pub rows: u64,
-    /// The mean of their features `[D]`.
+    /// The mean of their features, or of these on the unit sphere `[D]`.
     pub mean: Array1<f64>,
 }
 

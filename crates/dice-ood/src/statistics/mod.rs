@@ -12,11 +12,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayView2};
+use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, FeatureSource, for_each_block, not_finite};
 use crate::head::LinearHead;
 use crate::kernel::{Kernel, Scratch};
+use crate::sphere::to_sphere;
 use crate::state::{State, check_finite};
 use activations::Activations;
 use bank::Bank;
@@ -58,6 +60,8 @@ enum Part {
 struct TrainingRows<'a> {
     /// `[n, D]`.
     features: &'a [f32],
+    /// The same on the unit sphere `[n, D]`, where a statistic rests on them.
+    sphere: &'a [f32],
     labels: Option<&'a [i64]>,
     /// `[n, C]` of the dense head, where a statistic rests on them.
     logits: &'a [f32],
@@ -187,7 +191,8 @@ impl Statistics {
         }
         let logits = self.logits(features, rows);
         let predictions = predictions(&logits, rows);
-        let rows_now = TrainingRows { features, labels, logits: &logits, predictions: &predictions };
+        let sphere = self.on_sphere(features);
+        let rows_now = TrainingRows { features, sphere: &sphere, labels, logits: &logits, predictions: &predictions };
         self.parts.iter_mut().try_for_each(|(need, part)| part.add(*need, &rows_now, units))?;
         self.rows += rows as u64;
         Ok(())
@@ -215,6 +220,14 @@ impl Statistics {
                 .expected(format!("the linear head, for {need}")));
         }
         Ok(())
+    }
+
+    /// The rows on the unit sphere; none where nothing rests on them.
+    fn on_sphere(&self, features: &[f32]) -> Vec<f32> {
+        let wanted = self.parts.keys().any(|need| need.space() == Space::Sphere);
+        let mut sphere = if wanted { features.to_vec() } else { Vec::new() };
+        sphere.par_chunks_exact_mut(self.units().max(1)).for_each(to_sphere);
+        sphere
     }
 
     /// `[n, C]` of the dense head; none where nothing rests on them.
@@ -310,10 +323,10 @@ impl Statistics {
     ///
     /// # Errors
     /// [`ErrorKind::Missing`] where it was not gathered.
-    pub fn class_means(&self, by: By) -> Result<Vec<ClassMean>> {
-        match self.part(Need::Classes(by))? {
+    pub fn class_means(&self, by: By, space: Space) -> Result<Vec<ClassMean>> {
+        match self.part(Need::Classes(by, space))? {
             Part::Classes(classes) => Ok(classes.means()),
-            _ => Err(missing(Need::Classes(by))),
+            _ => Err(missing(Need::Classes(by, space))),
         }
     }
 
@@ -404,8 +417,8 @@ impl Part {
         match need {
             Need::SequentialMean => Self::SequentialMean(Array1::zeros(units)),
             Need::Activations => Self::Activations(Activations::default()),
-            Need::Classes(_) => Self::Classes(Classes::default()),
-            Need::SecondMoment(space) => Self::SecondMoment(SecondMoment::new(units, space)),
+            Need::Classes(..) => Self::Classes(Classes::default()),
+            Need::SecondMoment(_) => Self::SecondMoment(SecondMoment::new(units)),
             Need::Templates => Self::Templates(Templates::new(classes)),
             Need::Bank => Self::Bank(Bank::new(units, needs.bank_rows())),
         }
@@ -415,8 +428,8 @@ impl Part {
         match self {
             Self::SequentialMean(sums) => add_rows(sums.as_slice_mut().unwrap_or_default(), rows.features),
             Self::Activations(activations) => activations.add(rows.features),
-            Self::Classes(classes) => classes.add(rows.features, &rows.classes(need), units),
-            Self::SecondMoment(moment) => moment.add(rows.features)?,
+            Self::Classes(classes) => classes.add(rows.vectors(need), &rows.classes(need), units),
+            Self::SecondMoment(moment) => moment.add(rows.vectors(need))?,
             Self::Templates(templates) => templates.add(rows.logits),
             Self::Bank(bank) => bank.add(rows.features, rows.labels),
         }
@@ -458,14 +471,12 @@ impl Part {
                 let (total, all) = (activations.total(), rows.saturating_mul(units as u64));
                 (Self::Activations(activations), total, all..=all)
             }
-            Need::Classes(by) => {
+            Need::Classes(by, _) => {
                 let classes = Classes::load(state, units)?;
                 let total = classes.total();
                 (Self::Classes(classes), total, if by == By::Correct { 0..=rows } else { rows..=rows })
             }
-            Need::SecondMoment(space) => {
-                (Self::SecondMoment(SecondMoment::load(state, units, space)?), rows, rows..=rows)
-            }
+            Need::SecondMoment(_) => (Self::SecondMoment(SecondMoment::load(state, units)?), rows, rows..=rows),
             Need::Templates => {
                 let templates = Templates::load(state)?;
                 let total = templates.total();
@@ -487,12 +498,20 @@ impl Part {
 }
 
 impl TrainingRows<'_> {
+    /// The vectors that a statistic is of.
+    fn vectors(&self, need: Need) -> &[f32] {
+        match need.space() {
+            Space::Features => self.features,
+            Space::Sphere => self.sphere,
+        }
+    }
+
     /// The class that each row counts for, where it counts.
     fn classes(&self, need: Need) -> Vec<Option<i64>> {
         let labels = self.labels.unwrap_or_default();
         match need {
-            Need::Classes(By::Prediction) => self.predictions.iter().copied().map(Some).collect(),
-            Need::Classes(By::Correct) => {
+            Need::Classes(By::Prediction, _) => self.predictions.iter().copied().map(Some).collect(),
+            Need::Classes(By::Correct, _) => {
                 labels.iter().zip(self.predictions).map(|(label, class)| (label == class).then_some(*label)).collect()
             }
             _ => labels.iter().copied().map(Some).collect(),

@@ -2,10 +2,8 @@
 
 use ndarray::Array2;
 
-use super::needs::Space;
 use crate::error::Result;
 use crate::kernel;
-use crate::sphere::to_sphere;
 use crate::state::{State, check_finite};
 
 /// The sum of `x x^T` over rows `[D, D]`. Products of two f32 are exact in f64, and each entry is one chain of additions in
@@ -15,23 +13,15 @@ pub(crate) struct SecondMoment {
     /// Row-major; entries `[i, j]` with `i > j` are zero.
     sums: Vec<f64>,
     units: usize,
-    space: Space,
 }
 
 impl SecondMoment {
-    pub(super) fn new(units: usize, space: Space) -> Self {
-        Self { sums: vec![0.0; units * units], units, space }
+    pub(super) fn new(units: usize) -> Self {
+        Self { sums: vec![0.0; units * units], units }
     }
 
-    pub(super) fn add(&mut self, features: &[f32]) -> Result<()> {
-        match self.space {
-            Space::Features => kernel::second_moment(&mut self.sums, features, self.units),
-            Space::Sphere => {
-                let mut rows = features.to_vec();
-                rows.chunks_exact_mut(self.units).for_each(to_sphere);
-                kernel::second_moment(&mut self.sums, &rows, self.units)
-            }
-        }
+    pub(super) fn add(&mut self, rows: &[f32]) -> Result<()> {
+        kernel::second_moment(&mut self.sums, rows, self.units)
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
@@ -50,11 +40,11 @@ impl SecondMoment {
         to.put("sums", &[self.units, self.units], self.full().into_raw_vec_and_offset().0);
     }
 
-    pub(super) fn load(state: &mut State, units: usize, space: Space) -> Result<Self> {
+    pub(super) fn load(state: &mut State, units: usize) -> Result<Self> {
         let sums = state.take::<f64>("sums", &[Some(units), Some(units)])?;
         check_finite("sums", &sums)?;
         let mut sums = sums.to_vec();
         sums.chunks_exact_mut(units).enumerate().for_each(|(row, sums)| sums[..row].fill(0.0));
-        Ok(Self { sums, units, space })
+        Ok(Self { sums, units })
     }
 }

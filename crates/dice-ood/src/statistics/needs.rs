@@ -10,8 +10,8 @@ pub enum Need {
     SequentialMean,
     /// The distribution of all activations, pooled over units.
     Activations,
-    /// The number of rows and the mean activation of each class.
-    Classes(By),
+    /// The number of rows and the mean of each class.
+    Classes(By, Space),
     /// The sum of `x x^T` over rows `[D, D]`.
     SecondMoment(Space),
     /// The mean softmax `[C, C]` of the dense head over the rows that it predicts as each class.
@@ -31,7 +31,23 @@ pub enum By {
     Correct,
 }
 
-/// Which vectors a second moment is of.
+impl By {
+    /// Whether a method rests on labels or on predictions, by the words of its parameter `by`.
+    pub(crate) fn of_word(word: &str) -> Self {
+        if word == Self::Prediction.word() { Self::Prediction } else { Self::Label }
+    }
+
+    /// What it is called in a spec.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Label => "label",
+            Self::Prediction => "prediction",
+            Self::Correct => "correct",
+        }
+    }
+}
+
+/// Which vectors a mean or second moment is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
     /// Features `h`.
@@ -42,12 +58,15 @@ pub enum Space {
 
 impl Need {
     /// Every statistic there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::SequentialMean,
         Self::Activations,
-        Self::Classes(By::Label),
-        Self::Classes(By::Prediction),
-        Self::Classes(By::Correct),
+        Self::Classes(By::Label, Space::Features),
+        Self::Classes(By::Prediction, Space::Features),
+        Self::Classes(By::Correct, Space::Features),
+        Self::Classes(By::Label, Space::Sphere),
+        Self::Classes(By::Prediction, Space::Sphere),
+        Self::Classes(By::Correct, Space::Sphere),
         Self::SecondMoment(Space::Features),
         Self::SecondMoment(Space::Sphere),
         Self::Templates,
@@ -59,9 +78,12 @@ impl Need {
         match self {
             Self::SequentialMean => "sequential_mean",
             Self::Activations => "activations",
-            Self::Classes(By::Label) => "classes_by_label",
-            Self::Classes(By::Prediction) => "classes_by_prediction",
-            Self::Classes(By::Correct) => "classes_correct",
+            Self::Classes(By::Label, Space::Features) => "classes_by_label",
+            Self::Classes(By::Prediction, Space::Features) => "classes_by_prediction",
+            Self::Classes(By::Correct, Space::Features) => "classes_correct",
+            Self::Classes(By::Label, Space::Sphere) => "classes_by_label_on_sphere",
+            Self::Classes(By::Prediction, Space::Sphere) => "classes_by_prediction_on_sphere",
+            Self::Classes(By::Correct, Space::Sphere) => "classes_correct_on_sphere",
             Self::SecondMoment(Space::Features) => "second_moment",
             Self::SecondMoment(Space::Sphere) => "second_moment_on_sphere",
             Self::Templates => "templates",
@@ -69,14 +91,22 @@ impl Need {
         }
     }
 
+    /// Which vectors it is of.
+    pub fn space(self) -> Space {
+        match self {
+            Self::Classes(_, space) | Self::SecondMoment(space) => space,
+            Self::SequentialMean | Self::Activations | Self::Templates | Self::Bank => Space::Features,
+        }
+    }
+
     /// Whether it takes the class of each row.
     pub fn takes_labels(self) -> bool {
-        matches!(self, Self::Classes(By::Label | By::Correct))
+        matches!(self, Self::Classes(By::Label | By::Correct, _))
     }
 
     /// Whether it takes what the dense head makes of each row.
     pub fn takes_head(self) -> bool {
-        matches!(self, Self::Classes(By::Prediction | By::Correct) | Self::Templates)
+        matches!(self, Self::Classes(By::Prediction | By::Correct, _) | Self::Templates)
     }
 }
 
@@ -85,9 +115,16 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::SequentialMean => "the f32 mean activation",
             Self::Activations => "the distribution of training activations",
-            Self::Classes(By::Label) => "the mean activation of each class",
-            Self::Classes(By::Prediction) => "the mean activation of each predicted class",
-            Self::Classes(By::Correct) => "the mean activation of the correctly predicted rows of each class",
+            Self::Classes(By::Label, Space::Features) => "the mean activation of each class",
+            Self::Classes(By::Prediction, Space::Features) => "the mean activation of each predicted class",
+            Self::Classes(By::Correct, Space::Features) => {
+                "the mean activation of the correctly predicted rows of each class"
+            }
+            Self::Classes(By::Label, Space::Sphere) => "the mean normalised feature of each class",
+            Self::Classes(By::Prediction, Space::Sphere) => "the mean normalised feature of each predicted class",
+            Self::Classes(By::Correct, Space::Sphere) => {
+                "the mean normalised feature of the correctly predicted rows of each class"
+            }
             Self::SecondMoment(Space::Features) => "the second moment of training features",
             Self::SecondMoment(Space::Sphere) => "the second moment of normalised training features",
             Self::Templates => "the mean softmax of each predicted class",

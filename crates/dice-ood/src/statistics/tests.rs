@@ -1,4 +1,5 @@
 use super::*;
+use crate::sphere::norm;
 use ndarray::Array2;
 use proptest::prelude::*;
 
@@ -105,10 +106,16 @@ fn second_moments_and_templates_are_their_definitions() {
     let expected: f64 = rows.chunks(3).map(|row| f64::from(row[0]) * f64::from(row[2])).sum();
     assert_eq!((moment[(0, 2)], moment[(2, 0)]), (expected, expected));
     assert!((statistics.second_moment(Space::Sphere).unwrap().diag().sum() - 20.0).abs() < 1e-5);
+    let classes = statistics.class_means(By::Label, Space::Sphere).unwrap();
+    let members = rows.chunks(3).zip(&labels).filter(|(_, label)| **label == 1);
+    let expected: f64 = members.map(|(row, _)| f64::from(row[2]) / norm(row)).sum();
+    assert!((classes[1].mean[2] * classes[1].rows as f64 - expected).abs() < 1e-5);
     let templates = statistics.templates().unwrap();
     assert!(templates.chunks(3).all(|template| (template.iter().sum::<f64>() - 1.0).abs() < 1e-12));
-    let predicted: u64 = statistics.class_means(By::Prediction).unwrap().iter().map(|class| class.rows).sum();
-    let correct: u64 = statistics.class_means(By::Correct).unwrap().iter().map(|class| class.rows).sum();
+    let predicted: u64 =
+        statistics.class_means(By::Prediction, Space::Features).unwrap().iter().map(|class| class.rows).sum();
+    let correct: u64 =
+        statistics.class_means(By::Correct, Space::Features).unwrap().iter().map(|class| class.rows).sum();
     assert_eq!(predicted, 20);
     let agree = |row: &[f32], label: i64| {
         let head = head(3);
@@ -174,10 +181,10 @@ fn a_published_mean_has_no_percentiles() {
 fn class_means_are_those_of_each_class_and_merge() {
     let features = Array2::from_shape_fn((500, 150), |(row, unit)| ((row * 31 + unit * 17) % 101) as f32 * 0.1);
     let labels: Vec<i64> = (0..500).map(|row| [7, -1, 3][row * row % 3]).collect();
-    let gather = Needs::of([Need::Classes(By::Label)]);
+    let gather = Needs::of([Need::Classes(By::Label, Space::Features)]);
     let mut whole = Statistics::new(150, &gather);
     whole.update_labelled(features.view(), &labels).unwrap();
-    let means = whole.class_means(By::Label).unwrap();
+    let means = whole.class_means(By::Label, Space::Features).unwrap();
     assert_eq!(means.iter().map(|mean| mean.class).collect::<Vec<_>>(), [-1, 7]);
     for ClassMean { class: label, rows, mean } in &means {
         let members: Vec<usize> = (0..500).filter(|row| labels[*row] == *label).collect();
@@ -191,7 +198,7 @@ fn class_means_are_those_of_each_class_and_merge() {
     other.update_labelled(features.slice(ndarray::s![200.., ..]), &labels[200..]).unwrap();
     parts.merge(&other).unwrap();
     for (ClassMean { rows, mean: a, .. }, ClassMean { rows: expected, mean: b, .. }) in
-        parts.class_means(By::Label).unwrap().iter().zip(&means)
+        parts.class_means(By::Label, Space::Features).unwrap().iter().zip(&means)
     {
         assert_eq!(rows, expected);
         assert!((a - b).iter().all(|difference| difference.abs() < 1e-12));

@@ -6,7 +6,7 @@ use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
-use crate::images::preprocess::{Channels, Layout, Preprocess, Resize};
+use crate::images::preprocess::{Channels, PixelLayout, Preprocess, Resize};
 use crate::images::resample::Filter;
 
 impl Preprocess {
@@ -14,7 +14,8 @@ impl Preprocess {
     ///
     /// # Errors
     /// [`ErrorKind::Io`], [`ErrorKind::Malformed`], [`ErrorKind::Unsupported`] for what the file asks and we cannot.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let text = files::read_to_string(path)?;
         let malformed = |error: serde_json::Error| {
             Error::new(ErrorKind::Malformed, error.to_string())
@@ -170,7 +171,7 @@ impl Config {
         // (x - 127.5) * scale
         let offset = if self.rescale_offset == Some(true) { 127.5 * scale } else { 0.0 };
         let mean = mean.into_iter().map(|mean| mean + offset).collect();
-        Ok(Preprocess { channels, resize, filter, crop, crop_down: true, scale, mean, std, layout: Layout::Nchw })
+        Ok(Preprocess { channels, resize, filter, crop, crop_down: true, scale, mean, std, layout: PixelLayout::Nchw })
     }
 
     fn geometry(&self, family: &Family) -> Result<(Resize, Option<[usize; 2]>)> {
@@ -189,7 +190,7 @@ impl Config {
             size => return Ok((Resize::Exact(size.both_sides()?), crop)),
         };
         let Some(pct) = crop_pct else { return Ok((Resize::ShortSide(short), crop)) };
-        // Without a crop of its own the percentage is that of ConvNeXT, which a file without a type can be too.
+        // Only ConvNeXT has a percentage without a crop; old files of ConvNeXT name no type.
         let (warped_from, cropped) = if crop.is_some() { (family.warped_from, crop) } else { (384, Some([short; 2])) };
         if short >= warped_from {
             return Ok((Resize::Exact([short; 2]), crop));
@@ -208,7 +209,7 @@ impl Config {
         };
         let (mean, std) = (each(&self.image_mean, mean), each(&self.image_std, std));
         let normalised = self.do_normalize.unwrap_or(family.normal.is_some());
-        // EfficientNet divides by it once more.
+        // EfficientNet divides by the deviation once more.
         let again = self.include_top.unwrap_or(family.include_top);
         let divisor = |std: f32| if normalised { std } else { 1.0 } * if again { std } else { 1.0 };
         let mean = if normalised { mean } else { vec![0.0; mean.len()] };

@@ -42,7 +42,7 @@ pub struct Preprocess {
     /// Divides each channel.
     pub std: Vec<f32>,
     /// Order of the axes.
-    pub layout: Layout,
+    pub layout: PixelLayout,
 }
 
 /// The channels of an input.
@@ -72,7 +72,7 @@ pub enum Resize {
 /// The order of an input's axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Layout {
+pub enum PixelLayout {
     /// Channels, height, width.
     Nchw,
     /// Height, width, channels.
@@ -124,7 +124,7 @@ impl Preprocess {
             scale: 1.0 / 255.0,
             mean: vec![0.0; 3],
             std: vec![1.0; 3],
-            layout: Layout::Nchw,
+            layout: PixelLayout::Nchw,
         }
     }
 
@@ -220,8 +220,8 @@ impl Preprocess {
                 let source = if self.channels == Channels::Bgr { count - 1 - channel } else { channel };
                 let value = (f32::from(pixel[source]) * self.scale - self.mean[channel]) / self.std[channel];
                 let at = match self.layout {
-                    Layout::Nchw => channel * area + place,
-                    Layout::Nhwc => place * count + channel,
+                    PixelLayout::Nchw => channel * area + place,
+                    PixelLayout::Nhwc => place * count + channel,
                 };
                 input[at] = value;
             }
@@ -256,7 +256,7 @@ impl Preprocess {
             let (from, to) = (from as isize, to as isize);
             match self.crop_down {
                 true => (from - to).div_euclid(2),
-                // What is to be filled up gets the smaller half before.
+                // Of an odd padding the smaller half comes first.
                 false if from < to => (from - to) / 2,
                 false => ((from - to) as f64 / 2.0).round_ties_even() as isize,
             }
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!((nchw.len(), size), (45, [3, 5]));
         let expected = (2.0 / 255.0 - 0.4822) / 0.1994;
         assert!((nchw[15 + 2 * 5 + 4] - expected).abs() < 1e-6, "green of row 2");
-        preprocess.layout = Layout::Nhwc;
+        preprocess.layout = PixelLayout::Nhwc;
         assert_eq!(preprocess.apply(&image).unwrap().0[(2 * 5 + 4) * 3 + 1], nchw[15 + 2 * 5 + 4]);
         preprocess.channels = Channels::Bgr;
         preprocess.mean = vec![0.0; 3];

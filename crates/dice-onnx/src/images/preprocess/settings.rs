@@ -47,7 +47,7 @@ impl FromStr for Preprocess {
             said.push(name);
             preprocess.set(name, value).map_err(|expected| bad(setting, expected))?;
         }
-        // `mean=0.5` before `channels=grey`, or after.
+        // Only now is the number of channels known: `channels=grey` may follow `mean=0.5`.
         preprocess.spread();
         preprocess.check()?;
         Ok(preprocess)
@@ -60,7 +60,7 @@ fn base(text: &str) -> Result<(Preprocess, &str)> {
     // A path may have commas of its own.
     let ends = text.match_indices(',').map(|(place, _)| place).chain([text.len()]);
     if let Some(end) = ends.into_iter().find(|end| is_file(&text[..*end])) {
-        return Ok((Preprocess::read(Path::new(&text[..end]))?, &text[end..]));
+        return Ok((Preprocess::read(&text[..end])?, &text[end..]));
     }
     let name = text.split(',').next().unwrap_or_default();
     if let Some(preset) = Preprocess::preset(name.trim()) {
@@ -77,7 +77,7 @@ fn bad(setting: &str, expected: String) -> Error {
 }
 
 impl Preprocess {
-    /// Applies one setting; an error is what would have been right.
+    /// Applies one setting; the error says what the setting takes.
     fn set(&mut self, name: &str, value: &str) -> std::result::Result<(), String> {
         match name {
             "resize" => {
