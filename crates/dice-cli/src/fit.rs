@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dice_onnx::{ImageSet, Model, Origin};
+use dice_ood::artifact::read_statistics;
 use dice_ood::io::files::TemporaryFolder;
-use dice_ood::io::{Dataset, Location, find_head, read_statistics};
+use dice_ood::io::{Dataset, Location, find_head};
 use dice_ood::{
     Artifact, Error, ErrorKind, FeatureSource as _, Fitted, HoldOut, Layout, LinearHead, Needs, Result, Spec,
     Statistics,

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use dice_onnx::{HeadOptions, Model};
-use dice_ood::io::{Dataset, Location, TensorInfo, find_head, list, read_statistics};
+use dice_ood::artifact::read_statistics;
+use dice_ood::io::{Dataset, Location, TensorInfo, find_head, list};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
 use crate::account::{behind, describe};

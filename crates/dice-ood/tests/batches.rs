@@ -5,7 +5,8 @@ mod common;
 
 use std::sync::Arc;
 
-use dice_ood::io::{Dataset, Location, read_head, read_statistics};
+use dice_ood::artifact::read_statistics;
+use dice_ood::io::{Dataset, Location, read_head};
 use dice_ood::{BatchCheck, Calibration, Check, Detector, NonFinite, Side, Spec, Verdict, for_each_block};
 
 /// Scores of CIFAR-10 test, SVHN, and CIFAR-10 test features 255 times too large.

@@ -6,7 +6,8 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dice_ood::io::{Dataset, Location, read_head, read_statistics, read_vector};
+use dice_ood::artifact::read_statistics;
+use dice_ood::io::{Dataset, Location, read_head, read_vector};
 use dice_ood::metrics::{Curve, OfficialMetrics};
 use dice_ood::{
     Calibration, Decision, Detector, Fitting, HoldOut, LinearHead, Needs, NonFinite, Spec, Statistics, for_each_block,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Description, DetectorDescription, Order};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::SafetensorsHeader;
+use crate::io::tensors::safetensors::Header as SafetensorsHeader;
 use crate::spec::Spec;
 use crate::state::State;
 

@@ -21,13 +21,18 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use ndarray::Array1;
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::{Calibration, Threshold};
 use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
-use crate::io::{SafetensorsHeader, write_state};
+use crate::io::location::Location;
+use crate::io::state::write_state;
+use crate::io::tensors::is_safetensors;
+use crate::io::tensors::safetensors::Header as SafetensorsHeader;
+use crate::io::vectors::read_vector;
 use crate::pipeline::{Fitting, Pipeline, Stem};
 use crate::spec::{PipelineSpec, Spec};
 use crate::state::{State, check_finite};
@@ -42,7 +47,7 @@ const SCHEMA_KEY: &str = "dice_ood_schema";
 const DESCRIPTION_KEY: &str = "dice_ood";
 const CHECKSUM_KEY: &str = "dice_ood_checksum";
 /// By which a file of statistics is known.
-pub(crate) const STATISTICS_SUM: &str = "statistics.activation_sum";
+const STATISTICS_SUM: &str = "statistics.activation_sum";
 
 /// A fitted detector, and what its decisions rest on.
 #[derive(Debug, Clone)]
@@ -388,7 +393,7 @@ fn calibrated(
 
 impl Statistics {
     /// Writes the statistics alone, atomically: to be merged with others, or fitted from later
-    /// ([`read_statistics`](crate::io::read_statistics)).
+    /// ([`read_statistics`]).
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
@@ -415,16 +420,27 @@ pub fn read_provenance(path: &Path) -> Result<BTreeMap<String, String>> {
     }
 }
 
-/// Reads the statistics that an artifact carries, or that were saved alone.
-pub(crate) fn read_statistics(path: &Path) -> Result<Statistics> {
-    let load = || {
-        let (mut state, _) = read(path)?;
-        let mut part = state.take_part("statistics");
-        let statistics = Statistics::take(&mut part)?;
-        part.finish()?;
-        Ok(statistics)
-    };
-    load().map_err(|error: Error| error.file(path.display()))
+/// Reads statistics: those that [`Statistics::save`] wrote or a detector carries, or a published mean activation as npy,
+/// npz or safetensors.
+///
+/// # Errors
+/// Those of reading; [`ErrorKind::Missing`] where the file holds no statistics.
+pub fn read_statistics(file: impl Into<Location>) -> Result<Statistics> {
+    const MEAN_NAMES: [&str; 5] = ["mean_activation_f64", "mean_activation", "mean", "feat_stat", "info"];
+    let file = file.into();
+    if file.name.is_none() && is_safetensors(&file.path)? && SafetensorsHeader::read(&file.path)?.has(STATISTICS_SUM) {
+        return load_statistics(&file.path).map_err(|error| error.file(&file));
+    }
+    let mean = read_vector(&file, &MEAN_NAMES)?;
+    Statistics::from_mean_activation(Array1::from(mean)).map_err(|error| error.file(&file))
+}
+
+fn load_statistics(path: &Path) -> Result<Statistics> {
+    let (mut state, _) = read(path)?;
+    let mut part = state.take_part("statistics");
+    let statistics = Statistics::take(&mut part)?;
+    part.finish()?;
+    Ok(statistics)
 }
 
 fn write(

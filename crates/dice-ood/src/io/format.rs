@@ -4,6 +4,10 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::files::open;
+use crate::io::spool::peek;
+use crate::io::tensors::npz;
+use crate::io::tensors::safetensors::LARGEST_HEADER;
 
 /// A file format this crate reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +61,7 @@ impl Format {
             return Err(Error::new(ErrorKind::Unsupported, "a directory").file(path.display()).expected("a file"));
         }
         let located = |error: Error| error.file(path.display());
-        let start = super::peek(&mut super::open(path)?, START).map_err(located)?;
+        let start = peek(&mut open(path)?, START).map_err(located)?;
         let by_extension = Self::of_extension(path);
         match sign(&start) {
             Sign::Format(format) => Ok(format),
@@ -136,7 +140,7 @@ fn sign(start: &[u8]) -> Sign {
 /// The length of a header, within the format's own limit, and the brace that opens it.
 fn is_safetensors(start: &[u8]) -> bool {
     let length = start.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
-    length.is_some_and(|length| length <= super::safetensors::LARGEST_HEADER) && start.get(8) == Some(&b'{')
+    length.is_some_and(|length| length <= LARGEST_HEADER) && start.get(8) == Some(&b'{')
 }
 
 /// A pickle of protocol 2 to 5: what `torch.save` wrote before it wrote zip archives.
@@ -156,7 +160,7 @@ fn is_text(start: &[u8]) -> bool {
 
 /// What a zip archive holds; one whose directory cannot be read is left to the reader that its name suggests.
 fn of_archive(path: &Path, by_extension: Option<Format>) -> Result<Format> {
-    let Ok(members) = super::npz::members(path) else {
+    let Ok(members) = npz::members(path) else {
         return Ok(by_extension.filter(|format| *format == Format::Torch).unwrap_or(Format::Npz));
     };
     let any = |end: &str| members.iter().any(|member| member.ends_with(end));

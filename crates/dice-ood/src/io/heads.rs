@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use super::tensor::{TensorFile, TensorInfo};
-use super::{Format, Location, listed, open_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
+use crate::io::format::Format;
+use crate::io::location::Location;
+use crate::io::tensors::choose::listed;
+use crate::io::tensors::info::TensorInfo;
+use crate::io::tensors::open_tensors;
+use crate::io::tensors::rows::TensorFile;
 
 /// What heads are called; the last components before `.weight`.
 const HEAD_NAMES: [&str; 11] = [
@@ -294,7 +298,7 @@ fn bias_of<'a>(tensors: &'a [TensorInfo], weight: &str) -> Result<Option<&'a Ten
 
 #[cfg(test)]
 mod tests {
-    use super::super::tensor::DType;
+    use crate::io::tensors::info::DType;
     use super::*;
 
     fn tensors(listed: &[(&str, &[usize])]) -> Vec<TensorInfo> {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::files::{self, AtomicFile};
-use super::output;
-use super::safetensors::Header;
-use super::tensor::{DType, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::files::{self, AtomicFile};
+use crate::io::tensors::info::{DType, TensorInfo};
+use crate::io::tensors::rows::TensorFile;
+use crate::io::tensors::safetensors::Header;
+use crate::io::write;
 use crate::state::{Element, State, Tensor, Values};
 
 /// Writes `state` and `metadata` as one safetensors file, atomically; equal content gives equal bytes.
@@ -23,7 +24,7 @@ pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String
     // Types of the widest values first, so that each tensor is aligned.
     let mut tensors: Vec<(&str, &Tensor)> = state.tensors().collect();
     tensors.sort_by_key(|(name, tensor)| (std::cmp::Reverse(width(&tensor.values)), *name));
-    let mut header = output::Header::default();
+    let mut header = write::header::Header::default();
     for (name, tensor) in &tensors {
         header.declare(name, dtype(&tensor.values), &tensor.shape, tensor.values.bytes().len());
     }

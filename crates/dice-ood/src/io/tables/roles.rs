@@ -5,38 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{FEATURE_NAMES, ID_NAMES, INDEX_NAMES, LABEL_NAMES, SCORE_NAMES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Layout, Note};
-
-/// Which columns of tables (CSV, Parquet, Arrow IPC) hold what, where the user says so. Tensor files have no columns, and
-/// take no notice of this.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns {
-    /// The features: one column of lists, or one a unit; names, or patterns such as `f*`. Found by names and types where
-    /// empty.
-    pub features: Vec<String>,
-    /// The names of the inputs.
-    pub id: Option<String>,
-    /// The class labels.
-    pub label: Option<String>,
-    /// What is none of these: names or patterns. A table need not have them.
-    pub drop: Vec<String>,
-}
-
-/// What a table is asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) columns: &'a Columns,
-    /// The `name` of `FILE#name`.
-    pub(super) name: Option<&'a str>,
-    /// Names of the units in the order they are wanted in; empty where they are not known.
-    pub(super) units: &'a [String],
-    /// How many units there have to be, where that is known.
-    pub(super) width: Option<usize>,
-    pub(super) labels: bool,
-    pub(super) ids: bool,
-}
+use crate::io::names::{FEATURE_NAMES, ID_NAMES, INDEX_NAMES, LABEL_NAMES, SCORE_NAMES};
+use crate::io::request::Request;
 
 /// The role of each column of a table of features.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

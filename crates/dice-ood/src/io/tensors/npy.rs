@@ -7,8 +7,11 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
-use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::files;
+use crate::io::spool::spool;
+use crate::io::tensors::info::{DType, TensorInfo};
+use crate::io::tensors::rows::{BUFFER, Bytes, Rows, TensorFile};
 
 /// What an npy header says.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +28,7 @@ struct NpyFile {
 }
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
-    let mut file = super::open(path)?;
+    let mut file = files::open(path)?;
     let header = Header::read(&mut file)?;
     let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
     let start = file.stream_position().map_err(|error| Error::io(path, error))?;
@@ -39,14 +42,14 @@ impl TensorFile for NpyFile {
     }
 
     fn open(&self, _tensor: &TensorInfo) -> Result<Rows> {
-        let mut file = super::open(&self.path)?;
+        let mut file = files::open(&self.path)?;
         let header = Header::read(&mut file)?;
         header.rows_of_file(file)
     }
 }
 
 /// Rows from a stream that cannot be rewound.
-pub(super) fn stream(mut input: impl Read + Send + 'static) -> Result<Rows> {
+pub(crate) fn stream(mut input: impl Read + Send + 'static) -> Result<Rows> {
     let header = Header::read(&mut input)?;
     header.rows_of_stream(Box::new(input))
 }
@@ -58,7 +61,7 @@ impl Header {
         let bytes = if self.column_major() {
             Bytes::ColumnMajor(file, start)
         } else {
-            Bytes::RowMajor(Box::new(std::io::BufReader::with_capacity(super::tensor::BUFFER, file)))
+            Bytes::RowMajor(Box::new(std::io::BufReader::with_capacity(BUFFER, file)))
         };
         Rows::new(&self.tensor, bytes, self.big_endian)
     }
@@ -66,7 +69,7 @@ impl Header {
     /// Rows from a stream positioned behind the header; column-major data are copied to a temporary file first.
     pub(super) fn rows_of_stream(&self, mut input: Box<dyn Read + Send>) -> Result<Rows> {
         if self.column_major() {
-            let (copy, _) = super::spool(&mut input)?;
+            let (copy, _) = spool(&mut input)?;
             let length = copy.metadata().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?.len();
             self.check_length(length)?;
             return Rows::new(&self.tensor, Bytes::ColumnMajor(copy, 0), self.big_endian);
@@ -186,7 +189,7 @@ fn malformed(found: &str, expected: &str) -> Error {
 
 /// The header of a little-endian row-major array of `dtype`, padded to a multiple of 64 bytes with room for any number
 /// of rows, so that it can be written before their number is known and again when it is.
-pub(super) fn header_for(descr: &str, rows: u64) -> Vec<u8> {
+pub(crate) fn header_for(descr: &str, rows: u64) -> Vec<u8> {
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows},), }}");
     // Signature, version and length take 10 bytes.
     while text.len() + 11 < 128 {

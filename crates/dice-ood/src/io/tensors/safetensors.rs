@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::files;
+use crate::io::tensors::info::{DType, TensorInfo};
+use crate::io::tensors::rows::{BUFFER, Bytes, Rows, TensorFile};
 
 /// The header of a safetensors file: its tensors, where they lie, and its metadata.
 pub(crate) struct Header {
@@ -20,7 +22,7 @@ pub(crate) struct Header {
 }
 
 /// The format's own limit on headers.
-pub(super) const LARGEST_HEADER: u64 = 100_000_000;
+pub(crate) const LARGEST_HEADER: u64 = 100_000_000;
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     Ok(Box::new(Header::read(path)?))
@@ -33,7 +35,7 @@ impl Header {
     }
 
     fn read_unnamed(path: &Path) -> Result<Self> {
-        let mut file = super::open(path)?;
+        let mut file = files::open(path)?;
         let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
         let malformed = |found: String, expected: &str| {
             Error::new(ErrorKind::Malformed, found)
@@ -81,12 +83,12 @@ impl Header {
         &self.metadata
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Offset of each tensor in the file.
-    pub(super) fn starts(&self) -> &[u64] {
+    pub(crate) fn starts(&self) -> &[u64] {
         &self.starts
     }
 
@@ -102,9 +104,9 @@ impl TensorFile for Header {
 
     fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
         let place = self.place(tensor);
-        let mut file = super::open(&self.path)?;
+        let mut file = files::open(&self.path)?;
         file.seek(SeekFrom::Start(self.starts[place])).map_err(|error| Error::io(&self.path, error))?;
-        Rows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(super::tensor::BUFFER, file))), false)
+        Rows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(BUFFER, file))), false)
     }
 }
 

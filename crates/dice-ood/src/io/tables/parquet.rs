@@ -21,8 +21,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use super::guard::guard;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::guard::guard;
+use crate::io::tables::lists::ListWidths;
+use crate::io::tables::pages::{PageHeader, broken};
 
 /// The most bytes of a page once it is decompressed; of each column a page and a dictionary are in memory.
 const LARGEST_PAGE: u64 = 256 << 20;
@@ -215,12 +217,6 @@ fn decoded<T, E: std::fmt::Display>(decode: impl FnOnce() -> std::result::Result
     })
 }
 
-fn broken(found: &str) -> Error {
-    Error::new(ErrorKind::Malformed, found.trim_start_matches("Parquet error: "))
-        .expected("a complete Parquet file")
-        .fix("the file is truncated or corrupt: fetch or write it again")
-}
-
 fn as_views(fields: &Fields) -> Fields {
     let view = |field: &Arc<Field>| {
         let kind = match field.data_type() {
@@ -232,111 +228,6 @@ fn as_views(fields: &Fields) -> Fields {
         Arc::new(field.as_ref().clone().with_data_type(kind))
     };
     fields.iter().map(view).collect()
-}
-
-/// What the header of a page says, in the compact protocol of Thrift, of which this is all that is needed.
-struct PageHeader {
-    is_dictionary: bool,
-    /// Of the page once it is decompressed, or as it is stored if that is more.
-    bytes: u64,
-    /// Of the page as it is stored.
-    compressed: u64,
-    /// Of the header itself.
-    length: u64,
-}
-
-impl PageHeader {
-    /// Reads a header of at most `most` bytes.
-    fn read(input: &mut impl Read, most: u64) -> Result<Self> {
-        const DICTIONARY: i64 = 2;
-        let mut thrift = Thrift(input.take(most));
-        let mut fields = [None; 4];
-        let mut last = 0;
-        while let Some((id, kind)) = thrift.field(last)? {
-            last = id;
-            match fields.get_mut(id as usize) {
-                Some(field) if field.is_none() && matches!(kind, 4..=6) => *field = Some(thrift.integer()?),
-                Some(_) => return Err(broken("the header of a page of another form")),
-                None => thrift.skip(kind, 0)?,
-            }
-        }
-        let length = most - thrift.0.limit();
-        match fields {
-            [None, Some(kind), Some(bytes @ 0..), Some(compressed @ 0..)] => Ok(Self {
-                is_dictionary: kind == DICTIONARY,
-                // What is not compressed is as it is stored.
-                bytes: bytes.max(compressed) as u64,
-                compressed: compressed as u64,
-                length,
-            }),
-            _ => Err(broken("the header of a page of another form")),
-        }
-    }
-}
-
-struct Thrift<R>(std::io::Take<R>);
-
-impl<R: Read> Thrift<R> {
-    fn byte(&mut self) -> Result<u8> {
-        let mut byte = [0];
-        self.0.read_exact(&mut byte).map_err(|error| broken(&error.to_string()))?;
-        Ok(byte[0])
-    }
-
-    fn varint(&mut self) -> Result<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(broken("a number without end"))
-    }
-
-    fn integer(&mut self) -> Result<i64> {
-        let zigzag = self.varint()?;
-        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
-    }
-
-    /// The id and type of the next field; `None` at the end of the structure.
-    fn field(&mut self, last: i64) -> Result<Option<(i64, u8)>> {
-        let byte = self.byte()?;
-        Ok(match (byte >> 4, byte & 0xf) {
-            (_, 0) => None,
-            (0, kind) => Some((self.integer()?.max(0), kind)),
-            (step, kind) => Some((last.saturating_add(step.into()), kind)),
-        })
-    }
-
-    fn skip(&mut self, kind: u8, depth: usize) -> Result<()> {
-        const DEEPEST: usize = 8;
-        match kind {
-            // Booleans are their own type.
-            1 | 2 => {}
-            3 => _ = self.byte()?,
-            4..=6 => _ = self.varint()?,
-            7 => (0..8).try_for_each(|_| self.byte().map(|_| ()))?,
-            8 => {
-                let length = self.varint()?;
-                let skipped = std::io::copy(&mut (&mut self.0).take(length), &mut std::io::sink());
-                if skipped.map_err(|error| broken(&error.to_string()))? != length {
-                    return Err(broken("the end of the data"));
-                }
-            }
-            12 if depth < DEEPEST => {
-                let mut last = 0;
-                while let Some((id, kind)) = self.field(last)? {
-                    last = id;
-                    self.skip(kind, depth + 1)?;
-                }
-            }
-            // Headers of pages have no lists.
-            _ => return Err(broken("the header of a page of another form")),
-        }
-        Ok(())
-    }
 }
 
 /// The chunks of a file's columns, their pages checked.
@@ -424,146 +315,5 @@ impl Iterator for CheckedPages {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.get_next_page().transpose()
-    }
-}
-
-/// Counts the values of lists from their repetition levels: 0 begins a list, 1 goes on with it.
-struct ListWidths {
-    widest: usize,
-    /// Of the list that the last page may have left open.
-    width: usize,
-}
-
-impl ListWidths {
-    fn count_page(&mut self, page: &Page) -> parquet::errors::Result<()> {
-        let cut_short = || ParquetError::General("levels cut short".into());
-        let (levels, values) = match page {
-            Page::DataPage { buf, num_values, rep_level_encoding: Encoding::RLE, .. } => {
-                let length = buf.first_chunk().map(|length| u32::from_le_bytes(*length) as usize);
-                let levels = length.and_then(|length| buf.get(4..)?.get(..length));
-                (levels.ok_or_else(cut_short)?, *num_values)
-            }
-            Page::DataPage { .. } => {
-                return Err(ParquetError::General("levels in an encoding that is no longer used".into()));
-            }
-            Page::DataPageV2 { buf, num_values, rep_levels_byte_len, .. } => {
-                (buf.get(..*rep_levels_byte_len as usize).ok_or_else(cut_short)?, *num_values)
-            }
-            Page::DictionaryPage { .. } => return Ok(()),
-        };
-        self.count(levels, values as usize).ok_or_else(cut_short)?;
-        if self.width > self.widest {
-            return Err(ParquetError::General(format!("a list of more than {} values", self.widest)));
-        }
-        Ok(())
-    }
-
-    /// Goes through runs and packed groups of levels of one bit; stops at a list that is too wide.
-    fn count(&mut self, mut levels: &[u8], mut values: usize) -> Option<()> {
-        while values > 0 && self.width <= self.widest {
-            let header = varint(&mut levels)?;
-            let count = usize::try_from(header >> 1).ok()?;
-            if header & 1 == 0 {
-                let (level, rest) = levels.split_first()?;
-                levels = rest;
-                let count = count.min(values);
-                values -= count;
-                self.width = match (level, count) {
-                    (_, 0) => return None,
-                    (0, _) => 1,
-                    _ => self.width.saturating_add(count),
-                };
-                continue;
-            }
-            // The last group may be cut where its values end.
-            let (bytes, rest) = levels.split_at(count.min(levels.len()));
-            levels = rest;
-            if bytes.is_empty() {
-                return None;
-            }
-            for byte in bytes {
-                let bits = values.min(8);
-                values -= bits;
-                self.count_byte(*byte, bits);
-                if self.width > self.widest {
-                    return Some(());
-                }
-            }
-        }
-        Some(())
-    }
-
-    /// Up to eight levels, of which the first is the lowest bit.
-    fn count_byte(&mut self, byte: u8, bits: usize) {
-        for bit in 0..bits {
-            if byte >> bit & 1 == 1 {
-                self.width += 1;
-            } else if self.width <= self.widest {
-                self.width = 1;
-            }
-        }
-    }
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A run of levels, and levels packed by eight, the first of each byte lowest.
-    fn run(count: u8, level: u8) -> Vec<u8> {
-        vec![count << 1, level]
-    }
-
-    fn packed(bytes: &[u8]) -> Vec<u8> {
-        [&[(bytes.len() as u8) << 1 | 1], bytes].concat()
-    }
-
-    fn width(pages: &[(Vec<u8>, usize)], widest: usize) -> Option<usize> {
-        let mut lists = ListWidths { widest, width: 0 };
-        pages.iter().try_for_each(|(levels, values)| lists.count(levels, *values))?;
-        Some(lists.width)
-    }
-
-    #[test]
-    fn lists_are_as_wide_as_their_levels_say() {
-        let ten = [run(1, 0), run(9, 1)].concat();
-        assert_eq!(width(&[(ten.clone(), 10)], 10), Some(10));
-        assert_eq!(width(&[([&ten[..], &run(1, 1)].concat(), 11)], 10), Some(11));
-        // A list that another follows, one that goes on in the next page, and one that ends within a byte.
-        assert_eq!(width(&[([&ten[..], &run(3, 0), &run(1, 1)].concat(), 14)], 10), Some(2));
-        assert_eq!(width(&[(ten.clone(), 10), (run(5, 1), 5)], 100), Some(15));
-        assert_eq!(width(&[(packed(&[0b1111_1110, 0b0001_1011]), 13)], 100), Some(3));
-        // Too wide, though a short one ends the page.
-        let wide = packed(&[0b1111_1110, 0xff, 0xff, 0b0000_0011]);
-        assert!(width(&[(wide, 32)], 10).unwrap() > 10);
-        assert!(width(&[(packed(&[0b1111_1110, 0b0000_0111]), 16)], 10).unwrap() > 10);
-        assert_eq!(width(&[(ten, 11)], 10), None);
-        assert_eq!(width(&[(run(0, 1), 1)], 10), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_the_header_of_a_page_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            if let Ok(header) = PageHeader::read(&mut &bytes[..], bytes.len() as u64) {
-                prop_assert!(header.length <= bytes.len() as u64 && header.bytes >= header.compressed);
-            }
-            let mut lists = ListWidths { widest: 20, width: 0 };
-            let _ = lists.count(&bytes, 1 << 40);
-        }
     }
 }

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
-use super::guard::guard;
-use super::tensor::{Bytes, DType, Rows, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::files;
+use crate::io::guard::guard;
+use crate::io::tensors::info::{DType, TensorInfo};
+use crate::io::tensors::rows::{Bytes, Rows, TensorFile};
 
 struct TorchFile {
     /// Bytes of the file: no tensor in it can be larger, as checkpoints are not compressed.
@@ -18,7 +20,7 @@ struct TorchFile {
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     // The reader wants a file it can seek; missing files and directories get the plain message.
-    let length = super::open(path)?.metadata().map_err(|error| Error::io(path, error))?.len();
+    let length = files::open(path)?.metadata().map_err(|error| Error::io(path, error))?.len();
     let reader = guard(|| PytorchReader::new(path)).map_err(malformed)?;
     let mut handles: Vec<Tensor> = reader.into_tensors().into_values().collect();
     handles.sort_by(|a, b| a.name.cmp(&b.name));

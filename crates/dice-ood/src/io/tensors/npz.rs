@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use flate2::read::DeflateDecoder;
 use rawzip::{CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive, ZipFileHeaderRecord};
 
-use super::npy::Header;
-use super::tensor::{Rows, TensorFile, TensorInfo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::files;
+use crate::io::tensors::info::TensorInfo;
+use crate::io::tensors::npy::Header;
+use crate::io::tensors::rows::{BUFFER, Rows, TensorFile};
 
 struct NpzFile {
     path: PathBuf,
@@ -32,9 +34,9 @@ fn malformed(error: rawzip::Error) -> Error {
 }
 
 /// The names of what the zip archive `path` holds.
-pub(super) fn members(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn members(path: &Path) -> Result<Vec<String>> {
     let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
-    let archive = ZipArchive::from_file(super::open(path)?, &mut buffer).map_err(malformed)?;
+    let archive = ZipArchive::from_file(files::open(path)?, &mut buffer).map_err(malformed)?;
     let mut entries = archive.entries(&mut buffer);
     let mut names = Vec::new();
     while let Some(zipped) = entries.next_entry().map_err(malformed)? {
@@ -45,7 +47,7 @@ pub(super) fn members(path: &Path) -> Result<Vec<String>> {
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
-    let archive = ZipArchive::from_file(super::open(path)?, &mut buffer).map_err(malformed)?;
+    let archive = ZipArchive::from_file(files::open(path)?, &mut buffer).map_err(malformed)?;
     let mut file = NpzFile { path: path.to_path_buf(), tensors: Vec::new(), entries: Vec::new() };
     let mut entries = archive.entries(&mut buffer);
     let mut found = 0;
@@ -119,9 +121,9 @@ impl Entry {
     }
 
     fn open(&self, path: &Path) -> Result<Checked> {
-        let mut file = super::open(path)?;
+        let mut file = files::open(path)?;
         file.seek(SeekFrom::Start(self.start)).map_err(|error| Error::io(path, error))?;
-        let raw = BufReader::with_capacity(super::tensor::BUFFER, file.take(self.compressed));
+        let raw = BufReader::with_capacity(BUFFER, file.take(self.compressed));
         let inner: Box<dyn Read + Send> =
             if self.deflated { Box::new(DeflateDecoder::new(raw)) } else { Box::new(raw) };
         Ok(Checked { inner, left: self.size, expected: self.crc, crc: flate2::Crc::new() })

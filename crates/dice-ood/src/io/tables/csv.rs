@@ -9,29 +9,33 @@ use std::path::Path;
 
 use ::csv::{ByteRecord, Reader, ReaderBuilder};
 
-use super::budget::{BLOCK_IDS, check_units, checked_id};
-use super::table::{Column, Header, Kind, Request, Roles, has_another_meaning, pick};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, FeatureSource, Ids, Layout};
+use crate::io::budget::{BLOCK_IDS, check_units, checked_id};
+use crate::io::files;
+use crate::io::request::Request;
+use crate::io::spool::peek;
+use crate::io::tables::roles::{Column, Header, Kind, Roles, has_another_meaning, pick};
+use crate::io::whole::not_a_label;
 
 type Input = Box<dyn Read + Send>;
 
-pub(super) fn open(path: &Path, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
-    let mut source = CsvSource::open(Box::new(super::open(path)?), request)?;
+pub(crate) fn open(path: &Path, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
+    let mut source = CsvSource::open(Box::new(files::open(path)?), request)?;
     if let Some(column) = source.roles.id.filter(|_| source.ids != IdType::Text) {
-        let (ids, rows) = type_of_ids(Table::open(Box::new(super::open(path)?))?, column)?;
+        let (ids, rows) = type_of_ids(Table::open(Box::new(files::open(path)?))?, column)?;
         (source.ids, source.rows) = (ids, Some(rows));
     }
     Ok(Box::new(source))
 }
 
-pub(super) fn from_reader(input: Input, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
+pub(crate) fn from_reader(input: Input, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
     Ok(Box::new(CsvSource::open(input, request)?))
 }
 
 /// Reads one column of numbers.
-pub(super) fn read_column(path: &Path, name: Option<&str>, defaults: &[&str]) -> Result<Vec<f64>> {
-    let mut table = Table::open(Box::new(super::open(path)?))?;
+pub(crate) fn read_column(path: &Path, name: Option<&str>, defaults: &[&str]) -> Result<Vec<f64>> {
+    let mut table = Table::open(Box::new(files::open(path)?))?;
     let column = pick(&table.columns, name, defaults)?;
     let mut values = Vec::new();
     while table.advance()? {
@@ -181,7 +185,7 @@ const MOST_AHEAD: usize = 1 << 22;
 
 impl Table {
     fn open(mut input: Input) -> Result<Self> {
-        let start = super::peek(&mut input, 1 << 12)?;
+        let start = peek(&mut input, 1 << 12)?;
         let delimiter = delimiter(&start);
         let input = Box::new(Cursor::new(start).chain(input));
         let lines = Lines { input, delimiter, since_end: 0, lines: 0, place: Place::Start };
@@ -407,8 +411,8 @@ impl FeatureSource for CsvSource {
             }
             if let Some(column) = self.roles.label {
                 let value = self.table.number(column)?;
-                let label = super::whole(value);
-                labels.push(label.ok_or_else(|| super::not_a_label(&value.to_string(), self.next as usize + rows))?);
+                let label = crate::io::whole::whole(value);
+                labels.push(label.ok_or_else(|| not_a_label(&value.to_string(), self.next as usize + rows))?);
             }
             if let Some(column) = self.roles.id {
                 self.push_id(column, self.next + rows as u64, &mut ids)?;

@@ -1,0 +1,78 @@
+//! Files of named tensors: npy, npz, safetensors, PyTorch checkpoints.
+
+pub(crate) mod choose;
+pub(crate) mod element;
+pub(crate) mod features;
+pub(crate) mod info;
+pub(crate) mod npy;
+pub(crate) mod npz;
+pub(crate) mod rows;
+pub(crate) mod safetensors;
+#[cfg(feature = "torch")]
+mod torch;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::format::Format;
+use crate::io::location::Location;
+use info::TensorInfo;
+use rows::TensorFile;
+use safetensors::Header as SafetensorsHeader;
+
+pub(crate) fn open_tensors(path: &Path, format: Format) -> Result<Box<dyn TensorFile>> {
+    let opened = match format {
+        Format::Npy => npy::open(path),
+        Format::Npz => npz::open(path),
+        Format::Safetensors => safetensors::open(path),
+        #[cfg(feature = "torch")]
+        Format::Torch => torch::open(path),
+        other => Err(not_here(other)),
+    };
+    opened.map_err(|error| error.file(path.display()))
+}
+
+fn not_here(format: Format) -> Error {
+    let feature = match format {
+        Format::Parquet | Format::ArrowIpc if cfg!(not(feature = "columns")) => Some("columns"),
+        Format::Torch if cfg!(not(feature = "torch")) => Some("torch"),
+        _ => None,
+    };
+    let error = Error::new(ErrorKind::Unsupported, format!("a {format} file"));
+    match feature {
+        Some(feature) => error.fix(format!("build dice-ood with the feature `{feature}`")),
+        None => error.expected("a file of named tensors: npy, npz, safetensors or a PyTorch checkpoint"),
+    }
+}
+
+/// The notes (`__metadata__`) of a safetensors file, such as those of [`FeaturesWriter`]; none for a file of another format.
+///
+/// # Errors
+/// Those of opening the file.
+pub fn read_metadata(file: &Location) -> Result<BTreeMap<String, String>> {
+    if file.is_stream() || !is_safetensors(&file.path)? {
+        return Ok(BTreeMap::new());
+    }
+    Ok(SafetensorsHeader::read(&file.path)?.metadata().clone().into_iter().collect())
+}
+
+/// The tensors of a tensor file, for `dice inspect`; none for a table.
+///
+/// # Errors
+/// Those of opening the file.
+pub fn list(path: &Path) -> Result<(Format, Vec<TensorInfo>)> {
+    let format = Format::of_file(path)?;
+    let tensors = match format {
+        Format::Csv => Vec::new(),
+        #[cfg(feature = "columns")]
+        Format::Parquet | Format::ArrowIpc => Vec::new(),
+        format => open_tensors(path, format)?.tensors().to_vec(),
+    };
+    Ok((format, tensors))
+}
+
+/// Whether the file `path` is of that format, by its content.
+pub(crate) fn is_safetensors(path: &Path) -> Result<bool> {
+    Format::of_file(path).map(|format| format == Format::Safetensors)
+}

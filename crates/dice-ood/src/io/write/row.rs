@@ -1,0 +1,19 @@
+//! What is said of one input.
+
+use crate::calibration::Decision;
+use crate::features::Id;
+
+/// What is said of one input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRow {
+    /// Its name.
+    pub id: Id,
+    /// Its score.
+    pub score: f64,
+    /// Its conformal p-value, where the detector is calibrated.
+    pub p_value: Option<f64>,
+    /// Its decision, where the detector is calibrated.
+    pub decision: Option<Decision>,
+    /// The class that the network predicts, where it was asked for and the input could be scored.
+    pub prediction: Option<u32>,
+}
