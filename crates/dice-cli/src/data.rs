@@ -35,12 +35,7 @@ impl<'a> Inputs<'a> {
     /// Files of features where there is no network, else images.
     pub(crate) fn find(network: Option<&'a Network>, inputs: &[String]) -> Result<Self> {
         Ok(match network {
-            None => {
-                Self::Features(Dataset::new(inputs).map(Dataset::without_ids).map_err(|error| match error.kind() {
-                    ErrorKind::Missing => error.fix("for images, name the network they go through: --model MODEL.onnx"),
-                    _ => error,
-                })?)
-            }
+            None => Self::Features(Dataset::new(inputs)?.without_ids()),
             Some(network) => Self::Images(network, ImageSet::find(inputs)?),
         })
     }
@@ -85,7 +80,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn open(&self, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
         match self {
             Self::Features(data) => {
-                let source = data.open().map_err(about_columns)?;
+                let source = data.open()?;
                 tell(&source.layout(), &self.name(), context);
                 Ok(source)
             }
@@ -107,16 +102,6 @@ impl<'a> Inputs<'a> {
             Self::Features(data) => data.files().iter().map(|file| file.path.clone()).collect(),
             Self::Images(_, set) => set.files().map(Path::to_path_buf).collect(),
         }
-    }
-}
-
-/// Adds how to say it on the command line to an error about columns.
-pub(crate) fn about_columns(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Columns => error.and_fix(
-            "--drop-column NAME drops columns; --features-column, --id-column and --label-column say which are which",
-        ),
-        _ => error,
     }
 }
 

@@ -16,7 +16,7 @@ use dice_ood::{
 use crate::Context;
 use crate::account::Account;
 use crate::columns::{self, Columns, recorded_in, tell};
-use crate::data::{Inputs, about_columns, dataset, head, is_onnx};
+use crate::data::{Inputs, dataset, head, is_onnx};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running, check_fingerprint};
 use crate::progress::Bar;
@@ -117,7 +117,7 @@ impl Fit {
         // The library refuses that too, but only once images have become features.
         if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
             return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.detectors[twice]))
-                .tensor("--detector")
+                .argument("--detector")
                 .expected("different detectors"));
         }
         check_destination(&self.output)?;
@@ -184,7 +184,7 @@ impl Fit {
             None => self.recorded_origin(&start, calibration.as_ref())?,
         };
         let opened = match &start {
-            Start::Features(training) => Some(training.open().map_err(about_columns)?),
+            Start::Features(training) => Some(training.open()?),
             Start::Statistics(_) => None,
         };
         let layout = match &opened {
@@ -199,7 +199,7 @@ impl Fit {
         let head = Arc::new(self.read_head(network.as_ref(), units, context)?);
         head.check_features(units).map_err(|error| {
             let stray = layout.one_too_many(units, head.units());
-            stray.map_or(error, about_columns).file(start.name())
+            stray.unwrap_or(error).file(start.name())
         })?;
         let calibration = calibration.map(|inputs| inputs.with_units(head.units(), &layout.units));
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
@@ -277,7 +277,7 @@ impl Fit {
     }
 
     fn merged_statistics(&self) -> Result<Statistics> {
-        let mut files = self.statistics.iter().map(|file| read_statistics(&Location::parse(file)));
+        let mut files = self.statistics.iter().map(|file| read_statistics(file));
         let Some(first) = files.next() else { return Err(Error::new(ErrorKind::Missing, "no statistics")) };
         let mut merged = first?;
         for statistics in files {
@@ -378,7 +378,7 @@ fn source_date() -> Result<Option<String>> {
     match value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds <= LAST) {
         Some(seconds) => Ok(Some(rfc_3339(seconds))),
         None => Err(Error::new(ErrorKind::Argument, format!("`{}`", value.display()))
-            .tensor(VARIABLE)
+            .argument(VARIABLE)
             .expected("whole seconds since 1970")),
     }
 }

@@ -1,13 +1,34 @@
 //! How what the library asks for is given on the command line: its errors name no flags.
 
-use dice_ood::{Error, Remedy};
+use clap::Command;
+use dice_ood::{Error, ErrorKind, Missing, Remedy};
 
-/// Adds the flags to an error that says what can be given or chosen.
-pub(crate) fn with_flags(error: Error) -> Error {
-    match error.remedy().and_then(flags) {
+/// Adds the flags to an error of `command` that says what can be given or chosen, or what is missing.
+pub(crate) fn with_flags(error: Error, command: Option<&Command>) -> Error {
+    let has =
+        |flag: &str| command.is_some_and(|command| command.get_arguments().any(|one| one.get_long() == Some(flag)));
+    let missing = || advice(&error).filter(|(flag, _)| has(flag)).map(|(_, text)| text);
+    match error.remedy().and_then(flags).or_else(missing) {
         Some(flags) => error.and_fix(flags),
         None => error,
     }
+}
+
+/// The flag that gives what `error` lacks, and how it is said. Commands without that flag are not advised so.
+fn advice(error: &Error) -> Option<(&'static str, &'static str)> {
+    Some(match (error.kind(), error.missing()) {
+        (ErrorKind::Columns, _) => (
+            "drop-column",
+            "--drop-column NAME drops columns; --features-column, --id-column and --label-column say which are which",
+        ),
+        (_, Some(Missing::Files)) => ("model", "for images, name the network they go through: --model MODEL.onnx"),
+        (_, Some(Missing::Labels)) => ("labels", "--labels FILE"),
+        (_, Some(Missing::Statistic(_))) => {
+            ("statistics", "--features FILE, or --statistics of a detector that has it")
+        }
+        (_, Some(Missing::Reference)) => ("calibration", "--calibration FILE"),
+        _ => return None,
+    })
 }
 
 fn flags(remedy: Remedy) -> Option<&'static str> {
@@ -30,7 +51,7 @@ fn flags(remedy: Remedy) -> Option<&'static str> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use dice_ood::ErrorKind;
+    use dice_ood::Need;
 
     /// Every remedy names a flag or a command that there is.
     #[test]
@@ -49,7 +70,7 @@ mod tests {
             Remedy::FitToModel,
         ] {
             let error = Error::new(ErrorKind::Argument, "x").fix("do this").with_remedy(remedy);
-            let text = with_flags(error).to_string();
+            let text = with_flags(error, None).to_string();
             assert!(text.starts_with("x; do this ("), "{text}");
             let named: Vec<&str> = text
                 .split("--")
@@ -58,6 +79,23 @@ mod tests {
                 .collect();
             assert!(!named.is_empty() && named.iter().all(|long| is_flag(long)), "{remedy:?}: {text}");
         }
-        assert_eq!(with_flags(Error::new(ErrorKind::Argument, "x")).to_string(), "x");
+        assert_eq!(with_flags(Error::new(ErrorKind::Argument, "x"), None).to_string(), "x");
+    }
+
+    /// What is missing is advised where the command takes it, by flags that the command has.
+    #[test]
+    fn only_commands_with_the_flag_are_advised() {
+        let commands = crate::Arguments::command();
+        let advised = |error: Error, command: &str| with_flags(error, commands.find_subcommand(command)).to_string();
+        let files = || Error::lacking(Missing::Files, "no such file");
+        let model = "no such file; for images, name the network they go through: --model MODEL.onnx";
+        assert_eq!(advised(files(), "score"), model);
+        assert_eq!(advised(files(), "methods"), "no such file");
+        let fit = commands.find_subcommand("fit").unwrap();
+        for missing in [Missing::Files, Missing::Labels, Missing::Statistic(Need::Bank), Missing::Reference] {
+            let text = advised(Error::lacking(missing, "x"), "fit");
+            let flag = text.split("--").nth(1).and_then(|rest| rest.split(' ').next());
+            assert!(flag.is_some() && fit.get_arguments().any(|one| one.get_long() == flag), "{missing:?}: {text}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use dice_ood::io::files::claim_outputs;
 use dice_ood::{Error, ErrorKind, Result};
 
@@ -145,7 +145,9 @@ fn complain(text: impl std::fmt::Display) {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut commands = Arguments::command();
+    let matches = commands.get_matches_mut();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut commands).exit());
     if let Some(threads) = arguments.threads {
         // Fails only where the pool exists already, which it cannot at this point.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
@@ -164,8 +166,9 @@ fn main() -> ExitCode {
         // The reader of a pipe has seen enough.
         Ok(Err(error)) if error.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
+            let command = matches.subcommand_name().and_then(|name| commands.find_subcommand(name));
             let code = if error.kind() == ErrorKind::Spec { 2 } else { 1 };
-            complain(format_args!("\x1b[1;31merror\x1b[0m: {}", flags::with_flags(error)));
+            complain(format_args!("\x1b[1;31merror\x1b[0m: {}", flags::with_flags(error, command)));
             ExitCode::from(code)
         }
         Err(panic) => {

@@ -99,7 +99,7 @@ impl Network {
         let recorded = origin_of(artifact, path)?.ok_or_else(|| {
             Error::new(ErrorKind::Missing, "a detector that was fitted to features of unknown origin")
                 .file(path.display())
-                .tensor("model")
+                .argument("model")
                 .expected("a record of the model and the preprocessing")
                 .fix("fit it with `dice fit --model`, or to features that `dice features` made")
         })?;

@@ -202,7 +202,7 @@ impl Score {
         }
         if self.only.is_some() && self.writes_scores_alone() {
             return Err(Error::new(ErrorKind::Argument, ".npy")
-                .tensor("--only")
+                .argument("--only")
                 .expected("a format that says which inputs these are: .csv, .jsonl or .parquet"));
         }
         Ok(())
@@ -222,7 +222,8 @@ impl Score {
         let destination = self.output.as_deref().filter(|path| *path != Path::new("-"));
         let mut writer = match (destination, self.format) {
             (None, StreamFormat::Jsonl) => ScoreWriter::json_lines_to_stdout(),
-            _ => ScoreWriter::create(destination)?,
+            (None, StreamFormat::Csv) => ScoreWriter::csv_to_stdout()?,
+            (Some(path), _) => ScoreWriter::create(path)?,
         };
         // Results are formatted and written on a thread of their own, while the next block is scored.
         let (scored_rows, batches) = mpsc::sync_channel::<Vec<ScoreRow>>(2);
@@ -418,7 +419,7 @@ pub(crate) fn choose<'a>(artifact: &'a Artifact, spec: Option<&Spec>) -> Result<
     artifact.detectors().iter().find(|calibrated| calibrated.detector().spec() == spec).ok_or_else(|| {
         let held: Vec<String> = artifact.detectors().iter().map(|c| format!("'{}'", c.detector().spec())).collect();
         Error::new(ErrorKind::Missing, held.join(", "))
-            .tensor(format!("detector '{spec}'"))
+            .argument(format!("detector '{spec}'"))
             .expected("one of the fitted detectors")
             .fix("fit it too: dice fit --detector ... --detector ...")
     })

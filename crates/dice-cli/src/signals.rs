@@ -25,7 +25,7 @@ pub(crate) fn watch() -> io::Result<()> {
 /// Whether the parent wants the signal ignored: `nohup` does, and shells do for what they run in the background. Where the system does
 /// not say, hanging up is left as it was.
 fn is_ignored(signal: i32) -> bool {
-    let status = dice_ood::io::files::read_to_string("/proc/self/status".as_ref()).unwrap_or_default();
+    let status = dice_ood::io::files::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     match mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) {
         Some(mask) => mask >> (signal - 1) & 1 == 1,

@@ -17,7 +17,6 @@
 
 use std::hint::black_box;
 use std::io::{BufRead, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -139,7 +138,7 @@ fn write_npy(path: &str, values: &[f64]) -> Result<()> {
         decision: None,
         prediction: None,
     });
-    let mut file = ScoreWriter::create(Some(Path::new(path)))?;
+    let mut file = ScoreWriter::create(path)?;
     file.write(&rows.collect::<Vec<_>>())?;
     file.finish()
 }

@@ -52,7 +52,7 @@ impl Calibration {
     pub fn threshold(&self, tpr: f64) -> Result<Threshold> {
         if !(tpr > 0.0 && tpr < 1.0) {
             return Err(Error::new(ErrorKind::Calibration, tpr.to_string())
-                .tensor("TPR")
+                .argument("TPR")
                 .expected("a rate above 0 and below 1, such as 0.95"));
         }
         let n = self.scores.len();

@@ -1,8 +1,11 @@
 //! One error type: where, what was expected, what was found, what to do.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::Path;
+
+use crate::statistics::needs::Need;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -19,9 +22,9 @@ pub enum ErrorKind {
     Unsupported,
     /// Tensors whose shapes do not fit each other.
     Shape,
-    /// A tensor, column or statistic that is not there.
+    /// Something that is needed and was not given: [`Error::missing`] says what.
     Missing,
-    /// Several candidates, and no telling which is meant.
+    /// Several candidates, of which the caller has to name one.
     Ambiguous,
     /// Columns of a table that are not those wanted: missing, new, one too many, or of another kind.
     Columns,
@@ -58,41 +61,86 @@ pub enum Remedy {
     FitToModel,
 }
 
+/// What an [`ErrorKind::Missing`] is about, for a front end that knows how each is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Missing {
+    /// A statistic that was not gathered from the training features.
+    Statistic(Need),
+    /// Statistics that can be merged: rows and their number.
+    Statistics,
+    /// Class labels.
+    Labels,
+    /// The names of the inputs.
+    Ids,
+    /// The linear head, or one of its two tensors.
+    Head,
+    /// Features: no files of them.
+    Features,
+    /// A file, or any file in a folder or of a pattern.
+    Files,
+    /// Inputs held out of the fit, on whose scores a combination rests.
+    Reference,
+    /// The tensor or column that [`Parts::tensor`] names, or one that can serve as it.
+    Tensor,
+}
+
 /// An error that names the file and tensor, what was expected, what was found and how to fix it.
 ///
 /// ```
-/// # use dice_ood::LinearHead;
+/// # use dice_ood::{ErrorKind, LinearHead};
 /// let error = LinearHead::from_rows(vec![1.0; 6], vec![0.0; 2], 4).unwrap_err();
 /// assert_eq!(error.to_string(), "head weight: expected [2, 4] = 8 values, found 6 values");
+/// assert_eq!(error.kind(), ErrorKind::Shape);
+/// assert_eq!(error.parts().tensor.as_deref(), Some("head weight"));
 /// ```
 #[derive(Debug)]
-pub struct Error(Box<Parts>);
+pub struct Error(Box<Whole>);
 
 #[derive(Debug)]
-struct Parts {
+struct Whole {
     kind: ErrorKind,
-    file: Option<String>,
-    tensor: Option<String>,
-    expected: Option<String>,
-    found: String,
-    fix: Option<String>,
+    missing: Option<Missing>,
     remedy: Option<Remedy>,
-    source: Option<io::Error>,
+    parts: Parts,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What an [`Error`] says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Parts {
+    /// The file, or the input, that is wrong.
+    pub file: Option<String>,
+    /// The tensor or column in it.
+    pub tensor: Option<String>,
+    /// The argument, setting or resource that is wrong, where that is no tensor.
+    pub argument: Option<String>,
+    /// What would have been right.
+    pub expected: Option<String>,
+    /// What was found, or what happened.
+    pub found: String,
+    /// What the user can do.
+    pub fix: Option<String>,
 }
 
 impl Error {
     /// An error of `kind`; `found` says what is there, or what happened.
     pub fn new(kind: ErrorKind, found: impl Into<String>) -> Self {
-        Self(Box::new(Parts {
-            kind,
-            file: None,
-            tensor: None,
-            expected: None,
-            found: found.into(),
-            fix: None,
-            remedy: None,
-            source: None,
-        }))
+        let parts = Parts { found: found.into(), ..Parts::default() };
+        Self(Box::new(Whole { kind, missing: None, remedy: None, parts, source: None }))
+    }
+
+    /// An error about something that was not given.
+    pub fn lacking(missing: Missing, found: impl Into<String>) -> Self {
+        let mut error = Self::new(ErrorKind::Missing, found);
+        error.0.missing = Some(missing);
+        error
+    }
+
+    /// An error of `kind` that another one caused, whose text says what happened.
+    pub fn caused_by(kind: ErrorKind, cause: impl StdError + Send + Sync + 'static) -> Self {
+        Self::new(kind, cause.to_string()).because(cause)
     }
 
     /// An operating-system error on `path`.
@@ -101,20 +149,24 @@ impl Error {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => ErrorKind::Malformed,
             _ => ErrorKind::Io,
         };
-        let mut error = Self::new(kind, source.to_string()).file(path.as_ref().display());
-        error.0.source = Some(source);
-        error
+        Self::caused_by(kind, source).file(path.as_ref().display())
+    }
+
+    /// Names the error behind this one, which [`source`](StdError::source) gives back.
+    pub fn because(mut self, cause: impl StdError + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Box::new(cause));
+        self
     }
 
     /// Names the file, unless an inner layer already has.
     pub fn file(mut self, file: impl fmt::Display) -> Self {
-        self.0.file.get_or_insert_with(|| file.to_string());
+        self.0.parts.file.get_or_insert_with(|| file.to_string());
         self
     }
 
-    /// Names the file as its user knows it, in place of a copy of ours.
+    /// Names the file as its user knows it, in place of a temporary copy.
     pub(crate) fn renamed(mut self, file: impl fmt::Display) -> Self {
-        self.0.file = Some(file.to_string());
+        self.0.parts.file = Some(file.to_string());
         self
     }
 
@@ -122,19 +174,25 @@ impl Error {
     pub fn tensor(mut self, tensor: impl fmt::Display) -> Self {
         let tensor = tensor.to_string();
         // The one array of an npy file has no name.
-        self.0.tensor.get_or_insert(if tensor.is_empty() { "array".into() } else { tensor });
+        self.0.parts.tensor.get_or_insert(if tensor.is_empty() { "array".into() } else { tensor });
+        self
+    }
+
+    /// Names the argument, setting or resource, unless an inner layer already has.
+    pub fn argument(mut self, argument: impl fmt::Display) -> Self {
+        self.0.parts.argument.get_or_insert_with(|| argument.to_string());
         self
     }
 
     /// Says what would have been right.
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
-        self.0.expected = Some(expected.into());
+        self.0.parts.expected = Some(expected.into());
         self
     }
 
     /// Says what the user can do.
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.0.fix = Some(fix.into());
+        self.0.parts.fix = Some(fix.into());
         self
     }
 
@@ -151,8 +209,8 @@ impl Error {
 
     /// Adds to what the user can do, as a front end does that knows how.
     pub fn and_fix(mut self, more: &str) -> Self {
-        let fix = self.0.fix.take().map_or_else(|| more.to_owned(), |fix| format!("{fix} ({more})"));
-        self.0.fix = Some(fix);
+        let fix = self.0.parts.fix.take().map_or_else(|| more.to_owned(), |fix| format!("{fix} ({more})"));
+        self.0.parts.fix = Some(fix);
         self
     }
 
@@ -161,34 +219,66 @@ impl Error {
         self.0.kind
     }
 
+    /// What is missing, where [`ErrorKind::Missing`] is about one of these.
+    pub fn missing(&self) -> Option<Missing> {
+        self.0.missing
+    }
+
+    /// What the error says, part by part.
+    pub fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
     /// The operating system's own error kind, where it was one.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        self.0.source.as_ref().map(io::Error::kind)
+        self.0.source.as_ref()?.downcast_ref::<io::Error>().map(io::Error::kind)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = &*self.0;
-        if let Some(file) = &parts.file {
-            write!(f, "{file}: ")?;
+        self.0.parts.fmt(f)
+    }
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in [&self.file, &self.argument, &self.tensor].into_iter().flatten() {
+            write!(f, "{place}: ")?;
         }
-        if let Some(tensor) = &parts.tensor {
-            write!(f, "{tensor}: ")?;
+        match &self.expected {
+            Some(expected) => write!(f, "expected {expected}, found {}", self.found)?,
+            None => f.write_str(&self.found)?,
         }
-        match &parts.expected {
-            Some(expected) => write!(f, "expected {expected}, found {}", parts.found)?,
-            None => f.write_str(&parts.found)?,
-        }
-        match &parts.fix {
+        match &self.fix {
             Some(fix) => write!(f, "; {fix}"),
             None => Ok(()),
         }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_its_parts_and_keeps_its_cause() {
+        let cause = serde_json::from_str::<u8>("x").unwrap_err();
+        let error = Error::caused_by(ErrorKind::Malformed, cause).file("a.json").tensor("").expected("a number");
+        assert_eq!(error.to_string(), "a.json: array: expected a number, found expected value at line 1 column 1");
+        assert!(error.source().is_some_and(|source| source.is::<serde_json::Error>()));
+        assert_eq!((error.io_kind(), error.missing()), (None, None));
+        let full = Error::io("b", io::ErrorKind::StorageFull.into()).fix("make room").and_fix("or buy some");
+        assert_eq!((full.kind(), full.io_kind()), (ErrorKind::Io, Some(io::ErrorKind::StorageFull)));
+        assert_eq!(full.parts().fix.as_deref(), Some("make room (or buy some)"));
+        let absent = Error::lacking(Missing::Statistic(Need::Bank), "none").argument("k").file("c").file("d");
+        assert_eq!((absent.kind(), absent.missing()), (ErrorKind::Missing, Some(Missing::Statistic(Need::Bank))));
+        assert_eq!(absent.to_string(), "c: k: none");
     }
 }

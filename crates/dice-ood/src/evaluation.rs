@@ -26,7 +26,7 @@ use crate::calibration::{Decision, Threshold};
 use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::{BatchCheck, Check, Verdict};
-use crate::features::{Block, FeatureSource, for_each_block};
+use crate::features::{Block, FeatureSource, Opening, for_each_block};
 use crate::head::LinearHead;
 use crate::metrics::{Curve, Interval, Intervals, Metrics, ccr_at_fpr};
 use crate::plan::{NonFinite, Plan};
@@ -55,8 +55,6 @@ impl Default for EvaluationOptions {
         Self { at_tpr: 0.95, bootstrap: 200, seed: 0, non_finite: NonFinite::Reject }
     }
 }
-
-type Opening<'a> = Box<dyn FnOnce() -> Result<Box<dyn FeatureSource + 'a>> + 'a>;
 
 /// A named test set, opened when its turn has come.
 pub struct TestSet<'a> {
@@ -216,13 +214,13 @@ pub fn evaluate(
     let dense = dense_predictor(head)?;
     let mut scoring: Vec<&Detector> = detectors.iter().map(|calibrated| calibrated.detector()).collect();
     scoring.push(&dense);
-    let id = Scores::of(id, &scoring, Some(head.classes()), options, progress)?;
+    let id = SetScores::of(id, &scoring, Some(head.classes()), options, progress)?;
     scoring.pop();
     let ood = ood
         .into_iter()
         .map(|set| {
             let name = set.name.clone();
-            Ok((name, Scores::of(set, &scoring, None, options, progress)?.scores))
+            Ok((name, SetScores::of(set, &scoring, None, options, progress)?.scores))
         })
         .collect::<Result<Vec<_>>>()?;
     let correct = |index: usize| id.correct.as_ref().map(|correct| &correct[index][..]);
@@ -258,7 +256,7 @@ pub fn evaluate_scores(
     }
     if let Some(row) = id.iter().position(|score| score.is_nan()) {
         return Err(Error::new(ErrorKind::NotFinite, format!("NaN at row {row}"))
-            .tensor("in-distribution scores")
+            .argument("in-distribution scores")
             .expected("numbers"));
     }
     let reporter = Reporter::new(options, progress, ood.len());
@@ -270,14 +268,14 @@ pub fn evaluate_scores(
 fn check<'a>(options: &EvaluationOptions, names: impl Iterator<Item = &'a str>) -> Result<()> {
     if !(options.at_tpr > 0.0 && options.at_tpr <= 1.0) {
         return Err(Error::new(ErrorKind::Argument, options.at_tpr.to_string())
-            .tensor("TPR at which FPR is taken")
+            .argument("TPR at which FPR is taken")
             .expected("a rate in (0, 1]"));
     }
     let mut seen = std::collections::HashSet::new();
     for name in names {
         if !seen.insert(name) {
             return Err(Error::new(ErrorKind::Argument, format!("'{name}' twice"))
-                .tensor("out-of-distribution sets")
+                .argument("out-of-distribution sets")
                 .expected("different names"));
         }
     }
@@ -299,14 +297,14 @@ fn no_rows(name: &str) -> Error {
 }
 
 /// What several detectors make of a set in one pass.
-struct Scores {
+struct SetScores {
     /// For each detector `[N]`.
     scores: Vec<Vec<f64>>,
     /// For each detector `[N]` whether its class is the label, where labels were looked for and found.
     correct: Option<Vec<Vec<bool>>>,
 }
 
-impl Scores {
+impl SetScores {
     /// Scores `set`; labels are looked at where the number of classes is given.
     fn of(
         set: TestSet<'_>,
@@ -369,7 +367,7 @@ fn checked_labels(block: &Block, classes: usize) -> Result<Option<&[i64]>> {
 /// Makes reports of scores.
 struct Reporter<'a> {
     options: &'a EvaluationOptions,
-    /// Replicates drawn, and who is told. They are drawn on all threads.
+    /// Replicates drawn, and the progress that reports them. They are drawn on all threads.
     drawn: Mutex<(u64, &'a mut dyn Progress)>,
     replicates: u64,
 }

@@ -70,7 +70,7 @@ pub enum Verdict {
     /// Nothing speaks against exchangeability; a batch of a few inputs can hardly say more.
     Consistent,
     /// There is a difference (p-value below 0.0005 of either test), and it is small: a Kolmogorov-Smirnov distance below 0.1 and
-    /// rejections below 1.2 times what was promised. Large batches show differences that matter to nobody.
+    /// rejections below 1.2 times what was promised. Large batches show differences too small to act on.
     SlightlyDifferent,
     /// There is a difference and it is not small: what was promised does not hold for such inputs.
     Contradicted,

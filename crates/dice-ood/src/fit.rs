@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use crate::artifact::{Artifact, Calibrated};
 use crate::calibration::Calibration;
-use crate::checks::{Accuracy, Finding, Training, Witness, judge_calibration_alone};
+use crate::checks::{Accuracy, Finding, Judged, Witness, judge_calibration_alone};
 use crate::detector::{Detector, Prepared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource, HoldOut, Layout, for_each_block};
+use crate::features::{Block, FeatureSource, HoldOut, Layout, Opening, for_each_block};
 use crate::head::LinearHead;
 use crate::pipeline::{Fitting, Pipeline};
 use crate::plan::{NonFinite, Plan};
@@ -55,9 +55,6 @@ pub struct Fit<'a> {
     provenance: BTreeMap<String, String>,
     progress: Box<dyn Progress + 'a>,
 }
-
-/// Opens a source when its turn has come.
-type Opening<'a> = Box<dyn FnOnce() -> Result<Box<dyn FeatureSource + 'a>> + 'a>;
 
 enum CalibrateOn<'a> {
     Nothing,
@@ -140,7 +137,7 @@ impl<'a> Fit<'a> {
         self
     }
 
-    /// Who wants to know how far the fit is.
+    /// Reports how far the fit is.
     #[must_use]
     pub fn progress(mut self, progress: impl Progress + 'a) -> Self {
         self.progress = Box::new(progress);
@@ -159,7 +156,7 @@ impl<'a> Fit<'a> {
         let (training, total): (Box<dyn FeatureSource + 'a>, _) = match &self.calibration {
             CalibrateOn::HeldOut(part, _) => {
                 let total = training.rows();
-                (part.select(Box::new(training), false), total)
+                (part.remaining(training), total)
             }
             _ => (Box::new(training), None),
         };
@@ -169,7 +166,7 @@ impl<'a> Fit<'a> {
         let needs = self.specs.iter().fold(self.needs.clone(), |needs, spec| needs.and(spec.needs()));
         let statistics = Statistics::gather(&mut watched, Some(&self.head), &needs)?;
         drop(watched);
-        let checks = Training::judge(&self.head, witness);
+        let checks = Judged::judge(&self.head, witness);
         self.finish(statistics, Some(checks))
     }
 
@@ -181,7 +178,7 @@ impl<'a> Fit<'a> {
         self.check_specs()?;
         if matches!(self.calibration, CalibrateOn::HeldOut(..)) {
             return Err(Error::new(ErrorKind::Argument, "statistics alone")
-                .tensor("training features")
+                .argument("training features")
                 .expected("rows to hold a part out of")
                 .fix("calibrate on features of their own"));
         }
@@ -190,23 +187,23 @@ impl<'a> Fit<'a> {
 
     fn check_specs(&self) -> Result<()> {
         if self.specs.is_empty() {
-            return Err(Error::new(ErrorKind::Argument, "none").tensor("detectors").expected("at least one"));
+            return Err(Error::new(ErrorKind::Argument, "none").argument("detectors").expected("at least one"));
         }
         match (1..self.specs.len()).find(|at| self.specs[..*at].contains(&self.specs[*at])) {
             None => Ok(()),
             Some(twice) => Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.specs[twice]))
-                .tensor("detectors")
+                .argument("detectors")
                 .expected("different ones")),
         }
     }
 
-    fn finish(mut self, statistics: Statistics, mut checks: Option<Training>) -> Result<Fitted> {
+    fn finish(mut self, statistics: Statistics, mut checks: Option<Judged>) -> Result<Fitted> {
         let fitting = Fitting::new(&self.head, &statistics)?;
         let prepared = self.specs.iter().map(|spec| spec.prepare(&fitting)).collect::<Result<Vec<_>>>()?;
         let mut findings = Vec::new();
         let (source, held_out) = match std::mem::replace(&mut self.calibration, CalibrateOn::Nothing) {
             CalibrateOn::Nothing => (None, false),
-            CalibrateOn::HeldOut(part, open) => (Some(part.select(open()?, true)), true),
+            CalibrateOn::HeldOut(part, open) => (Some(part.held_out(open()?)), true),
             CalibrateOn::Separate(open) => (Some(open()?), false),
         };
         let detectors = match source {
@@ -218,7 +215,7 @@ impl<'a> Fit<'a> {
                 self.head.check_features(source.units())?;
                 let mut witness = Witness::new(self.head.classes());
                 let mut watched = Watched::new(source, &mut witness, &mut *self.progress, "calibrating");
-                let scores = Scores::of(&prepared, &mut watched, self.tpr)?;
+                let scores = CalibrationScores::of(&prepared, &mut watched, self.tpr)?;
                 drop(watched);
                 match &mut checks {
                     Some(training) => training.judge_calibration(&self.head, witness, held_out)?,
@@ -243,7 +240,7 @@ fn boxed<'a, S: FeatureSource + 'a>(open: impl FnOnce() -> Result<S> + 'a) -> Op
 }
 
 /// Scores of the calibration features, in the order in which these were read.
-struct Scores {
+struct CalibrationScores {
     pipelines: Vec<Arc<Pipeline>>,
     /// For each pipeline `[n]`.
     scores: Vec<Vec<f64>>,
@@ -251,7 +248,7 @@ struct Scores {
     reference: Vec<bool>,
 }
 
-impl Scores {
+impl CalibrationScores {
     /// One pass, whatever shares pipelines.
     fn of(prepared: &[Prepared], source: &mut dyn FeatureSource, tpr: f64) -> Result<Self> {
         let mut pipelines: Vec<Arc<Pipeline>> = Vec::new();

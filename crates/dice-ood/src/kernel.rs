@@ -68,11 +68,11 @@ mod x86;
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
 use crate::mask::Mask;
-use generic::{Block, NARROW};
+use generic::{NARROW, Visit};
 pub(crate) use isa::will_read;
 use level::Level;
 pub use moment::second_moment;
-use pack::Layout;
+use pack::Packing;
 pub use product::{Product, Slab};
 pub use scratch::Scratch;
 
@@ -117,7 +117,7 @@ pub(crate) struct Kernel {
     units: usize,
     bias: Vec<f32>,
     clip: f32,
-    layout: Layout,
+    layout: Packing,
 }
 
 impl Kernel {
@@ -139,7 +139,7 @@ impl Kernel {
             units: head.units(),
             bias: head.bias().to_vec(),
             clip: clip.unwrap_or(f32::INFINITY),
-            layout: Layout::new(head, &kept, level.lanes(), level.row_shape()),
+            layout: Packing::new(head, &kept, level.lanes(), level.row_shape()),
         })
     }
 
@@ -151,17 +151,17 @@ impl Kernel {
     /// Inputs that make a task for a thread: some ten thousand products or more, in whole blocks.
     pub(crate) fn task(&self) -> usize {
         match &self.layout {
-            Layout::Rows(_) => 512,
-            Layout::Tiles(_) if self.bias.len() > 128 => self.batch(),
-            Layout::Tiles(_) => 256,
+            Packing::ByRows(_) => 512,
+            Packing::Tiles(_) if self.bias.len() > 128 => self.batch(),
+            Packing::Tiles(_) => 256,
         }
     }
 
     /// The most inputs that one pass over the weights serves.
     fn batch(&self) -> usize {
         match self.layout {
-            Layout::Rows(_) => 256,
-            Layout::Tiles(_) => self.level.lanes(),
+            Packing::ByRows(_) => 256,
+            Packing::Tiles(_) => self.level.lanes(),
         }
     }
 
@@ -198,11 +198,11 @@ impl Kernel {
         let mut finite = true;
         while first < count {
             let rows = match (&self.layout, count - first) {
-                (Layout::Tiles(_), few) if few < batch => few.min(NARROW),
+                (Packing::Tiles(_), few) if few < batch => few.min(NARROW),
                 (_, many) => many.min(batch),
             };
             let block = &features[first * self.units..];
-            finite &= self.level.run(Block::new(self, block, scratch, &mut wanted, first..first + rows));
+            finite &= self.level.run(Visit::new(self, block, scratch, &mut wanted, first..first + rows));
             first += rows;
         }
         finite

@@ -39,7 +39,7 @@ pub use artifact::{Artifact, Calibrated, Decides};
 pub use calibration::{Calibration, Decision, Threshold};
 pub use checks::{Accuracy, Finding};
 pub use detector::{Detector, Prepared};
-pub use error::{Error, ErrorKind, Remedy, Result};
+pub use error::{Error, ErrorKind, Missing, Parts, Remedy, Result};
 pub use evaluation::{Report, evaluate};
 pub use exchangeability::{BatchCheck, Check, Side, Verdict};
 pub use features::{ArraySource, Block, FeatureSource, HoldOut, Id, Ids, Layout, Note, for_each_block};

@@ -26,7 +26,7 @@ impl Mask {
             return Ok(mask);
         }
         Err(Error::new(ErrorKind::Argument, "a mask that keeps nothing")
-            .tensor("sparsity")
+            .argument("sparsity")
             .expected("at least one kept weight")
             .fix("all ranked values are tied at the cut (dead units?), or the fraction dropped is too large: lower it"))
     }

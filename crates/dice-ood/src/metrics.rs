@@ -206,11 +206,11 @@ impl Curve {
 pub fn ccr_at_fpr(id: &[f64], correct: &[bool], ood: &[f64], fpr: f64) -> Result<f64> {
     if id.len() != correct.len() {
         return Err(Error::new(ErrorKind::Shape, format!("[{}]", correct.len()))
-            .tensor("correct predictions")
+            .argument("correct predictions")
             .expected(format!("[{}], one for each score", id.len())));
     }
     if !(fpr > 0.0 && fpr <= 1.0) {
-        return Err(Error::new(ErrorKind::Argument, fpr.to_string()).tensor("FPR").expected("a rate in (0, 1]"));
+        return Err(Error::new(ErrorKind::Argument, fpr.to_string()).argument("FPR").expected("a rate in (0, 1]"));
     }
     check_scores(id, ood)?;
     let mut descending = ood.to_vec();

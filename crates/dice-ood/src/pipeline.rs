@@ -11,7 +11,7 @@ use crate::methods::{Scorer, Shaper, Shaping, Views};
 use crate::spec::{PipelineSpec, StemSpec};
 use crate::state::State;
 use crate::statistics::Statistics;
-use crate::training::{Kept, Logits, Training};
+use crate::training::{Kept, Readout, Training};
 use crate::views::{Takes, Workspace};
 
 /// A place to fit detectors to one head and one set of statistics. Steps are fitted once: detectors with the same shaping and
@@ -153,7 +153,7 @@ impl Stem {
     }
 }
 
-impl Logits for Stem {
+impl Readout for Stem {
     fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
         let units = self.head.units();
         let mut logits = vec![0.0; rows.len() / units * self.head.classes()];

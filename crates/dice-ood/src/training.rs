@@ -17,7 +17,7 @@ pub struct Training<'a> {
     head: &'a Arc<LinearHead>,
     statistics: &'a Statistics,
     /// Of the shaped features and kept weights that the score at hand will read.
-    logits: Option<Arc<dyn Logits>>,
+    logits: Option<Arc<dyn Readout>>,
     axes: Arc<Kept<About, Axes>>,
 }
 
@@ -34,7 +34,7 @@ pub enum About {
 }
 
 /// What makes logits of features.
-pub(crate) trait Logits: Debug + Send + Sync {
+pub(crate) trait Readout: Debug + Send + Sync {
     /// `[n, C]` of `rows` `[n, D]`.
     fn logits(&self, rows: &[f32]) -> Result<Vec<f32>>;
 }
@@ -53,7 +53,7 @@ impl<'a> Training<'a> {
     }
 
     /// The same, for a score that reads these logits.
-    pub(crate) fn behind(&self, logits: Arc<dyn Logits>) -> Self {
+    pub(crate) fn behind(&self, logits: Arc<dyn Readout>) -> Self {
         Self { logits: Some(logits), ..self.clone() }
     }
 

@@ -239,7 +239,7 @@ fn a_held_out_part_of_the_training_set_is_stratified() {
     let Some(network) = Network::open() else { return };
     let hold_out = HoldOut::new(0.1, 0).unwrap();
     let mut counts = [0u32; 10];
-    let mut source = hold_out.select(network.dataset("id_train").open().unwrap(), true);
+    let mut source = hold_out.held_out(network.dataset("id_train").open().unwrap());
     for_each_block(&mut *source, |block| {
         block.labels.as_ref().unwrap().iter().for_each(|label| counts[*label as usize] += 1);
         Ok(())

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Description, DetectorDescription, Order};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::tensors::safetensors::Header as SafetensorsHeader;
+use crate::io::tensors::safetensors::SafetensorsHeader;
 use crate::spec::Spec;
 use crate::state::State;
 
@@ -40,7 +40,7 @@ const MOVED: [(&str, &str); 6] = [
 
 pub(super) fn read(file: &SafetensorsHeader, description: &str) -> Result<(State, Description)> {
     let described: Described = serde_json::from_str(description)
-        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor("description"))?;
+        .map_err(|error| Error::caused_by(ErrorKind::Malformed, error).tensor("description"))?;
     let mut state = file.state()?;
     let mut statistics = state.take_part("statistics");
     for (before, now) in MOVED {
@@ -73,7 +73,7 @@ fn move_stem(state: &mut State, index: usize, detector: &DescribedDetector, all:
     let mut stem = None;
     for described in &all[..=index] {
         let spec: Spec =
-            described.spec.parse().map_err(|error: Error| Error::new(ErrorKind::Malformed, error.to_string()))?;
+            described.spec.parse().map_err(|error: Error| Error::caused_by(ErrorKind::Malformed, error))?;
         for pipeline in spec.pipelines() {
             stem = order.add(pipeline).1;
         }

@@ -31,7 +31,7 @@ use crate::head::LinearHead;
 use crate::io::location::Location;
 use crate::io::state::write_state;
 use crate::io::tensors::is_safetensors;
-use crate::io::tensors::safetensors::Header as SafetensorsHeader;
+use crate::io::tensors::safetensors::SafetensorsHeader;
 use crate::io::vectors::read_vector;
 use crate::pipeline::{Fitting, Pipeline, Stem};
 use crate::spec::{PipelineSpec, Spec};
@@ -101,7 +101,7 @@ impl Calibrated {
         match &self.decides {
             Some(decides) => Self::new(self.detector.clone(), decides.calibration.clone(), tpr),
             None => Err(Error::new(ErrorKind::Calibration, "a detector without calibration scores")
-                .tensor(format!("detector '{}'", self.detector.spec()))
+                .argument(format!("detector '{}'", self.detector.spec()))
                 .expected("calibration scores, to set a threshold by")),
         }
     }
@@ -155,7 +155,7 @@ impl Artifact {
         let other = |one: &&Calibrated| !Arc::ptr_eq(one.detector.head(), &head) && **one.detector.head() != *head;
         if let Some(other) = detectors.iter().find(other) {
             return Err(Error::new(ErrorKind::Argument, "another head")
-                .tensor(format!("detector '{}'", other.detector.spec()))
+                .argument(format!("detector '{}'", other.detector.spec()))
                 .expected("the head of the artifact"));
         }
         Ok(Self { head, statistics, detectors, provenance })
@@ -197,7 +197,7 @@ impl Artifact {
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut state = State::default();
         let (classes, units) = self.head.weight().dim();
         state.put("head.weight", &[classes, units], self.head.weight().iter().copied().collect::<Vec<f32>>());
@@ -209,15 +209,15 @@ impl Artifact {
             tpr: calibrated.threshold().map(Threshold::tpr),
             threshold: calibrated.threshold().map(Threshold::score),
         });
-        write(path, state, detectors.collect(), self.provenance.clone())
+        write(path.as_ref(), state, detectors.collect(), self.provenance.clone())
     }
 
     /// Writes the statistics alone, with where they came from, atomically: to be merged with others, or fitted from later.
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
-    pub fn save_statistics(&self, path: &Path) -> Result<()> {
-        save_statistics(&self.statistics, path, self.provenance.clone())
+    pub fn save_statistics(&self, path: impl AsRef<Path>) -> Result<()> {
+        save_statistics(&self.statistics, path.as_ref(), self.provenance.clone())
     }
 
     fn save_detectors(&self, state: &mut State) {
@@ -252,7 +252,8 @@ impl Artifact {
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a file that is none, or of a newer schema; [`ErrorKind::Malformed`] for one
     /// whose parts contradict each other or its checksum.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         Self::load_unnamed(path).map_err(|error| error.file(path.display()))
     }
 
@@ -324,7 +325,7 @@ fn load_detectors(
     let mut detectors = Vec::new();
     for (index, described) in described.iter().enumerate() {
         let spec: Spec =
-            described.spec.parse().map_err(|error: Error| Error::new(ErrorKind::Malformed, error.to_string()))?;
+            described.spec.parse().map_err(|error: Error| Error::caused_by(ErrorKind::Malformed, error))?;
         let (mut own, mut reference) = (Vec::new(), Vec::new());
         for pipeline in spec.pipelines() {
             let (number, stem, new) = order.add(pipeline);
@@ -337,7 +338,7 @@ fn load_detectors(
             }
         }
         let name = format!("detector.{index}.calibration");
-        let contradicts = |error: Error| Error::new(ErrorKind::Malformed, error.to_string());
+        let contradicts = |error: Error| Error::caused_by(ErrorKind::Malformed, error);
         let detector = Detector::of_parts(spec, own, &reference).map_err(contradicts)?;
         detectors.push(calibrated(state, &name, detector, described)?);
     }
@@ -397,8 +398,8 @@ impl Statistics {
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
-        save_statistics(self, path, BTreeMap::new())
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        save_statistics(self, path.as_ref(), BTreeMap::new())
     }
 }
 
@@ -412,7 +413,8 @@ fn save_statistics(statistics: &Statistics, path: &Path, provenance: BTreeMap<St
 ///
 /// # Errors
 /// Those of reading, and [`ErrorKind::Malformed`] for a damaged file.
-pub fn read_provenance(path: &Path) -> Result<BTreeMap<String, String>> {
+pub fn read_provenance(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
+    let path = path.as_ref();
     match read(path) {
         Ok((_, description)) => Ok(description.provenance),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(BTreeMap::new()),
@@ -452,7 +454,7 @@ fn write(
     let same = state.share();
     let description = Description { library: env!("CARGO_PKG_VERSION").into(), detectors, same, provenance };
     let description = serde_json::to_string(&description)
-        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).file(path.display()))?;
+        .map_err(|error| Error::caused_by(ErrorKind::Malformed, error).file(path.display()))?;
     let checksum = checksum(&description, &state);
     let metadata = BTreeMap::from([
         (SCHEMA_KEY.to_owned(), SCHEMA.to_string()),
@@ -501,7 +503,7 @@ fn read(path: &Path) -> Result<(State, Description)> {
             .fix("the file is damaged: fit the detector again, or copy the file again"));
     }
     let description: Description = serde_json::from_str(description)
-        .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor("description"))?;
+        .map_err(|error| Error::caused_by(ErrorKind::Malformed, error).tensor("description"))?;
     state.unshare(&description.same)?;
     Ok((state, description))
 }

@@ -1,6 +1,6 @@
 //! Whether calibration inputs can carry the promise of a threshold.
 
-use super::reading::Reading;
+use super::reading::HeadReading;
 use super::rows::Witness;
 use super::{FEWEST_ROWS, Finding};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,7 +59,7 @@ pub(super) fn repetitions(calibration: &Witness) -> Option<Finding> {
 }
 
 /// Calibration inputs that are not like the training inputs, by the mean or spread of their features or by their energies.
-pub(super) fn unlike(training: (&Witness, &Reading), calibration: (&Witness, &Reading)) -> Option<Finding> {
+pub(super) fn unlike(training: (&Witness, &HeadReading), calibration: (&Witness, &HeadReading)) -> Option<Finding> {
     let (rows, others) = (training.0.sampled().len() as f64, calibration.0.sampled().len() as f64);
     if training.0.sampled().len() < FEWEST_ROWS || calibration.0.sampled().len() < 2 {
         return None;

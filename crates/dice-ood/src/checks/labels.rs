@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::reading::Reading;
+use super::reading::HeadReading;
 use super::rows::Witness;
 use super::{Accuracy, FEWEST_ROWS, Finding};
 use crate::random::shuffle;
@@ -14,13 +14,13 @@ const NEAR_CHANCE: f64 = 0.1;
 /// Predictions beside labels.
 pub(super) struct Labelled<'a> {
     pairs: Vec<(i64, i64)>,
-    reading: &'a Reading,
+    reading: &'a HeadReading,
     classes: usize,
 }
 
 impl<'a> Labelled<'a> {
     /// The sampled rows that were read and have a label.
-    pub(super) fn new(reading: &'a Reading, witness: &Witness, classes: usize) -> Self {
+    pub(super) fn new(reading: &'a HeadReading, witness: &Witness, classes: usize) -> Self {
         let labels = witness.sampled().map(|(_, label)| label);
         let pairs = reading.predictions.iter().zip(labels).filter_map(|(class, label)| Some((*class as i64, label?)));
         Self { pairs: pairs.collect(), reading, classes }

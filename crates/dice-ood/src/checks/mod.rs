@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::head::LinearHead;
 use labels::Labelled;
-use reading::Reading;
+use reading::HeadReading;
 pub(crate) use rows::Witness;
 
 /// Fewer rows than this are too few to judge by.
@@ -272,19 +272,19 @@ pub struct Accuracy {
 }
 
 /// The training rows as far as they are kept, and what they say of the head and the labels.
-pub(crate) struct Training {
+pub(crate) struct Judged {
     pub(crate) accuracy: Option<Accuracy>,
     pub(crate) findings: Vec<Finding>,
     witness: Witness,
-    reading: Reading,
+    reading: HeadReading,
 }
 
-impl Training {
+impl Judged {
     /// Judges the training rows that `witness` has seen by how `head` reads them.
     pub(crate) fn judge(head: &LinearHead, mut witness: Witness) -> Self {
         witness.settle();
         let classes = head.classes();
-        let reading = Reading::new(head, &witness);
+        let reading = HeadReading::new(head, &witness);
         let labelled = Labelled::new(&reading, &witness, classes);
         let mut findings = Vec::new();
         findings.extend(reading::look(&witness));
@@ -306,7 +306,7 @@ impl Training {
         calibration::refuse_equal_rows(&witness)?;
         self.findings.extend(calibration::copies(&self.witness, &witness, held_out)?);
         self.findings.extend(calibration::repetitions(&witness));
-        let reading = Reading::new(head, &witness);
+        let reading = HeadReading::new(head, &witness);
         self.findings.extend(calibration::unlike((&self.witness, &self.reading), (&witness, &reading)));
         Ok(())
     }
@@ -315,7 +315,7 @@ impl Training {
 /// Judges calibration rows alone, where the detector was fitted to statistics.
 ///
 /// # Errors
-/// As [`Training::judge_calibration`].
+/// As [`Judged::judge_calibration`].
 pub(crate) fn judge_calibration_alone(mut witness: Witness) -> Result<Option<Finding>> {
     witness.settle();
     calibration::refuse_equal_rows(&witness)?;

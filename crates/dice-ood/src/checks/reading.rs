@@ -27,7 +27,7 @@ const LARGEST_MARGIN: f64 = 100.0;
 const LEAST_INFORMATION: f64 = 0.01;
 
 /// What a head makes of some rows.
-pub(super) struct Reading {
+pub(super) struct HeadReading {
     /// Predicted class of each row.
     pub(super) predictions: Vec<usize>,
     /// Energy of each row: log-sum-exp of its logits.
@@ -55,7 +55,7 @@ struct Row {
     confidence: f64,
 }
 
-impl Reading {
+impl HeadReading {
     /// Reads sampled rows of `witness`.
     pub(super) fn new(head: &LinearHead, witness: &Witness) -> Self {
         let features = witness.sampled_features(rows_to_read(head));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ndarray::ArrayView2;
 
 use crate::calibration::Calibration;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::features::Block;
 use crate::graph::{Graph, Wire};
 use crate::head::LinearHead;
@@ -29,8 +29,8 @@ impl Spec {
         let prepared = self.prepare(&Fitting::new(head, statistics)?)?;
         match self {
             Self::Pipeline(_) => prepared.finish(&[]),
-            Self::Combined { .. } => Err(Error::new(ErrorKind::Missing, "only training statistics")
-                .tensor(format!("detector '{self}'"))
+            Self::Combined { .. } => Err(Error::lacking(Missing::Reference, "only training statistics")
+                .argument(format!("detector '{self}'"))
                 .expected("reference inputs, held out of the fit, for the p-values of its members")
                 .fix("fit and calibrate it in one session, or prepare it and give its members' scores")),
         }

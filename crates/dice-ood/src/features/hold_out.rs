@@ -28,7 +28,7 @@ impl HoldOut {
         let percent = (fraction * 100.0).round();
         if !(1.0..=99.0).contains(&percent) {
             return Err(Error::new(ErrorKind::Argument, fraction.to_string())
-                .tensor("calibration fraction")
+                .argument("calibration fraction")
                 .expected("a fraction between 0.01 and 0.99"));
         }
         let percent = percent as u64;
@@ -37,8 +37,17 @@ impl HoldOut {
         Ok(Self { held: percent / divisor, parts: 100 / divisor, seed })
     }
 
-    /// The rows of `source` that are (`held == true`) or are not (`held == false`) held out.
-    pub fn select<'a>(&self, source: Box<dyn FeatureSource + 'a>, held: bool) -> Box<dyn FeatureSource + 'a> {
+    /// The rows of `source` that are held out.
+    pub fn held_out<'a>(&self, source: impl FeatureSource + 'a) -> Box<dyn FeatureSource + 'a> {
+        self.select(Box::new(source), true)
+    }
+
+    /// The rows of `source` that are not held out.
+    pub fn remaining<'a>(&self, source: impl FeatureSource + 'a) -> Box<dyn FeatureSource + 'a> {
+        self.select(Box::new(source), false)
+    }
+
+    fn select<'a>(&self, source: Box<dyn FeatureSource + 'a>, held: bool) -> Box<dyn FeatureSource + 'a> {
         Box::new(Selected { source, hold_out: *self, want: held, seen: Default::default(), flags: Vec::new() })
     }
 

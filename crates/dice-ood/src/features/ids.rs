@@ -58,7 +58,7 @@ impl Ids {
         self.len() == 0
     }
 
-    /// Bytes of those that are text, from `first` on.
+    /// Bytes of the names from `first` on, where names are text.
     #[cfg(feature = "columns")]
     pub(crate) fn bytes_from(&self, first: usize) -> usize {
         if let Self::Text(all) = self { all.iter().skip(first).map(String::len).sum() } else { 0 }

@@ -4,14 +4,14 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind};
 
-/// What a source took for what.
+/// Which columns or tensors a source reads as features and ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
     /// The names of the units `[D]`, where each is a column with a name; empty where units have no names but places.
     pub units: Vec<String>,
     /// The column or tensor that names the inputs.
     pub ids: Option<String>,
-    /// What the user should know of it.
+    /// What the user should know of how the source is read.
     pub notes: Vec<Note>,
     /// The column that is least like the other features, in words: a hint where there is one too many.
     pub stray: Option<String>,

@@ -14,8 +14,8 @@ pub(crate) use block::{any_not_finite, not_finite};
 pub use hold_out::HoldOut;
 pub use ids::{Id, Ids};
 pub use layout::{Layout, Note};
-pub(crate) use source::block_rows;
 pub use source::{ArraySource, FeatureSource, for_each_block};
+pub(crate) use source::{Opening, block_rows};
 
 #[cfg(test)]
 mod tests {
@@ -46,7 +46,7 @@ mod tests {
         let hold_out = HoldOut::new(0.3, 5).unwrap();
         let rows = |held, size| {
             let source = ArraySource::with_labels(features.view(), &labels).unwrap();
-            first_column(&mut *hold_out.select(Box::new(source), held), size)
+            first_column(&mut *if held { hold_out.held_out(source) } else { hold_out.remaining(source) }, size)
         };
         let held = rows(true, 64);
         assert_eq!(held, rows(true, 1));
@@ -66,7 +66,7 @@ mod tests {
         let features = counting(1000);
         let held = |seed| {
             let hold_out = HoldOut::new(0.1, seed).unwrap();
-            first_column(&mut *hold_out.select(Box::new(ArraySource::new(features.view())), true), 77)
+            first_column(&mut *hold_out.held_out(ArraySource::new(features.view())), 77)
         };
         assert_eq!(held(1).len(), 100);
         assert_ne!(held(1), held(2));

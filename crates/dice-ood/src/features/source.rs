@@ -17,7 +17,7 @@ pub trait FeatureSource: Send {
     /// How many rows there are in all, where that is known beforehand.
     fn rows(&self) -> Option<u64>;
 
-    /// What was taken for what, known before the first block.
+    /// How the source is read, known before the first block.
     fn layout(&self) -> Layout {
         Layout::default()
     }
@@ -28,6 +28,9 @@ pub trait FeatureSource: Send {
     /// Whatever reading can meet: see [`ErrorKind`].
     fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()>;
 }
+
+/// Opens a source when its turn comes.
+pub(crate) type Opening<'a> = Box<dyn FnOnce() -> Result<Box<dyn FeatureSource + 'a>> + 'a>;
 
 impl<S: FeatureSource + ?Sized> FeatureSource for &mut S {
     fn units(&self) -> usize {
@@ -97,7 +100,7 @@ pub fn for_each_block(source: &mut dyn FeatureSource, mut consume: impl FnMut(&B
                 }
             }
         });
-        reader.map_err(|error| Error::new(ErrorKind::Io, error.to_string()).tensor("reading thread"))?;
+        reader.map_err(|error| Error::caused_by(ErrorKind::Io, error).argument("reading thread"))?;
         for block in blocks {
             let block = block?;
             consume(&block)?;

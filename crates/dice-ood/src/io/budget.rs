@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most units that a row of features may have: a row of 16 MiB.
-pub const MOST_UNITS: usize = 1 << 22;
+pub(crate) const MOST_UNITS: usize = 1 << 22;
 /// The most bytes in the id of an input.
 pub(crate) const LONGEST_ID: usize = 1 << 16;
 /// Bytes of ids after which a block ends.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::features::{Block, FeatureSource, Layout};
 use crate::io::budget;
 use crate::io::dataset::Dataset;
@@ -32,7 +32,7 @@ impl Dataset {
 /// Files one after the other, with labels from a separate file where given.
 struct Chain {
     data: Dataset,
-    /// That of the first file, which the others follow.
+    /// The layout of the first file, which all others must have.
     layout: Layout,
     units: usize,
     current: Option<Current>,
@@ -81,7 +81,7 @@ impl Chain {
                 .expected("columns with names in all files, or in none"));
         }
         if !first && self.data.wants_ids && layout.ids.is_some() != self.layout.ids.is_some() {
-            return Err(Error::new(ErrorKind::Missing, named_or_not(&layout))
+            return Err(Error::lacking(Missing::Ids, named_or_not(&layout))
                 .file(shown)
                 .tensor("ids")
                 .expected(format!("{}, as in {}", named_or_not(&self.layout), self.data.shown[0])));
@@ -119,11 +119,11 @@ impl Chain {
     }
 
     fn label_count(&self, found: String) -> Error {
-        let (file, labels) = self.data.labels.as_ref().map_or(("", 0), |(file, labels)| (file, labels.len()));
-        Error::new(ErrorKind::Shape, format!("{labels} labels"))
-            .file(file)
+        let labels = self.data.labels.as_ref().map_or(0, |(_, labels)| labels.len());
+        let error = Error::new(ErrorKind::Shape, format!("{labels} labels"))
             .tensor("labels")
-            .expected(format!("one for each row of features, {found}"))
+            .expected(format!("one for each row of features, {found}"));
+        self.data.labels.iter().fold(error, |error, (file, _)| error.file(file))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::io::files::{Temporary, check_input};
 use crate::io::location::{Location, expand};
 use crate::io::request::Columns;
@@ -16,7 +16,7 @@ pub struct Dataset {
     pub(super) files: Vec<Location>,
     /// What the files are called in messages: a copy of standard input keeps its name.
     pub(super) shown: Vec<Arc<str>>,
-    pub(super) labels: Option<(String, Arc<Vec<i64>>)>,
+    pub(super) labels: Option<(Location, Arc<Vec<i64>>)>,
     /// Whether labels beside the features are read.
     pub(super) wants_labels: bool,
     /// Whether names of the inputs are read.
@@ -35,10 +35,13 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`expand`].
-    pub fn new(inputs: &[String]) -> Result<Self> {
+    pub fn new<I>(inputs: I) -> Result<Self>
+    where
+        I: IntoIterator<Item: Into<Location>>,
+    {
         let files = expand(inputs)?;
         if files.is_empty() {
-            return Err(Error::new(ErrorKind::Missing, "no feature files"));
+            return Err(Error::lacking(Missing::Features, "no feature files"));
         }
         if files.iter().filter(|file| file.is_stdin()).count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
@@ -62,18 +65,20 @@ impl Dataset {
     ///
     /// # Errors
     /// Those of reading, and [`ErrorKind::Malformed`] for labels that are not whole numbers.
-    pub fn with_labels(mut self, file: &str) -> Result<Self> {
-        self.labels = Some((file.to_owned(), Arc::new(read_labels(&Location::parse(file))?)));
+    pub fn with_labels(mut self, file: impl Into<Location>) -> Result<Self> {
+        let file = file.into();
+        let labels = Arc::new(read_labels(&file)?);
+        self.labels = Some((file, labels));
         Ok(self)
     }
 
-    /// Leaves labels beside the features unread: whatever they are, they do not matter.
+    /// Leaves labels beside the features unread, so that malformed labels are no error.
     pub fn without_labels(mut self) -> Self {
         self.wants_labels = false;
         self
     }
 
-    /// Leaves the names of the inputs unread, whatever they are.
+    /// Leaves the names of the inputs unread, so that malformed names are no error.
     pub fn without_ids(mut self) -> Self {
         self.wants_ids = false;
         self

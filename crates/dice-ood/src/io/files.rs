@@ -7,7 +7,7 @@
 //!   claimed file that is not yet written is an error, and so is writing a file that was not claimed. A program
 //!   that claims nothing, such as one that uses this crate as a library, is not restricted.
 //! - *temporaries*: files and folders that are deleted when they are dropped. A signal drops nothing, so that
-//!   whoever handles one calls [`remove_temporaries`] before the process ends.
+//!   its handler calls [`remove_temporaries`] before the process ends.
 
 #![allow(clippy::disallowed_methods, reason = "this is the module in whose functions they are wrapped")]
 
@@ -27,7 +27,8 @@ const SUFFIX: &str = ".partial";
 ///
 /// # Errors
 /// [`ErrorKind::Io`]; [`ErrorKind::Argument`] for a claimed output.
-pub fn open(path: &Path) -> Result<File> {
+pub fn open(path: impl AsRef<Path>) -> Result<File> {
+    let path = path.as_ref();
     let located = |error: io::Error| Error::io(path, error);
     let file = File::open(path).map_err(located)?;
     refuse_claimed(path, &file.metadata().map_err(located)?)?;
@@ -38,7 +39,8 @@ pub fn open(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn read(path: &Path) -> Result<Vec<u8>> {
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
     Ok(bytes)
@@ -48,18 +50,20 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`open`]; [`ErrorKind::Malformed`] for what is not UTF-8.
-pub fn read_to_string(path: &Path) -> Result<String> {
+pub fn read_to_string(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
     let mut text = String::new();
     open(path)?.read_to_string(&mut text).map_err(|error| Error::io(path, error))?;
     Ok(text)
 }
 
 /// Refuses `path` (`-`: standard input) as an input where it is a claimed output, before the work that precedes reading it.
-/// Where nothing can be found out about the file, opening it will tell why.
+/// A file whose metadata cannot be read passes: opening the file says why.
 ///
 /// # Errors
 /// [`ErrorKind::Argument`] for a claimed output.
-pub fn check_input(path: &Path) -> Result<()> {
+pub fn check_input(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
     let claimed = lock(&CLAIMS).as_ref().is_some_and(|claims| claims.iter().any(|claim| claim.replaces.is_some()));
     let metadata = match path == Path::new("-") {
         _ if !claimed => None,
@@ -69,7 +73,7 @@ pub fn check_input(path: &Path) -> Result<()> {
     metadata.map_or(Ok(()), |metadata| refuse_claimed(path, &metadata))
 }
 
-/// Which file of the system something is, by whatever name it was reached.
+/// The identity of a file, the same for all its names.
 #[cfg(unix)]
 type FileId = (u64, u64);
 
@@ -123,10 +127,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// [`ErrorKind::Argument`] for two outputs that are one file.
-pub fn claim_outputs<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+pub fn claim_outputs(paths: impl IntoIterator<Item: AsRef<Path>>) -> Result<()> {
     let mut guard = lock(&CLAIMS);
     let claims = guard.get_or_insert_with(|| claim_of_standard_output().into_iter().collect());
     for path in paths {
+        let path = path.as_ref();
         let existing = fs::metadata(path).ok();
         // Devices and pipes can be written to twice.
         let is_regular = existing.as_ref().is_none_or(Metadata::is_file);
@@ -185,7 +190,7 @@ fn check_claimed(destination: &Path) -> Result<()> {
         .expected("one of the outputs named before anything was read"))
 }
 
-/// Whoever reads `destination` from now on reads what this process wrote.
+/// Lets `destination` be read: from now on it holds what this process wrote.
 fn mark_written(destination: &Path) {
     let place = place_of(destination);
     let mut claims = lock(&CLAIMS);
@@ -206,7 +211,7 @@ pub fn remove_temporaries() {
     std::mem::forget(temporaries);
 }
 
-/// There is no one to tell of a temporary file that cannot be deleted.
+/// A temporary file that cannot be deleted is left: the run has its result, or its own error.
 fn remove(path: &Path) {
     let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
@@ -286,7 +291,8 @@ impl TemporaryFolder {
     ///
     /// # Errors
     /// [`ErrorKind::Io`], also where it exists.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let made = Temporary::make(|| fs::create_dir(path).map(|()| ((), path.to_path_buf())));
         made.map(|((), folder)| Self(folder)).map_err(|error| Error::io(path, error))
     }
@@ -319,7 +325,8 @@ impl AtomicFile {
     /// # Errors
     /// [`ErrorKind::Io`] where its directory cannot be written to, or `destination` is a directory or a file that must not be
     /// written to; [`ErrorKind::Argument`] where outputs are [claimed](claim_outputs) and this is none of them.
-    pub fn create(destination: &Path) -> Result<Self> {
+    pub fn create(destination: impl AsRef<Path>) -> Result<Self> {
+        let destination = destination.as_ref();
         check_claimed(destination)?;
         let existing = fs::metadata(destination).ok();
         match existing.filter(|existing| !existing.is_dir()) {
@@ -340,7 +347,8 @@ impl AtomicFile {
     ///
     /// # Errors
     /// As [`AtomicFile::create`]; [`ErrorKind::Io`] where `destination` exists.
-    pub fn create_new(destination: &Path) -> Result<Self> {
+    pub fn create_new(destination: impl AsRef<Path>) -> Result<Self> {
+        let destination = destination.as_ref();
         if destination.symlink_metadata().is_ok() {
             return Err(Error::io(destination, io::ErrorKind::AlreadyExists.into()));
         }

@@ -1,4 +1,4 @@
-//! Which format a file is of: told by what is inside, with the extension only where the content leaves a choice.
+//! Which format a file is of: known by its content, and by its extension only where the content leaves a choice.
 
 use std::fmt;
 use std::path::Path;

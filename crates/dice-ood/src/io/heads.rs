@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::head::LinearHead;
 use crate::io::format::Format;
 use crate::io::location::Location;
@@ -80,19 +80,20 @@ impl fmt::Display for FoundHead {
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Missing`] and [`ErrorKind::Ambiguous`] list the candidates.
-pub fn find_head(file: &Location, units: Option<usize>) -> Result<FoundHead> {
+pub fn find_head(file: impl Into<Location>, units: Option<usize>) -> Result<FoundHead> {
+    let file = file.into();
     let read = || {
         let tensors = open_tensors(&file.path, Format::of_file(&file.path)?)?;
         read_from(&*tensors, file.name.as_deref(), units)
     };
-    read().map_err(|error| error.file(file))
+    read().map_err(|error| error.file(&file))
 }
 
 /// The head that [`find_head`] finds.
 ///
 /// # Errors
 /// As [`find_head`].
-pub fn read_head(file: &Location, units: Option<usize>) -> Result<LinearHead> {
+pub fn read_head(file: impl Into<Location>, units: Option<usize>) -> Result<LinearHead> {
     find_head(file, units).map(|found| found.head)
 }
 
@@ -141,7 +142,7 @@ fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>)
         .filter(|tensor| tensor.dtype.is_float() && tensor.matrix().is_some() && is_weight(&tensor.name))
         .collect();
     if all.is_empty() {
-        return Err(Error::new(ErrorKind::Missing, listed(tensors))
+        return Err(Error::lacking(Missing::Head, listed(tensors))
             .tensor("head")
             .expected("a weight matrix [C, D] named weight, W or LAYER.weight, such as `fc.weight`")
             .fix("name it: FILE#TENSOR (fold weight normalisation into the weight first)"));
@@ -167,7 +168,7 @@ fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>)
 fn asked_for<'a>(tensors: &'a [TensorInfo], name: &str) -> Result<&'a TensorInfo> {
     let with_suffix = format!("{name}.weight");
     tensors.iter().find(|tensor| tensor.name == name || tensor.name == with_suffix).ok_or_else(|| {
-        Error::new(ErrorKind::Missing, listed(tensors))
+        Error::lacking(Missing::Head, listed(tensors))
             .tensor(name)
             .expected(format!("a tensor `{name}` or `{with_suffix}`"))
     })
@@ -185,7 +186,7 @@ fn called_a_head<'a>(candidates: &[&'a TensorInfo]) -> Option<&'a TensorInfo> {
     let least = named.iter().map(|(depth, _)| *depth).min()?;
     let mut shallowest = named.iter().filter(|(depth, _)| *depth == least);
     let (Some((_, only)), None) = (shallowest.next(), shallowest.next()) else { return None };
-    // A second copy of the same layer, as checkpoints keep averaged weights: which of the two is meant is not ours to say.
+    // A second copy of the same layer, as checkpoints keep averaged weights: the file does not say which of the two is meant.
     let copied = |other: &TensorInfo| {
         let ends = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|before| before.ends_with('.'));
         other.name != only.name && other.shape == only.shape && ends(&other.name, without_wrappers(&only.name))
@@ -278,7 +279,7 @@ fn named<'a>(tensors: &'a [TensorInfo], name: &str) -> Result<&'a TensorInfo> {
     tensors
         .iter()
         .find(|tensor| tensor.name == name && tensor.is_vector())
-        .ok_or_else(|| Error::new(ErrorKind::Missing, listed(tensors)).tensor(name).expected("a bias [C] of that name"))
+        .ok_or_else(|| Error::lacking(Missing::Head, listed(tensors)).tensor(name).expected("a bias [C] of that name"))
 }
 
 /// The bias that belongs to a weight by name; `None` where there is none.
@@ -298,8 +299,8 @@ fn bias_of<'a>(tensors: &'a [TensorInfo], weight: &str) -> Result<Option<&'a Ten
 
 #[cfg(test)]
 mod tests {
-    use crate::io::tensors::info::DType;
     use super::*;
+    use crate::io::tensors::info::DType;
 
     fn tensors(listed: &[(&str, &[usize])]) -> Vec<TensorInfo> {
         listed

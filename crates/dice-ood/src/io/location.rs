@@ -1,14 +1,18 @@
 //! A file as its user names it, and the files that make one data set.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::io::files::{check_input, open};
 use crate::io::format::Format;
 
 /// A file, and which of its tensors or columns is meant: `path` or `path#name`.
+///
+/// Functions that read take anything that is one: text is parsed ([`Location::parse`]), a path stands for the file of that
+/// name. `-` is standard input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     /// The file; `-` is standard input.
@@ -43,47 +47,30 @@ impl Location {
     }
 }
 
-/// As [`Location::parse`].
-impl From<&str> for Location {
-    fn from(text: &str) -> Self {
-        Self::parse(text)
-    }
+/// Text is parsed as by [`Location::parse`].
+macro_rules! from_text {
+    ($($text:ty),*) => {$(
+        impl From<$text> for Location {
+            fn from(text: $text) -> Self {
+                Self::parse(&text)
+            }
+        }
+    )*};
 }
 
-/// As [`Location::parse`].
-impl From<&String> for Location {
-    fn from(text: &String) -> Self {
-        Self::parse(text)
-    }
+/// A path stands for the file of that name, whatever characters are in it.
+macro_rules! from_path {
+    ($($path:ty),*) => {$(
+        impl From<$path> for Location {
+            fn from(path: $path) -> Self {
+                Self { path: path.into(), name: None }
+            }
+        }
+    )*};
 }
 
-/// As [`Location::parse`].
-impl From<String> for Location {
-    fn from(text: String) -> Self {
-        Self::parse(&text)
-    }
-}
-
-/// The file at this path, whatever characters are in it.
-impl From<&Path> for Location {
-    fn from(path: &Path) -> Self {
-        path.to_path_buf().into()
-    }
-}
-
-/// The file at this path, whatever characters are in it.
-impl From<&PathBuf> for Location {
-    fn from(path: &PathBuf) -> Self {
-        path.clone().into()
-    }
-}
-
-/// The file at this path, whatever characters are in it.
-impl From<PathBuf> for Location {
-    fn from(path: PathBuf) -> Self {
-        Self { path, name: None }
-    }
-}
+from_text!(&str, String, &String, &Cow<'_, str>);
+from_path!(PathBuf, &PathBuf, &Path);
 
 impl From<&Location> for Location {
     fn from(location: &Location) -> Self {
@@ -103,40 +90,54 @@ impl fmt::Display for Location {
 ///
 /// # Errors
 /// [`ErrorKind::Missing`] where a glob or directory holds nothing to read.
-pub fn expand(inputs: &[String]) -> Result<Vec<Location>> {
+pub fn expand<I>(inputs: I) -> Result<Vec<Location>>
+where
+    I: IntoIterator<Item: Into<Location>>,
+{
     let mut files = Vec::new();
     for input in inputs {
-        let location = Location::parse(input);
-        let before = files.len();
-        let pattern = location.path.to_string_lossy().into_owned();
-        if location.path.is_dir() {
-            let entries = std::fs::read_dir(&location.path).map_err(|error| Error::io(&location.path, error))?;
-            for entry in entries {
-                let path = entry.map_err(|error| Error::io(&location.path, error))?.path();
-                if path.is_file() && Format::of_extension(&path).is_some() {
-                    files.push(Location { path, name: location.name.clone() });
-                }
-            }
-            files[before..].sort_by(|a, b| a.path.cmp(&b.path));
-        } else if pattern.contains(['*', '?', '[']) && !location.path.exists() {
-            let paths = glob::glob(&pattern).map_err(|error| {
-                Error::new(ErrorKind::Argument, error.to_string()).file(&pattern).expected("a file or a glob pattern")
-            })?;
-            for path in paths {
-                let path = path.map_err(|error| Error::io(input, error.into()))?;
-                if path.is_file() {
-                    files.push(Location { path, name: location.name.clone() });
-                }
-            }
-        } else {
-            files.push(location);
+        let input = input.into();
+        let Some(found) = members(&input)? else {
+            files.push(input);
             continue;
-        }
-        if files.len() == before {
-            return Err(Error::new(ErrorKind::Missing, "no such file")
-                .file(input)
+        };
+        if found.is_empty() {
+            return Err(Error::lacking(Missing::Files, "no such file")
+                .file(input.path.display())
                 .expected("files ending in .npy, .npz, .safetensors, .csv, .parquet or .arrow"));
         }
+        files.extend(found.into_iter().map(|path| Location { path, name: input.name.clone() }));
     }
     Ok(files)
+}
+
+/// The files of a directory or a pattern; `None` for anything else.
+fn members(input: &Location) -> Result<Option<Vec<PathBuf>>> {
+    let pattern = input.path.to_string_lossy();
+    if input.path.is_dir() {
+        return files_in(&input.path).map(Some);
+    }
+    if pattern.contains(['*', '?', '[']) && !input.path.exists() {
+        return files_like(&pattern).map(Some);
+    }
+    Ok(None)
+}
+
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let located = |error: io::Error| Error::io(folder, error);
+    let paths = std::fs::read_dir(folder).map_err(located)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths: Vec<PathBuf> = paths.collect::<io::Result<_>>().map_err(located)?;
+    paths.retain(|path| path.is_file() && Format::of_extension(path).is_some());
+    paths.sort();
+    Ok(paths)
+}
+
+fn files_like(pattern: &str) -> Result<Vec<PathBuf>> {
+    let paths = glob::glob(pattern).map_err(|error| {
+        Error::caused_by(ErrorKind::Argument, error).file(pattern).expected("a file or a glob pattern")
+    })?;
+    let mut paths: Vec<PathBuf> =
+        paths.collect::<std::result::Result<_, _>>().map_err(|error| Error::io(pattern, error.into()))?;
+    paths.retain(|path| path.is_file());
+    Ok(paths)
 }

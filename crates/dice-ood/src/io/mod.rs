@@ -25,14 +25,14 @@ pub(crate) mod vectors;
 mod whole;
 mod write;
 
-pub use budget::{Budget, MOST_UNITS, Share};
+pub use budget::{Budget, Share};
 pub use dataset::Dataset;
 pub use files::AtomicFile;
 pub use format::Format;
 pub use guard::guard;
 pub use heads::{Chosen, FoundHead, find_head, read_head};
 pub use location::{Location, expand};
-pub use names::{FEATURE_NAMES, ID_NAMES, LABEL_NAMES, SCORE_NAMES};
+pub use names::SCORE_NAMES;
 pub use request::Columns;
 #[cfg(feature = "columns")]
 pub use tables::parquet::{PageSizes, ParquetBatches, ParquetFile, Reading};

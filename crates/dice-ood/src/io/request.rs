@@ -11,7 +11,7 @@ pub struct Columns {
     pub id: Option<String>,
     /// The class labels.
     pub label: Option<String>,
-    /// What is none of these: names or patterns. A table need not have them.
+    /// Columns with none of these roles: names or patterns. A table need not have them.
     pub drop: Vec<String>,
 }
 

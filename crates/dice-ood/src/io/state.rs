@@ -1,4 +1,4 @@
-//! A [`State`] as a safetensors file: written as it lies in memory, read tensor by tensor into shared memory.
+//! A [`State`] as a safetensors file: its values are written without conversion, and read tensor by tensor into shared memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::files::{self, AtomicFile};
 use crate::io::tensors::info::{DType, TensorInfo};
 use crate::io::tensors::rows::TensorFile;
-use crate::io::tensors::safetensors::Header;
+use crate::io::tensors::safetensors::SafetensorsHeader;
 use crate::io::write;
 use crate::state::{Element, State, Tensor, Values};
 
@@ -24,7 +24,7 @@ pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String
     // Types of the widest values first, so that each tensor is aligned.
     let mut tensors: Vec<(&str, &Tensor)> = state.tensors().collect();
     tensors.sort_by_key(|(name, tensor)| (std::cmp::Reverse(width(&tensor.values)), *name));
-    let mut header = write::header::Header::default();
+    let mut header = write::header::HeaderWriter::default();
     for (name, tensor) in &tensors {
         header.declare(name, dtype(&tensor.values), &tensor.shape, tensor.values.bytes().len());
     }
@@ -53,7 +53,7 @@ fn width(values: &Values) -> usize {
     values.bytes().len() / values.len().max(1)
 }
 
-impl Header {
+impl SafetensorsHeader {
     /// All tensors of the file.
     ///
     /// # Errors

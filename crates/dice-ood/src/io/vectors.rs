@@ -15,7 +15,8 @@ use crate::io::whole::{not_a_label, whole};
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Shape`] for what is not a vector.
-pub fn read_vector(file: &Location, defaults: &[&str]) -> Result<Vec<f64>> {
+pub fn read_vector(file: impl Into<Location>, defaults: &[&str]) -> Result<Vec<f64>> {
+    let file = file.into();
     let read = || -> Result<Vec<f64>> {
         match Format::of_file(&file.path)? {
             Format::Csv => csv::read_column(&file.path, file.name.as_deref(), defaults),
@@ -37,18 +38,19 @@ pub fn read_vector(file: &Location, defaults: &[&str]) -> Result<Vec<f64>> {
             }
         }
     };
-    read().map_err(|error| error.file(file))
+    read().map_err(|error| error.file(&file))
 }
 
 /// Reads class labels `[N]`.
 ///
 /// # Errors
 /// Those of reading; [`ErrorKind::Malformed`] for labels that are not whole numbers.
-pub fn read_labels(file: &Location) -> Result<Vec<i64>> {
-    let values = read_vector(file, &LABEL_NAMES)?;
+pub fn read_labels(file: impl Into<Location>) -> Result<Vec<i64>> {
+    let file = file.into();
+    let values = read_vector(&file, &LABEL_NAMES)?;
     values
         .into_iter()
         .enumerate()
-        .map(|(row, value)| whole(value).ok_or_else(|| not_a_label(&value.to_string(), row).file(file)))
+        .map(|(row, value)| whole(value).ok_or_else(|| not_a_label(&value.to_string(), row).file(&file)))
         .collect()
 }

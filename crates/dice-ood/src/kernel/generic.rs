@@ -5,14 +5,14 @@
 //! Pointers are used where bounds checks would cost more than the arithmetic. What must hold instead, by number:
 //!
 //! 1. **Level**: the processor has the features of `I`. [`Level`](super::level::Level) proves it.
-//! 2. **Rows**: features are whole rows of D values, as many as the block has inputs. [`Block::new`] asserts it.
+//! 2. **Rows**: features are whole rows of D values, as many as the block has inputs. [`Visit::new`] asserts it.
 //! 3. **Chunk**: the [`CHUNK`](super::pack::CHUNK) columns of a chunk lie within a row, where rows are that long.
 //! 4. **Place**: a place is a line of the tile or the spare line behind it.
 //! 5. **Class**: a class is a line of the logits, whose lines are the classes rounded up to whole groups; the two
 //!    classes of a pair differ.
 //! 6. **Vectors**: in the layout by rows, rows are no shorter than a vector, and the weights are whole groups.
 //!
-//! [`Layout::check`](super::pack::Layout) proves (3) to (6) once, when the layout is packed.
+//! [`Packing::check`](super::pack::Packing) proves (3) to (6) once, when the layout is packed.
 #![allow(
     unsafe_code,
     reason = "bounds are proven when the layout is packed, as checks here cost more than the arithmetic"
@@ -23,7 +23,7 @@ use std::ops::Range;
 use super::exp::{lanes, largest, summarise};
 use super::isa::{BLOCK, Isa, fused, will_read, will_read_now};
 use super::level::Work;
-use super::pack::{Apart, CHUNK, Chunk, GROUP, Layout, Pair, Rows, Shared, TILE, Tile, Weights};
+use super::pack::{Apart, CHUNK, Chunk, GROUP, Packing, Pair, RowWeights, Shared, TILE, Tile, Weights};
 use super::scratch::Scratch;
 use super::{Kernel, Summaries, Wanted};
 
@@ -35,7 +35,7 @@ const ROWS: usize = 2;
 const AHEAD: usize = 16;
 
 /// One visit of a block of inputs.
-pub(super) struct Block<'a, 'w, 'o> {
+pub(super) struct Visit<'a, 'w, 'o> {
     kernel: &'a Kernel,
     /// Begins with the rows of the block. What lies behind them is only a hint of what comes next.
     features: &'a [f32],
@@ -45,7 +45,7 @@ pub(super) struct Block<'a, 'w, 'o> {
     rows: Range<usize>,
 }
 
-impl<'a, 'w, 'o> Block<'a, 'w, 'o> {
+impl<'a, 'w, 'o> Visit<'a, 'w, 'o> {
     /// `rows.len()` inputs, at most a block of the kernel's level, with which `features` begin.
     #[inline]
     pub(super) fn new(
@@ -61,7 +61,7 @@ impl<'a, 'w, 'o> Block<'a, 'w, 'o> {
     }
 }
 
-impl Work for Block<'_, '_, '_> {
+impl Work for Visit<'_, '_, '_> {
     /// False where a value is not finite.
     type Output = bool;
 
@@ -70,9 +70,9 @@ impl Work for Block<'_, '_, '_> {
         // SAFETY: (1).
         unsafe {
             match &self.kernel.layout {
-                Layout::Rows(rows) if I::ROW_GROUP == 10 => by_rows::<I, 10>(self, rows),
-                Layout::Rows(rows) => by_rows::<I, 5>(self, rows),
-                Layout::Tiles(tiles) => match self.rows.len() {
+                Packing::ByRows(rows) if I::ROW_GROUP == 10 => by_rows::<I, 10>(self, rows),
+                Packing::ByRows(rows) => by_rows::<I, 5>(self, rows),
+                Packing::Tiles(tiles) => match self.rows.len() {
                     1 => by_tiles::<I, 1, 1>(self, tiles),
                     2..=NARROW => by_tiles::<I, NARROW, NARROW>(self, tiles),
                     _ if I::LANES == 64 => by_tiles::<I, 64, 64>(self, tiles),
@@ -90,8 +90,8 @@ impl Work for Block<'_, '_, '_> {
 /// # Safety
 /// (1).
 #[inline(always)]
-unsafe fn by_rows<I: Isa, const G: usize>(block: Block<'_, '_, '_>, layout: &Rows) -> bool {
-    let Block { kernel, features, scratch, wanted, rows } = block;
+unsafe fn by_rows<I: Isa, const G: usize>(block: Visit<'_, '_, '_>, layout: &RowWeights) -> bool {
+    let Visit { kernel, features, scratch, wanted, rows } = block;
     let (units, classes) = (kernel.units, kernel.bias.len());
     assert!(layout.width == I::WIDTH && layout.group == G, "the layout of this level");
     let groups = classes.div_ceil(G);
@@ -104,7 +104,7 @@ unsafe fn by_rows<I: Isa, const G: usize>(block: Block<'_, '_, '_>, layout: &Row
         let mut row = 0;
         while row < count {
             let from = &features[(first + row) * units..];
-            // SAFETY: (1), (2): `from` begins with at least `count - row` rows; (6) by `Layout::check`; `sums` has `BLOCK`
+            // SAFETY: (1), (2): `from` begins with at least `count - row` rows; (6) by `Packing::check`; `sums` has `BLOCK`
             // vectors a class, of which these are `row` and the next.
             unsafe {
                 if row + ROWS <= count {
@@ -183,8 +183,8 @@ unsafe fn products<I: Isa, const G: usize, const R: usize>(
 /// # Safety
 /// (1).
 #[inline(always)]
-unsafe fn by_tiles<I: Isa, const L: usize, const S: usize>(block: Block<'_, '_, '_>, tiles: &[Tile]) -> bool {
-    let Block { kernel, features, scratch, wanted, rows } = block;
+unsafe fn by_tiles<I: Isa, const L: usize, const S: usize>(block: Visit<'_, '_, '_>, tiles: &[Tile]) -> bool {
+    let Visit { kernel, features, scratch, wanted, rows } = block;
     let units = kernel.units;
     let classes = kernel.bias.len();
     let logits = scratch.logits.take(classes.next_multiple_of(GROUP) * L);
@@ -198,10 +198,10 @@ unsafe fn by_tiles<I: Isa, const L: usize, const S: usize>(block: Block<'_, '_, 
         assert!(part.units * L <= TILE, "the layout of this level");
         // The next tile is read from other columns of these rows; the first from the next block.
         let ahead = if index + 1 == tiles.len() { features.len() } else { part.columns.len() };
-        // SAFETY: (1), (2); (3), (4) by `Layout::check`, for as many lines as the assert above allows.
+        // SAFETY: (1), (2); (3), (4) by `Packing::check`, for as many lines as the assert above allows.
         finite &= unsafe { transpose::<I, L>(features, units, &part.chunks, kernel.clip, tile, ahead) };
         match &part.weights {
-            // SAFETY: (1); (4), (5) by `Layout::check`.
+            // SAFETY: (1); (4), (5) by `Packing::check`.
             Weights::Sparse { pairs, shared, apart } => unsafe { sparse::<I, L>(pairs, shared, apart, tile, logits) },
             Weights::Dense(weights) => dense::<I, L, S>(weights, part.units, tile, logits),
         }

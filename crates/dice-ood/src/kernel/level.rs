@@ -60,7 +60,7 @@ impl Level {
         levels.iter().copied().find(|level| level.to_string() == wanted).ok_or_else(|| {
             let names: Vec<String> = levels.iter().map(Self::to_string).collect();
             Error::new(ErrorKind::Argument, format!("`{wanted}`"))
-                .tensor("DICE_SIMD")
+                .argument("DICE_SIMD")
                 .expected(format!("a level this machine runs: {}", names.join(", ")))
         })
     }

@@ -111,7 +111,8 @@ impl Strip<'_> {
                 for row in (left * PANEL..units.min((left + 1) * PANEL)).step_by(G) {
                     let entries = &mut sums[(row - first * PANEL) * units..];
                     for column in (right * PANEL..units.min((right + 1) * PANEL)).step_by(columns) {
-                        let (left, right) = (Part(panel(left), row % PANEL), Part(panel(right), column % PANEL));
+                        let (left, right) =
+                            (PanelRow(panel(left), row % PANEL), PanelRow(panel(right), column % PANEL));
                         // SAFETY: (1).
                         unsafe {
                             if row + G <= units && row + G <= column + 1 && column + columns <= units {
@@ -129,7 +130,7 @@ impl Strip<'_> {
 
 /// A panel, from a column on.
 #[derive(Clone, Copy)]
-struct Part<'a>(&'a Panel, usize);
+struct PanelRow<'a>(&'a Panel, usize);
 
 /// [`add`] where some entries are below the diagonal or outside the matrix: those stay as they are. `entries` begin with
 /// row `row` of the matrix.
@@ -141,8 +142,8 @@ unsafe fn at_the_edge<I: Isa, const G: usize>(
     entries: &mut [f64],
     units: usize,
     (row, column): (usize, usize),
-    left: Part<'_>,
-    right: Part<'_>,
+    left: PanelRow<'_>,
+    right: PanelRow<'_>,
 ) {
     let mut copy = [[0.0; PANEL]; G];
     let end = units.min(column + VECTORS * I::DOUBLES);
@@ -164,7 +165,7 @@ unsafe fn at_the_edge<I: Isa, const G: usize>(
 /// # Safety
 /// (1).
 #[inline(always)]
-unsafe fn add<I: Isa, const G: usize>(entries: &mut [f64], stride: usize, left: Part<'_>, right: Part<'_>) {
+unsafe fn add<I: Isa, const G: usize>(entries: &mut [f64], stride: usize, left: PanelRow<'_>, right: PanelRow<'_>) {
     let columns = VECTORS * I::DOUBLES;
     assert!(left.1 + G <= PANEL && right.1 + columns <= PANEL, "columns of the panels");
     assert!((G - 1) * stride + columns <= entries.len(), "entries of G rows");

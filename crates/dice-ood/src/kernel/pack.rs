@@ -21,16 +21,16 @@ const CANDIDATES: usize = 128;
 
 /// The layout of a masked head.
 #[derive(Debug, Clone)]
-pub(super) enum Layout {
+pub(super) enum Packing {
     /// Few classes: rows of features are multiplied without being transposed.
-    Rows(Rows),
+    ByRows(RowWeights),
     /// Inputs as lanes, units in tiles.
     Tiles(Vec<Tile>),
 }
 
 /// All weights of a few classes, in vectors along the units; what is not kept is zero.
 #[derive(Debug, Clone)]
-pub(super) struct Rows {
+pub(super) struct RowWeights {
     /// Values of a vector.
     pub(super) width: usize,
     /// Classes that share a load of features.
@@ -95,7 +95,7 @@ pub(super) struct Apart {
     pub(super) places: [u16; 2],
 }
 
-impl Layout {
+impl Packing {
     /// Lays out the weights for which `kept(class, unit)`, for blocks of `lanes` inputs, or vectors of `width` values
     /// and `group` classes.
     pub(super) fn new(
@@ -129,7 +129,7 @@ impl Layout {
         let by_tiles = 0.7 * all as f64 + each * total as f64 / lanes as f64;
         let by_rows = classes.next_multiple_of(group) as f64 * (0.75 * all as f64 / width as f64 + 2.0);
         if all >= width && by_rows < by_tiles {
-            return Self::Rows(Rows::new(head, kept, width, group));
+            return Self::ByRows(RowWeights::new(head, kept, width, group));
         }
         let active: Vec<usize> = (0..all).filter(|unit| counts[*unit] > 0).collect();
         let tiles = active.len().div_ceil(TILE / lanes).max(1);
@@ -150,7 +150,7 @@ impl Layout {
     /// `lanes` inputs, or vectors of `width` values and `group` classes.
     fn check(&self, (classes, units): (usize, usize), lanes: usize, (width, group): (usize, usize)) {
         match self {
-            Self::Rows(rows) => {
+            Self::ByRows(rows) => {
                 let weights = classes.div_ceil(group) * group * units.div_ceil(width) * width;
                 assert!(rows.width == width && rows.group == group, "(6): vectors of this level");
                 assert!(units >= width && rows.weights.len() == weights, "(6): whole vectors and groups");
@@ -168,10 +168,10 @@ impl Layout {
     }
 }
 
-impl fmt::Display for Layout {
+impl fmt::Display for Packing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rows(rows) => write!(f, "by rows, vectors of {}", rows.width),
+            Self::ByRows(rows) => write!(f, "by rows, vectors of {}", rows.width),
             Self::Tiles(tiles) => {
                 let dense = tiles.iter().filter(|tile| matches!(tile.weights, Weights::Dense(_))).count();
                 let units: usize = tiles.iter().map(|tile| tile.units).sum();
@@ -192,7 +192,7 @@ impl fmt::Display for Layout {
     }
 }
 
-impl Rows {
+impl RowWeights {
     fn new(head: &LinearHead, kept: &dyn Fn(usize, usize) -> bool, width: usize, group: usize) -> Self {
         let (classes, units) = head.weight().dim();
         let mut weights = Vec::new();

@@ -5,22 +5,22 @@
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Transposed tiles, a line of lanes a unit; or partial sums, a vector a class and row.
-    pub(super) tile: Lines,
+    pub(super) tile: AlignedLines,
     /// A line of lanes a class.
-    pub(super) logits: Lines,
+    pub(super) logits: AlignedLines,
     /// Results as rows, where a caller takes a slab of them.
     pub(super) rows: Vec<f32>,
 }
 
 /// Floats that begin at a cache line.
 #[derive(Debug, Default)]
-pub(super) struct Lines(Vec<Aligned>);
+pub(super) struct AlignedLines(Vec<Aligned>);
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Aligned([f32; 16]);
 
-impl Lines {
+impl AlignedLines {
     /// The first `values` floats, of whatever value the last use has left.
     #[inline]
     pub(super) fn take(&mut self, values: usize) -> &mut [f32] {

@@ -71,7 +71,7 @@ impl Curve {
                 (&merged, std::array::from_fn(|metric| exact[metric] - coarse[metric]))
             }
         };
-        let (id, ood) = (Side::new(counts, |group| group.0), Side::new(counts, |group| group.1));
+        let (id, ood) = (Cumulated::new(counts, |group| group.0), Cumulated::new(counts, |group| group.1));
         let mut draws: Vec<[f64; 4]> = (0..replicates.max(1) as u64)
             .into_par_iter()
             .map_init(
@@ -131,12 +131,12 @@ fn merge(counts: &[(u32, u32)], grid_bits: u32) -> Counts {
 }
 
 /// One side of the groups, to be drawn from.
-struct Side {
+struct Cumulated {
     /// Rows before each group, and behind the last one all rows.
     before: Vec<u64>,
 }
 
-impl Side {
+impl Cumulated {
     fn new(counts: &[(u32, u32)], of: fn(&(u32, u32)) -> u32) -> Self {
         let mut rows = 0;
         let before = std::iter::once(0).chain(counts.iter().map(|group| {
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn drawn_counts_are_multinomial() {
         let groups = [(0u32, 0u32), (1, 0), (50, 0), (0, 0), (200, 0), (749, 0)];
-        let side = Side::new(&groups, |group| group.0);
+        let side = Cumulated::new(&groups, |group| group.0);
         let (runs, rows) = (4000, 1000.0);
         let mut random = SplitMix64::new(3);
         let mut sums = [0.0; 6];

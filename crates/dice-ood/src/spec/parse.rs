@@ -271,7 +271,7 @@ impl<'a> Parser<'a> {
         let shown: String = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let pointer = "^".repeat(length.max(1));
         Error::new(ErrorKind::Spec, format!("{message}\n  {shown}\n  {}{pointer}", " ".repeat(indent)))
-            .tensor("detector spec")
+            .argument("detector spec")
     }
 }
 

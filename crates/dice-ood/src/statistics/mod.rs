@@ -4,7 +4,7 @@ mod activations;
 mod bank;
 mod classes;
 mod moment;
-mod needs;
+pub(crate) mod needs;
 mod sums;
 mod templates;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2, ArrayView2};
 use rayon::prelude::*;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::features::{Block, FeatureSource, for_each_block, not_finite};
 use crate::head::LinearHead;
 use crate::kernel::{Kernel, Scratch};
@@ -210,12 +210,12 @@ impl Statistics {
                 .expected(format!("[{}], one for each row of features", features.nrows())));
         }
         if let Some(need) = self.parts.keys().find(|need| need.takes_labels() && labels.is_none()) {
-            return Err(Error::new(ErrorKind::Missing, "features without labels")
+            return Err(Error::lacking(Missing::Labels, "features without labels")
                 .tensor("labels")
                 .expected(format!("a class for each row, for {need}")));
         }
         if let Some(need) = self.parts.keys().find(|need| need.takes_head() && self.head.is_none()) {
-            return Err(Error::new(ErrorKind::Missing, "features without a head")
+            return Err(Error::lacking(Missing::Head, "features without a head")
                 .tensor("head")
                 .expected(format!("the linear head, for {need}")));
         }
@@ -252,13 +252,13 @@ impl Statistics {
                 .expected(format!("{} units, as in the others", self.units())));
         }
         if self.published || other.published {
-            return Err(Error::new(ErrorKind::Missing, "a published mean")
+            return Err(Error::lacking(Missing::Statistics, "a published mean")
                 .tensor("statistics")
                 .expected("the number of rows behind each part, to weigh it")
                 .fix("use one published mean alone, or gather statistics from features"));
         }
         if !self.parts.keys().eq(other.parts.keys()) {
-            return Err(Error::new(ErrorKind::Missing, "statistics that were gathered differently")
+            return Err(Error::lacking(Missing::Statistics, "statistics that were gathered differently")
                 .fix("gather all of them with the same detectors in mind"));
         }
         let rows = self.rows.checked_add(other.rows);
@@ -537,7 +537,7 @@ fn no_rows() -> Error {
 }
 
 fn missing(need: Need) -> Error {
-    Error::new(ErrorKind::Missing, "statistics without it")
+    Error::lacking(Missing::Statistic(need), "statistics without it")
         .tensor("statistics")
         .expected(need.to_string())
         .fix("fit from training features, or from statistics that were gathered for this detector")

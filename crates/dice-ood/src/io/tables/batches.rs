@@ -10,27 +10,31 @@ use crate::io::files;
 use crate::io::format::Format;
 use crate::io::tables::ipc::IpcMessages;
 use crate::io::tables::parquet::ParquetFile;
-use crate::io::tables::roles::{Column, Kind};
+use crate::io::tables::roles::{Column, ColumnKind};
 use crate::io::tables::windows::ParquetWindows;
 
 pub(super) fn columns_of(schema: &Schema) -> Vec<Column> {
     schema.fields().iter().map(|field| (field.name().clone(), kind(field.data_type()))).collect()
 }
 
-fn kind(data_type: &DataType) -> Kind {
+fn kind(data_type: &DataType) -> ColumnKind {
     match data_type {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
             if item.data_type().is_numeric() =>
         {
-            Kind::List
+            ColumnKind::List
         }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(16) => Kind::Text,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => ColumnKind::Text,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(16) => {
+            ColumnKind::Text
+        }
         // Repeated text under a number each, as pandas writes categories. Repeated numbers are no features.
-        DataType::Dictionary(_, values) if matches!(kind(values), Kind::Text | Kind::Integer) => Kind::Text,
-        other if other.is_integer() => Kind::Integer,
-        other if other.is_numeric() => Kind::Float,
-        _ => Kind::Other,
+        DataType::Dictionary(_, values) if matches!(kind(values), ColumnKind::Text | ColumnKind::Integer) => {
+            ColumnKind::Text
+        }
+        other if other.is_integer() => ColumnKind::Integer,
+        other if other.is_numeric() => ColumnKind::Float,
+        _ => ColumnKind::Other,
     }
 }
 
@@ -41,8 +45,12 @@ pub(super) enum Batches {
 }
 
 impl Batches {
-    /// Opens `path`; `wanted` says which columns are needed, ascending, where the format allows to read only those.
-    pub(super) fn open(path: &Path, format: Format, wanted: impl FnOnce(&[Column]) -> Result<Vec<usize>>) -> Result<Self> {
+    /// Opens `path`; `wanted` says which columns are needed, ascending, where the format lets some columns be read alone.
+    pub(super) fn open(
+        path: &Path,
+        format: Format,
+        wanted: impl FnOnce(&[Column]) -> Result<Vec<usize>>,
+    ) -> Result<Self> {
         let file = files::open(path)?;
         if format == Format::ArrowIpc {
             return Ok(Self::Ipc(IpcMessages::open(file)?));

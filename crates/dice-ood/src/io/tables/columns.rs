@@ -10,12 +10,12 @@ use crate::io::budget::{BLOCK_IDS, check_units};
 use crate::io::format::Format;
 use crate::io::request::Request;
 use crate::io::tables::batches::{Batches, columns_of};
-use crate::io::tables::roles::{Column, Header, Roles, pick};
+use crate::io::tables::roles::{Column, Roles, TableHeader, pick};
 use crate::io::tables::values::{append_ids, append_lists, list_width, no_ids, numbers};
 use crate::io::whole::{not_a_label, whole};
 
 pub(crate) fn open(path: &Path, format: Format, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
-    let assign = |columns: &[Column]| Header { columns, named: true }.assign(request);
+    let assign = |columns: &[Column]| TableHeader { columns, named: true }.assign(request);
     let mut assigned = None;
     let mut batches = Batches::open(path, format, |columns| {
         let (roles, layout) = assign(columns)?;

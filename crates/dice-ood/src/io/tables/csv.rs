@@ -15,7 +15,7 @@ use crate::io::budget::{BLOCK_IDS, check_units, checked_id};
 use crate::io::files;
 use crate::io::request::Request;
 use crate::io::spool::peek;
-use crate::io::tables::roles::{Column, Header, Kind, Roles, has_another_meaning, pick};
+use crate::io::tables::roles::{Column, ColumnKind, Roles, TableHeader, has_another_meaning, pick};
 use crate::io::whole::not_a_label;
 
 type Input = Box<dyn Read + Send>;
@@ -93,7 +93,7 @@ fn delimiter(start: &[u8]) -> u8 {
 
 /// Text whose lines are of a sane length, and none of which ends inside quotes: a record is held in memory, what has no
 /// line ends is no CSV, and a quote that is not closed would swallow the rows after it.
-struct Lines {
+struct CheckedLines {
     input: Input,
     delimiter: u8,
     since_end: usize,
@@ -114,7 +114,7 @@ enum Place {
 
 const LONGEST_LINE: usize = 1 << 25;
 
-impl Lines {
+impl CheckedLines {
     /// Follows quotes through `bytes`; an error where a line ends inside them.
     fn follow(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         for byte in bytes {
@@ -142,7 +142,7 @@ fn invalid(message: String) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, message)
 }
 
-impl Read for Lines {
+impl Read for CheckedLines {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.input.read(buffer)?;
         let bytes = &buffer[..read];
@@ -188,7 +188,7 @@ impl Table {
         let start = peek(&mut input, 1 << 12)?;
         let delimiter = delimiter(&start);
         let input = Box::new(Cursor::new(start).chain(input));
-        let lines = Lines { input, delimiter, since_end: 0, lines: 0, place: Place::Start };
+        let lines = CheckedLines { input, delimiter, since_end: 0, lines: 0, place: Place::Start };
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -224,9 +224,9 @@ impl Table {
     fn read(&mut self, record: &mut ByteRecord) -> Result<bool> {
         self.reader.read_byte_record(record).map_err(|error| match error.into_kind() {
             ::csv::ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                Error::new(ErrorKind::Malformed, error.to_string()).expected("CSV of one line a row")
+                Error::caused_by(ErrorKind::Malformed, error).expected("CSV of one line a row")
             }
-            ::csv::ErrorKind::Io(error) => Error::new(ErrorKind::Io, error.to_string()),
+            ::csv::ErrorKind::Io(error) => Error::caused_by(ErrorKind::Io, error),
             other => Error::new(ErrorKind::Malformed, format!("{other:?}")).expected("comma-separated values"),
         })
     }
@@ -307,7 +307,7 @@ fn shown(record: &ByteRecord) -> String {
 }
 
 /// What a column holds, by some of its fields. Empty ones say nothing.
-fn kind<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Kind {
+fn kind<'a>(fields: impl Iterator<Item = &'a [u8]>) -> ColumnKind {
     let (mut integers, mut others, mut padded, mut words) = (0, 0, 0, 0);
     for field in fields.filter(|field| !field.trim_ascii().is_empty()) {
         let digits = field.iter().all(u8::is_ascii_digit);
@@ -319,11 +319,11 @@ fn kind<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Kind {
         } += 1;
     }
     match (words, integers + others + padded) {
-        (0, 0) => Kind::Float,
-        (_, 0) => Kind::Text,
-        (0, _) if others > 0 => Kind::Float,
-        (0, _) if padded == 0 => Kind::Integer,
-        _ => Kind::Mixed,
+        (0, 0) => ColumnKind::Float,
+        (_, 0) => ColumnKind::Text,
+        (0, _) if others > 0 => ColumnKind::Float,
+        (0, _) if padded == 0 => ColumnKind::Integer,
+        _ => ColumnKind::Mixed,
     }
 }
 
@@ -340,11 +340,11 @@ struct CsvSource {
 impl CsvSource {
     fn open(input: Input, request: &Request<'_>) -> Result<Self> {
         let table = Table::open(input)?;
-        let header = Header { columns: &table.columns, named: table.named };
+        let header = TableHeader { columns: &table.columns, named: table.named };
         let (roles, mut layout) = header.assign(request)?;
         layout.stray = layout.stray.or_else(|| table.counting(&roles.features));
         let ids = match roles.id.map(|column| table.columns[column].1) {
-            Some(Kind::Integer) => IdType::Integer,
+            Some(ColumnKind::Integer) => IdType::Integer,
             _ => IdType::Text,
         };
         Ok(Self { table, roles, layout, ids, rows: None, next: 0 })

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
+use arrow_ipc::Message;
 use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
-use arrow_schema::SchemaRef;
+use arrow_schema::{ArrowError, SchemaRef};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::guard::guard;
+use crate::io::guard::decode;
 
 /// The messages of an Arrow IPC stream; a file is the same stream behind a signature and before a footer.
 ///
@@ -38,7 +39,7 @@ const LARGEST_BATCH: u64 = 512 << 20;
 impl IpcMessages {
     pub(super) fn open(file: File) -> Result<Self> {
         let mut input = BufReader::with_capacity(1 << 18, file);
-        let start = input.fill_buf().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+        let start = input.fill_buf().map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
         let start = start[..start.len().min(SIGNATURE.len() + 64)].to_vec();
         let is_file = start.starts_with(SIGNATURE);
         if is_file {
@@ -59,19 +60,19 @@ impl IpcMessages {
                 self.done = true;
                 break;
             };
-            let message = arrow_ipc::root_as_message(&metadata).map_err(|error| broken(&error.to_string()))?;
+            let message = root_of(&metadata)?;
             let body = Buffer::from_vec(body);
             let version = message.version();
             if let Some(schema) = message.header_as_schema() {
                 if self.schema.is_some() {
                     return Err(broken("a second schema"));
                 }
-                self.schema = Some(Arc::new(guarded(|| Ok::<_, String>(fb_to_schema(schema)))?));
+                self.schema = Some(Arc::new(decoded(|| Ok(fb_to_schema(schema)))?));
             } else if let (Some(batch), Some(schema)) = (message.header_as_dictionary_batch(), &self.schema) {
                 let dictionaries = &mut self.dictionaries;
-                guarded(|| read_dictionary(&body, batch, schema, dictionaries, &version))?;
+                decoded(|| read_dictionary(&body, batch, schema, dictionaries, &version))?;
             } else if let (Some(batch), Some(schema)) = (message.header_as_record_batch(), &self.schema) {
-                let batch = guarded(|| {
+                let batch = decoded(|| {
                     read_record_batch(&body, batch, Arc::clone(schema), &self.dictionaries, None, &version)
                 })?;
                 return Ok(Some(batch));
@@ -96,7 +97,7 @@ impl IpcMessages {
             return Ok(None);
         }
         let metadata = self.exactly(length.into())?;
-        let message = arrow_ipc::root_as_message(&metadata).map_err(|error| broken(&error.to_string()))?;
+        let message = root_of(&metadata)?;
         let body_length = u64::try_from(message.bodyLength()).map_err(|_| broken("a body of negative length"))?;
         let compressed: Vec<(i64, i64)> = message
             .header_as_record_batch()
@@ -119,13 +120,17 @@ impl IpcMessages {
         if bytes.len() as u64 == count { Ok(bytes) } else { Err(broken("the end of the data")) }
     }
 
-    /// Reads up to `count` bytes; memory grows with what is there.
+    /// Reads up to `count` bytes; memory grows with the bytes read.
     fn bytes(&mut self, count: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = (&mut self.input).take(count).read_to_end(&mut bytes);
-        read.map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+        read.map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
         Ok(bytes)
     }
+}
+
+fn root_of(metadata: &[u8]) -> Result<Message<'_>> {
+    arrow_ipc::root_as_message(metadata).map_err(|error| broken(&error.to_string()))
 }
 
 /// A file ends as it starts. The position of `file` is left as it was.
@@ -142,7 +147,7 @@ fn ends_with_signature(file: &File) -> Result<()> {
     match attempt() {
         Ok(true) => Ok(()),
         Ok(false) => Err(broken("the end of the data")),
-        Err(error) => Err(Error::new(ErrorKind::Io, error.to_string())),
+        Err(error) => Err(Error::caused_by(ErrorKind::Io, error)),
     }
 }
 
@@ -174,8 +179,8 @@ fn check_batch(bytes: u64) -> Result<()> {
         .fix("write smaller record batches"))
 }
 
-fn guarded<T, E: std::fmt::Display>(decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    guard(decode).map_err(|found| {
+fn decoded<T>(work: impl FnOnce() -> std::result::Result<T, ArrowError>) -> Result<T> {
+    decode(work, |found| {
         Error::new(ErrorKind::Malformed, found)
             .expected("a complete Arrow IPC file")
             .fix("the file is truncated or corrupt: write it again")

@@ -49,7 +49,7 @@ struct Thrift<R>(std::io::Take<R>);
 impl<R: Read> Thrift<R> {
     fn byte(&mut self) -> Result<u8> {
         let mut byte = [0];
-        self.0.read_exact(&mut byte).map_err(|error| broken(&error.to_string()))?;
+        self.0.read_exact(&mut byte).map_err(|error| broken(&error.to_string()).because(error))?;
         Ok(byte[0])
     }
 
@@ -91,7 +91,7 @@ impl<R: Read> Thrift<R> {
             8 => {
                 let length = self.varint()?;
                 let skipped = std::io::copy(&mut (&mut self.0).take(length), &mut std::io::sink());
-                if skipped.map_err(|error| broken(&error.to_string()))? != length {
+                if skipped.map_err(|error| broken(&error.to_string()).because(error))? != length {
                     return Err(broken("the end of the data"));
                 }
             }

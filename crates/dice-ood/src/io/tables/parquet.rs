@@ -4,8 +4,9 @@
 //! row, and a list of any length is a run of two bytes. So the headers of all pages to be read are looked at first, text and
 //! bytes are views of their pages, and the lengths of lists are counted before their values are decoded.
 
+use std::error::Error as StdError;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,14 +16,12 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowGroups, RowSelection, RowSelector,
 };
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
-use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
-use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::guard::guard;
+use crate::io::guard::decode;
 use crate::io::tables::lists::ListWidths;
 use crate::io::tables::pages::{PageHeader, broken};
 
@@ -70,7 +69,7 @@ impl ParquetFile {
     /// # Errors
     /// [`ErrorKind::Malformed`] for what is no complete Parquet file.
     pub fn new(file: File) -> Result<Self> {
-        let length = file.metadata().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?.len();
+        let length = file.metadata().map_err(|error| Error::caused_by(ErrorKind::Io, error))?.len();
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = decoded(|| ArrowReaderMetadata::load(&file, options))?;
         let schema = Arc::new(Schema::new(as_views(metadata.schema().fields())));
@@ -130,7 +129,7 @@ impl ParquetFile {
         let (start, mut left) = place
             .filter(|(start, length)| start.checked_add(*length).is_some_and(|end| end <= self.length))
             .ok_or_else(|| broken("a column outside of the file"))?;
-        let failed = |error: std::io::Error| broken(&error.to_string());
+        let failed = |error: std::io::Error| broken(&error.to_string()).because(error);
         let mut input = self.file.try_clone().map_err(failed)?;
         input.seek(SeekFrom::Start(start)).map_err(failed)?;
         let mut input = BufReader::with_capacity(256, input);
@@ -208,12 +207,12 @@ impl ParquetBatches {
 }
 
 /// What the parquet crate returns, or makes of broken bytes.
-fn decoded<T, E: std::fmt::Display>(decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    guard(decode).map_err(|found| {
+fn decoded<T, E: StdError + Send + Sync + 'static>(work: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
+    decode(work, |found| {
         if found.contains("Disabled feature at compile time") {
             return Error::new(ErrorKind::Unsupported, found).fix("write it with snappy, zstd, lz4 or gzip");
         }
-        broken(&found)
+        broken(found)
     })
 }
 

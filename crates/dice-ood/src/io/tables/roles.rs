@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::features::{Layout, Note};
 use crate::io::names::{FEATURE_NAMES, ID_NAMES, INDEX_NAMES, LABEL_NAMES, SCORE_NAMES};
 use crate::io::request::Request;
@@ -20,11 +20,11 @@ pub(super) struct Roles {
 }
 
 /// A column: its name and what it holds.
-pub(super) type Column = (String, Kind);
+pub(super) type Column = (String, ColumnKind);
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     Float,
     Integer,
     /// Numbers in some rows, other text in others.
@@ -37,7 +37,7 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Kind {
+impl ColumnKind {
     fn is_number(self) -> bool {
         matches!(self, Self::Float | Self::Integer | Self::Mixed)
     }
@@ -48,14 +48,14 @@ impl Kind {
 }
 
 /// A table as its header shows it.
-pub(super) struct Header<'a> {
+pub(super) struct TableHeader<'a> {
     pub(super) columns: &'a [Column],
     /// Whether the columns have names of their own, or only the numbers of their places.
     pub(super) named: bool,
 }
 
-impl Header<'_> {
-    /// Assigns roles to the columns, and says what of it the user should know. A column of labels or ids is never taken
+impl TableHeader<'_> {
+    /// Assigns roles to the columns, and notes what the user should know of that choice. A column of labels or ids is never taken
     /// for a feature, but is read only where it is wanted.
     pub(super) fn assign(&self, request: &Request<'_>) -> Result<(Roles, Layout)> {
         let chosen = request.columns;
@@ -66,7 +66,7 @@ impl Header<'_> {
         let is_free = |column: &usize| !dropped.contains(column) && !wanted.contains(self.columns[*column].0.as_str());
         let label = match &chosen.label {
             Some(name) => Some(self.find(name)?),
-            None => self.called(&LABEL_NAMES, |kind| kind.is_number() || kind == Kind::Text, is_free),
+            None => self.called(&LABEL_NAMES, |kind| kind.is_number() || kind == ColumnKind::Text, is_free),
         };
         let id = match &chosen.id {
             Some(name) => Some(self.find(name)?),
@@ -77,12 +77,12 @@ impl Header<'_> {
             true => self.looks_like_features(is_left, &wanted)?,
             false => self.asked_for(&asked)?,
         };
-        let is_list = matches!(features[..], [only] if self.columns[only].1 == Kind::List);
+        let is_list = matches!(features[..], [only] if self.columns[only].1 == ColumnKind::List);
         let features = match self.named && !is_list {
             true => self.in_order(features, request.units, &wanted)?,
             false => features,
         };
-        if let Some(label) = label.filter(|label| request.labels && self.columns[*label].1 == Kind::Text) {
+        if let Some(label) = label.filter(|label| request.labels && self.columns[*label].1 == ColumnKind::Text) {
             return Err(text_labels(&self.columns[label].0));
         }
         let roles = Roles { features, label, id };
@@ -129,15 +129,13 @@ impl Header<'_> {
         Ok(found)
     }
 
-    /// The column of this very name, or else those that it describes as a pattern.
+    /// The column named `pattern`, or else all columns that match the pattern.
     fn matching(&self, pattern: &str) -> Result<Vec<usize>> {
         if let Some(exact) = self.columns.iter().position(|(column, _)| column == pattern) {
             return Ok(vec![exact]);
         }
         let pattern = glob::Pattern::new(pattern).map_err(|error| {
-            Error::new(ErrorKind::Argument, error.to_string())
-                .tensor(pattern)
-                .expected("the name of a column, or a pattern")
+            Error::caused_by(ErrorKind::Argument, error).tensor(pattern).expected("the name of a column, or a pattern")
         })?;
         Ok((0..self.columns.len()).filter(|column| pattern.matches(&self.columns[*column].0)).collect())
     }
@@ -152,7 +150,7 @@ impl Header<'_> {
             }
             features.extend(found.into_iter().filter(|column| seen.insert(*column)));
         }
-        match features.iter().find(|column| self.columns[**column].1 == Kind::List) {
+        match features.iter().find(|column| self.columns[**column].1 == ColumnKind::List) {
             Some(list) if features.len() > 1 => Err(Error::new(ErrorKind::Columns, names(self.columns))
                 .tensor(&self.columns[*list].0)
                 .expected("one column of lists, or one column of numbers a unit")),
@@ -160,10 +158,12 @@ impl Header<'_> {
         }
     }
 
-    /// The feature columns where nobody named them: the one of lists, or all numbers that have no other meaning.
+    /// The feature columns where the user named none: the only column of lists, or all columns of numbers whose names mean
+    /// nothing else.
     fn looks_like_features(&self, is_free: impl Fn(&usize) -> bool, wanted: &HashSet<&str>) -> Result<Vec<usize>> {
         let free: Vec<usize> = (0..self.columns.len()).filter(|column| is_free(column)).collect();
-        let lists: Vec<usize> = free.iter().copied().filter(|column| self.columns[*column].1 == Kind::List).collect();
+        let lists: Vec<usize> =
+            free.iter().copied().filter(|column| self.columns[*column].1 == ColumnKind::List).collect();
         let called =
             |column: &&usize| FEATURE_NAMES.iter().any(|name| self.columns[**column].0.eq_ignore_ascii_case(name));
         let features = match (lists.iter().find(called), &lists[..]) {
@@ -220,7 +220,12 @@ impl Header<'_> {
     }
 
     /// The first column that `names` name, in the order of `names`.
-    fn called(&self, names: &[&str], fits: impl Fn(Kind) -> bool, is_free: impl Fn(&usize) -> bool) -> Option<usize> {
+    fn called(
+        &self,
+        names: &[&str],
+        fits: impl Fn(ColumnKind) -> bool,
+        is_free: impl Fn(&usize) -> bool,
+    ) -> Option<usize> {
         names.iter().find_map(|name| {
             (0..self.columns.len())
                 .filter(|column| is_free(column) && fits(self.columns[*column].1))
@@ -230,7 +235,7 @@ impl Header<'_> {
 
     /// The column that names the inputs: one of a known name, or called an id, or a table's index.
     fn id(&self, is_free: impl Fn(&usize) -> bool) -> Option<usize> {
-        let named = |names: &[&str]| self.called(names, Kind::names_inputs, &is_free);
+        let named = |names: &[&str]| self.called(names, ColumnKind::names_inputs, &is_free);
         let derived = || {
             (0..self.columns.len()).find(|column| {
                 is_free(column) && self.columns[*column].1.names_inputs() && is_called_an_id(&self.columns[*column].0)
@@ -254,7 +259,7 @@ impl Header<'_> {
     /// The one feature column that is least like the others, in words: whole numbers beside fractions.
     fn stray(&self, features: &[usize]) -> Option<String> {
         let whole: Vec<usize> =
-            features.iter().copied().filter(|column| self.columns[*column].1 == Kind::Integer).collect();
+            features.iter().copied().filter(|column| self.columns[*column].1 == ColumnKind::Integer).collect();
         match whole[..] {
             [only] if features.len() > 1 => Some(format!("`{}`, the only one of whole numbers", self.columns[only].0)),
             _ => None,
@@ -262,7 +267,7 @@ impl Header<'_> {
     }
 }
 
-/// Whether a column of this name is a label, an id or a score, and no feature unless someone says so.
+/// Whether a column of this name is a label, an id or a score, and a feature only where the user says so.
 pub(super) fn has_another_meaning(name: &str) -> bool {
     let known = [&LABEL_NAMES[..], &ID_NAMES, &INDEX_NAMES, &SCORE_NAMES];
     known.iter().any(|names| names.iter().any(|known| name.eq_ignore_ascii_case(known))) || is_called_an_id(name)
@@ -300,7 +305,7 @@ pub(super) fn pick(columns: &[Column], name: Option<&str>, defaults: &[&str]) ->
     };
     let wanted = name.or(defaults.first().copied()).unwrap_or("values");
     match found {
-        Some(column) if columns[column].1 == Kind::Text => Err(Error::new(ErrorKind::Malformed, "text")
+        Some(column) if columns[column].1 == ColumnKind::Text => Err(Error::new(ErrorKind::Malformed, "text")
             .tensor(&columns[column].0)
             .expected("numbers")
             .fix("for labels: the index of each class in the head, from 0")),
@@ -314,7 +319,7 @@ fn is_index(columns: &[Column], column: usize) -> bool {
     column == 0
         && columns.len() > 1
         && ["", "Unnamed: 0"].contains(&columns[0].0.as_str())
-        && columns[0].1 == Kind::Integer
+        && columns[0].1 == ColumnKind::Integer
 }
 
 impl Roles {
@@ -340,7 +345,7 @@ impl Roles {
 }
 
 fn missing(columns: &[Column], name: &str) -> Error {
-    Error::new(ErrorKind::Missing, names(columns))
+    Error::lacking(Missing::Tensor, names(columns))
         .tensor(name)
         .expected("a column of that name, holding numbers")
         .fix("name one: FILE#COLUMN")

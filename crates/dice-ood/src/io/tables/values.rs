@@ -46,7 +46,7 @@ pub(super) fn append_lists(column: &ArrayRef, units: usize, first_row: u64, out:
             let lists = column.as_fixed_size_list();
             let width = lists.value_length() as usize;
             check(0, width)?;
-            // Whether a slice keeps the values of other rows is the array's affair: take those of its rows.
+            // A slice may keep the values of all rows of its array: only those of the slice are taken.
             lists.values().slice(lists.offset() * width, lists.len() * width)
         }
         DataType::List(_) => {
@@ -99,7 +99,7 @@ pub(super) fn numbers(column: &ArrayRef, first_row: u64, width: usize, mut take:
     Ok(())
 }
 
-/// No ids yet, of the type that those of `column` have.
+/// An empty list of ids, of the type of the ids in `column`.
 pub(super) fn no_ids(column: &ArrayRef) -> Ids {
     match column.data_type() {
         DataType::Dictionary(_, _) => no_ids(column.as_any_dictionary().values()),

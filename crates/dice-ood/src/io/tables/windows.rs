@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{DataType, Schema};
+use arrow_schema::{ArrowError, DataType, Schema};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::budget::MOST_UNITS;
@@ -140,8 +140,8 @@ fn groups_of(file: &ParquetFile, leaves: &[usize], most: usize) -> Result<Vec<Ve
     Ok(groups)
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Io, error.to_string().trim_start_matches("External: "))
+fn failed(error: ArrowError) -> Error {
+    Error::caused_by(ErrorKind::Malformed, error)
 }
 
 #[cfg(test)]

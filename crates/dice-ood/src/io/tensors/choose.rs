@@ -1,6 +1,6 @@
 //! Which tensor of a file is meant.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::io::tensors::info::TensorInfo;
 
 /// The tensor that `name` names, or else the first of `defaults` that fits, or else the only one that fits.
@@ -13,10 +13,10 @@ pub(crate) fn choose<'a>(
 ) -> Result<&'a TensorInfo> {
     if let Some(name) = name {
         return tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
-            Error::new(ErrorKind::Missing, listed(tensors)).tensor(name).expected("a tensor of that name")
+            Error::lacking(Missing::Tensor, listed(tensors)).tensor(name).expected("a tensor of that name")
         });
     }
-    // An npy file has nothing to choose from; its own error says what is wrong with it.
+    // An npy file holds one array: what is wrong with that array is said when it is opened.
     if let [only] = tensors
         && only.name.is_empty()
     {
@@ -28,7 +28,7 @@ pub(crate) fn choose<'a>(
     let fitting: Vec<&TensorInfo> = tensors.iter().filter(|tensor| fits(tensor)).collect();
     match fitting[..] {
         [only] => Ok(only),
-        [] => Err(Error::new(ErrorKind::Missing, listed(tensors))
+        [] => Err(Error::lacking(Missing::Tensor, listed(tensors))
             .tensor(what)
             .expected(format!("a tensor named {}", defaults.join(", ")))
             .fix("name one: FILE#TENSOR")),

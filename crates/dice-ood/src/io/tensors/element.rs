@@ -5,7 +5,7 @@ use crate::io::tensors::info::DType;
 use crate::io::whole::whole;
 
 /// What elements are read as.
-pub(crate) trait Element: Copy + Default {
+pub(crate) trait FromElement: Copy + Default {
     fn from_f64(value: f64) -> Option<Self>;
     fn from_f32(value: f32) -> Option<Self> {
         Self::from_f64(f64::from(value))
@@ -25,7 +25,7 @@ pub(crate) trait Element: Copy + Default {
     }
 }
 
-impl Element for f32 {
+impl FromElement for f32 {
     fn from_f64(value: f64) -> Option<Self> {
         Some(value as f32)
     }
@@ -52,7 +52,7 @@ impl Element for f32 {
     }
 }
 
-impl Element for f64 {
+impl FromElement for f64 {
     fn from_f64(value: f64) -> Option<Self> {
         Some(value)
     }
@@ -61,7 +61,7 @@ impl Element for f64 {
     }
 }
 
-impl Element for i64 {
+impl FromElement for i64 {
     fn from_f64(value: f64) -> Option<Self> {
         whole(value)
     }
@@ -70,7 +70,7 @@ impl Element for i64 {
     }
 }
 
-impl Element for u64 {
+impl FromElement for u64 {
     fn from_f64(value: f64) -> Option<Self> {
         whole(value).and_then(Self::from_i64)
     }
@@ -83,7 +83,12 @@ impl Element for u64 {
 }
 
 /// Converts raw elements one by one; `bytes` holds a whole number of them.
-pub(super) fn convert<T: Element>(dtype: DType, big_endian: bool, bytes: &[u8], mut take: impl FnMut(T)) -> Result<()> {
+pub(super) fn convert<T: FromElement>(
+    dtype: DType,
+    big_endian: bool,
+    bytes: &[u8],
+    mut take: impl FnMut(T),
+) -> Result<()> {
     let unfit = |value: String| Error::new(ErrorKind::Malformed, value).expected("whole numbers");
     macro_rules! each {
         ($type:ty, $width:literal, $convert:expr) => {

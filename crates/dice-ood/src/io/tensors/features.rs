@@ -9,11 +9,11 @@ use crate::io::names::{FEATURE_NAMES, ID_NAMES, IDS, LABEL_NAMES};
 use crate::io::request::Request;
 use crate::io::tensors::choose::choose;
 use crate::io::tensors::info::{DType, TensorInfo};
-use crate::io::tensors::rows::{Rows, TensorFile};
+use crate::io::tensors::rows::{TensorFile, TensorRows};
 
 /// Features of a tensor file, with the labels and the names of the inputs beside them where there are any.
 pub(crate) struct TensorSource {
-    rows: Rows,
+    rows: TensorRows,
     layout: Layout,
     labels: Option<Vec<i64>>,
     ids: Option<TensorIds>,
@@ -22,7 +22,7 @@ pub(crate) struct TensorSource {
 
 /// Names of inputs in a tensor: text, one a line, or numbers.
 enum TensorIds {
-    Lines(Lines),
+    Lines(IdLines),
     Numbers(Ids),
 }
 
@@ -40,9 +40,9 @@ impl TensorIds {
 }
 
 /// Names of inputs, one a line.
-struct Lines(BufReader<Box<dyn Read + Send>>);
+struct IdLines(BufReader<Box<dyn Read + Send>>);
 
-impl Lines {
+impl IdLines {
     /// The next `count` lines, or fewer where they are long.
     fn read(&mut self, count: usize) -> Result<Vec<String>> {
         const LONGEST: u64 = budget::LONGEST_ID as u64 + 1;
@@ -69,7 +69,7 @@ impl Lines {
 
 impl TensorSource {
     /// Features with nothing beside them.
-    pub(crate) fn of_rows(rows: Rows, note: Option<Note>) -> Self {
+    pub(crate) fn of_rows(rows: TensorRows, note: Option<Note>) -> Self {
         let layout = Layout { notes: note.into_iter().collect(), ..Layout::default() };
         Self { rows, layout, labels: None, ids: None, next: 0 }
     }
@@ -122,10 +122,15 @@ fn ids_among(tensors: &[TensorInfo]) -> Option<&TensorInfo> {
     [IDS].iter().chain(&ID_NAMES).find_map(named)
 }
 
-fn read_ids(file: &dyn TensorFile, tensor: &TensorInfo, rows: &Rows, of: &TensorInfo) -> Result<Option<TensorIds>> {
+fn read_ids(
+    file: &dyn TensorFile,
+    tensor: &TensorInfo,
+    rows: &TensorRows,
+    of: &TensorInfo,
+) -> Result<Option<TensorIds>> {
     let mut opened = file.open(tensor)?;
     if tensor.dtype == DType::U8 {
-        return Ok(opened.into_bytes().map(|bytes| TensorIds::Lines(Lines(BufReader::new(bytes)))));
+        return Ok(opened.into_bytes().map(|bytes| TensorIds::Lines(IdLines(BufReader::new(bytes)))));
     }
     one_a_row(tensor, rows, of)?;
     let ids = match tensor.dtype {
@@ -136,7 +141,7 @@ fn read_ids(file: &dyn TensorFile, tensor: &TensorInfo, rows: &Rows, of: &Tensor
 }
 
 /// Refuses a tensor beside the features that has not one value a row.
-fn one_a_row(tensor: &TensorInfo, rows: &Rows, features: &TensorInfo) -> Result<()> {
+fn one_a_row(tensor: &TensorInfo, rows: &TensorRows, features: &TensorInfo) -> Result<()> {
     if tensor.shape[0] == rows.rows() {
         return Ok(());
     }

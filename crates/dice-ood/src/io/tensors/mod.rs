@@ -19,7 +19,7 @@ use crate::io::format::Format;
 use crate::io::location::Location;
 use info::TensorInfo;
 use rows::TensorFile;
-use safetensors::Header as SafetensorsHeader;
+use safetensors::SafetensorsHeader;
 
 pub(crate) fn open_tensors(path: &Path, format: Format) -> Result<Box<dyn TensorFile>> {
     let opened = match format {
@@ -50,18 +50,20 @@ fn not_here(format: Format) -> Error {
 ///
 /// # Errors
 /// Those of opening the file.
-pub fn read_metadata(file: &Location) -> Result<BTreeMap<String, String>> {
+pub fn read_metadata(file: impl Into<Location>) -> Result<BTreeMap<String, String>> {
+    let file = file.into();
     if file.is_stream() || !is_safetensors(&file.path)? {
         return Ok(BTreeMap::new());
     }
     Ok(SafetensorsHeader::read(&file.path)?.metadata().clone().into_iter().collect())
 }
 
-/// The tensors of a tensor file, for `dice inspect`; none for a table.
+/// The format of a file, and the tensors in it; a table has none.
 ///
 /// # Errors
 /// Those of opening the file.
-pub fn list(path: &Path) -> Result<(Format, Vec<TensorInfo>)> {
+pub fn list(path: impl AsRef<Path>) -> Result<(Format, Vec<TensorInfo>)> {
+    let path = path.as_ref();
     let format = Format::of_file(path)?;
     let tensors = match format {
         Format::Csv => Vec::new(),

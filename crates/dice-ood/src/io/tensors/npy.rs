@@ -11,11 +11,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::files;
 use crate::io::spool::spool;
 use crate::io::tensors::info::{DType, TensorInfo};
-use crate::io::tensors::rows::{BUFFER, Bytes, Rows, TensorFile};
+use crate::io::tensors::rows::{BUFFER, Bytes, TensorFile, TensorRows};
 
 /// What an npy header says.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Header {
+pub(super) struct NpyHeader {
     pub(super) tensor: TensorInfo,
     big_endian: bool,
     fortran: bool,
@@ -29,7 +29,7 @@ struct NpyFile {
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     let mut file = files::open(path)?;
-    let header = Header::read(&mut file)?;
+    let header = NpyHeader::read(&mut file)?;
     let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
     let start = file.stream_position().map_err(|error| Error::io(path, error))?;
     header.check_length(length.saturating_sub(start))?;
@@ -41,40 +41,40 @@ impl TensorFile for NpyFile {
         &self.tensors
     }
 
-    fn open(&self, _tensor: &TensorInfo) -> Result<Rows> {
+    fn open(&self, _tensor: &TensorInfo) -> Result<TensorRows> {
         let mut file = files::open(&self.path)?;
-        let header = Header::read(&mut file)?;
+        let header = NpyHeader::read(&mut file)?;
         header.rows_of_file(file)
     }
 }
 
-/// Rows from a stream that cannot be rewound.
-pub(crate) fn stream(mut input: impl Read + Send + 'static) -> Result<Rows> {
-    let header = Header::read(&mut input)?;
+/// TensorRows from a stream that cannot be rewound.
+pub(crate) fn stream(mut input: impl Read + Send + 'static) -> Result<TensorRows> {
+    let header = NpyHeader::read(&mut input)?;
     header.rows_of_stream(Box::new(input))
 }
 
-impl Header {
-    /// Rows from a file positioned behind the header.
-    pub(super) fn rows_of_file(&self, mut file: File) -> Result<Rows> {
-        let start = file.stream_position().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+impl NpyHeader {
+    /// TensorRows from a file positioned behind the header.
+    pub(super) fn rows_of_file(&self, mut file: File) -> Result<TensorRows> {
+        let start = file.stream_position().map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
         let bytes = if self.column_major() {
             Bytes::ColumnMajor(file, start)
         } else {
             Bytes::RowMajor(Box::new(std::io::BufReader::with_capacity(BUFFER, file)))
         };
-        Rows::new(&self.tensor, bytes, self.big_endian)
+        TensorRows::new(&self.tensor, bytes, self.big_endian)
     }
 
-    /// Rows from a stream positioned behind the header; column-major data are copied to a temporary file first.
-    pub(super) fn rows_of_stream(&self, mut input: Box<dyn Read + Send>) -> Result<Rows> {
+    /// TensorRows from a stream positioned behind the header; column-major data are copied to a temporary file first.
+    pub(super) fn rows_of_stream(&self, mut input: Box<dyn Read + Send>) -> Result<TensorRows> {
         if self.column_major() {
             let (copy, _) = spool(&mut input)?;
-            let length = copy.metadata().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?.len();
+            let length = copy.metadata().map_err(|error| Error::caused_by(ErrorKind::Io, error))?.len();
             self.check_length(length)?;
-            return Rows::new(&self.tensor, Bytes::ColumnMajor(copy, 0), self.big_endian);
+            return TensorRows::new(&self.tensor, Bytes::ColumnMajor(copy, 0), self.big_endian);
         }
-        Rows::new(&self.tensor, Bytes::RowMajor(input), self.big_endian)
+        TensorRows::new(&self.tensor, Bytes::RowMajor(input), self.big_endian)
     }
 
     /// Vectors and single rows or columns are stored alike in either order.
@@ -178,8 +178,8 @@ impl Header {
 
 fn read(input: &mut dyn Read, buffer: &mut [u8]) -> Result<()> {
     input.read_exact(buffer).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => malformed("the end of the file", "an npy header"),
-        _ => Error::new(ErrorKind::Io, error.to_string()),
+        std::io::ErrorKind::UnexpectedEof => malformed("the end of the file", "an npy header").because(error),
+        _ => Error::caused_by(ErrorKind::Io, error),
     })
 }
 
@@ -207,8 +207,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(text: &str) -> Option<Header> {
-        Header::parse(text)
+    fn parse(text: &str) -> Option<NpyHeader> {
+        NpyHeader::parse(text)
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
         for rows in [0, 7, u64::from(u32::MAX)] {
             let bytes = header_for("<f8", rows);
             assert_eq!(bytes.len(), 128);
-            let header = Header::read(&mut &bytes[..]).unwrap();
+            let header = NpyHeader::read(&mut &bytes[..]).unwrap();
             assert_eq!(header.tensor.shape, [rows as usize]);
         }
     }
@@ -247,7 +247,7 @@ mod tests {
             if magic && bytes.len() > 8 {
                 bytes[..8].copy_from_slice(b"\x93NUMPY\x01\x00");
             }
-            let _ = Header::read(&mut &bytes[..]);
+            let _ = NpyHeader::read(&mut &bytes[..]);
         }
     }
 }

@@ -9,17 +9,17 @@ use rawzip::{CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive, ZipFileHead
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::files;
 use crate::io::tensors::info::TensorInfo;
-use crate::io::tensors::npy::Header;
-use crate::io::tensors::rows::{BUFFER, Rows, TensorFile};
+use crate::io::tensors::npy::NpyHeader;
+use crate::io::tensors::rows::{BUFFER, TensorFile, TensorRows};
 
 struct NpzFile {
     path: PathBuf,
     tensors: Vec<TensorInfo>,
-    entries: Vec<Entry>,
+    entries: Vec<Member>,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct Member {
     start: u64,
     compressed: u64,
     size: u64,
@@ -28,7 +28,7 @@ struct Entry {
 }
 
 fn malformed(error: rawzip::Error) -> Error {
-    Error::new(ErrorKind::Malformed, error.to_string())
+    Error::caused_by(ErrorKind::Malformed, error)
         .expected("an npz file (a zip archive of npy files)")
         .fix("is the file complete?")
 }
@@ -56,7 +56,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
         let member = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
         let Some(name) = member.strip_suffix(".npy") else { continue };
         let range = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
-        let entry = Entry::new(&zipped, range).map_err(|error| error.tensor(name))?;
+        let entry = Member::new(&zipped, range).map_err(|error| error.tensor(name))?;
         file.add(name, entry).map_err(|error| error.tensor(name))?;
     }
     if found != archive.entries_hint() {
@@ -69,14 +69,14 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
 
 impl NpzFile {
     /// Takes in the member `name`, of which there may be one: readers disagree on which of two counts.
-    fn add(&mut self, name: &str, entry: Entry) -> Result<()> {
+    fn add(&mut self, name: &str, entry: Member) -> Result<()> {
         if self.tensors.iter().any(|tensor| tensor.name == name) {
             return Err(Error::new(ErrorKind::Malformed, "twice in the archive")
                 .expected("each member once")
                 .fix("write the file again"));
         }
         let mut input = entry.open(&self.path)?;
-        let header = Header::read(&mut input)?;
+        let header = NpyHeader::read(&mut input)?;
         header.check_length(input.left)?;
         self.tensors.push(TensorInfo { name: name.to_owned(), ..header.tensor });
         self.entries.push(entry);
@@ -89,16 +89,16 @@ impl TensorFile for NpzFile {
         &self.tensors
     }
 
-    fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
+    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
         let place = self.place(tensor);
         let mut input = self.entries[place].open(&self.path)?;
-        let header = Header::read(&mut input)?;
+        let header = NpyHeader::read(&mut input)?;
         let rows = header.rows_of_stream(Box::new(input)).map_err(|error| error.tensor(&tensor.name))?;
         Ok(if self.entries[place].deflated { rows.compressed() } else { rows })
     }
 }
 
-impl Entry {
+impl Member {
     fn new(zipped: &ZipFileHeaderRecord<'_>, (start, end): (u64, u64)) -> Result<Self> {
         let deflated = match zipped.compression_method() {
             CompressionMethod::STORE => false,

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Note;
-use crate::io::tensors::element::{Element, convert};
+use crate::io::tensors::element::{FromElement, convert};
 use crate::io::tensors::info::{DType, TensorInfo};
 
 /// A file of named tensors.
@@ -13,7 +13,7 @@ pub(crate) trait TensorFile: Send {
     /// What it holds.
     fn tensors(&self) -> &[TensorInfo];
     /// Opens one of [`TensorFile::tensors`] at its first row.
-    fn open(&self, tensor: &TensorInfo) -> Result<Rows>;
+    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows>;
     /// The place of `tensor` among [`TensorFile::tensors`].
     fn place(&self, tensor: &TensorInfo) -> usize {
         self.tensors().iter().position(|other| other.name == tensor.name).unwrap_or(0)
@@ -21,7 +21,7 @@ pub(crate) trait TensorFile: Send {
 }
 
 /// The rows of a tensor `[N, D]` (or vector `[N]`, with D = 1), read in order.
-pub(crate) struct Rows {
+pub(crate) struct TensorRows {
     rows: usize,
     units: usize,
     next: usize,
@@ -45,13 +45,13 @@ pub(crate) enum Bytes {
     ColumnMajor(File, u64),
 }
 
-/// Values read at a time: as many bytes as buffered readers hold, so that they read straight into ours.
+/// Values read at a time: as many bytes as buffered readers hold, so that buffered readers pass reads through to the values.
 const PIECE: usize = BUFFER / 4;
 
 /// Bytes of a reader's buffer.
 pub(crate) const BUFFER: usize = 1 << 18;
 
-impl Rows {
+impl TensorRows {
     pub(crate) fn new(tensor: &TensorInfo, bytes: Bytes, big_endian: bool) -> Result<Self> {
         if tensor.dtype == DType::Other {
             return Err(Error::new(ErrorKind::Unsupported, "an element type this crate does not read")
@@ -116,7 +116,7 @@ impl Rows {
     }
 
     /// Appends up to `max_rows` rows to `out` and says how many; 0 at the end.
-    pub(crate) fn read<T: Element>(&mut self, max_rows: usize, out: &mut Vec<T>) -> Result<usize> {
+    pub(crate) fn read<T: FromElement>(&mut self, max_rows: usize, out: &mut Vec<T>) -> Result<usize> {
         let count = max_rows.min(self.rows - self.next);
         if count == 0 {
             return Ok(0);
@@ -166,7 +166,7 @@ impl Rows {
         Ok(count)
     }
 
-    fn all<T: Element>(&mut self) -> Result<Vec<T>> {
+    fn all<T: FromElement>(&mut self) -> Result<Vec<T>> {
         if self.compressed && self.rows * self.units > MOST_INFLATED {
             return Err(Error::new(ErrorKind::Unsupported, format!("{} compressed values", self.rows * self.units))
                 .expected(format!("at most {MOST_INFLATED} of a compressed tensor that is held in memory"))
@@ -203,17 +203,23 @@ fn no_memory(values: usize) -> Error {
         .expected("a tensor that fits the memory there is")
 }
 
-/// What a decompressor says of its bytes; `None` for what the operating system says.
-pub(crate) fn corrupt(error: &io::Error) -> Option<Error> {
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
-        .then(|| Error::new(ErrorKind::Malformed, format!("corrupt compressed data ({error})")))
+/// The error of reading bytes that may be compressed: that of the decompressor, or else that of the operating system as
+/// `failed` words it.
+pub(crate) fn corrupt_or(error: io::Error, failed: impl FnOnce(&io::Error) -> Error) -> Error {
+    let of_decompressor = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+    let found = match of_decompressor {
+        true => Error::new(ErrorKind::Malformed, format!("corrupt compressed data ({error})")),
+        false => failed(&error),
+    };
+    found.because(error)
 }
 
 fn truncated(error: io::Error, rows: usize, units: usize, dtype: DType) -> Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return Error::new(ErrorKind::Malformed, "the end of the data")
             .expected(format!("{rows} rows of {units} {dtype} values, as the header says"))
-            .fix("the file is truncated: write it again");
+            .fix("the file is truncated: write it again")
+            .because(error);
     }
-    corrupt(&error).unwrap_or_else(|| Error::new(ErrorKind::Io, error.to_string()))
+    corrupt_or(error, |error| Error::new(ErrorKind::Io, error.to_string()))
 }

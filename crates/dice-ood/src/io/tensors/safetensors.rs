@@ -10,10 +10,10 @@ use safetensors::tensor::Metadata;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::files;
 use crate::io::tensors::info::{DType, TensorInfo};
-use crate::io::tensors::rows::{BUFFER, Bytes, Rows, TensorFile};
+use crate::io::tensors::rows::{BUFFER, Bytes, TensorFile, TensorRows};
 
-/// The header of a safetensors file: its tensors, where they lie, and its metadata.
-pub(crate) struct Header {
+/// The header of a safetensors file: tensors, their offsets, and metadata.
+pub(crate) struct SafetensorsHeader {
     path: PathBuf,
     tensors: Vec<TensorInfo>,
     /// Offset of each tensor in the file.
@@ -25,10 +25,10 @@ pub(crate) struct Header {
 pub(crate) const LARGEST_HEADER: u64 = 100_000_000;
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
-    Ok(Box::new(Header::read(path)?))
+    Ok(Box::new(SafetensorsHeader::read(path)?))
 }
 
-impl Header {
+impl SafetensorsHeader {
     /// Reads and checks the header: offsets are contiguous, sizes fit types and shapes, and the file ends where they say.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         Self::read_unnamed(path).map_err(|error| error.file(path.display()))
@@ -54,8 +54,9 @@ impl Header {
         }
         let mut text = Vec::new();
         file.take(header_length).read_to_end(&mut text).map_err(|error| Error::io(path, error))?;
-        let header: Metadata = serde_json::from_slice(&text)
-            .map_err(|error| malformed(format!("{error}"), "a JSON header of tensors with contiguous offsets"))?;
+        let header: Metadata = serde_json::from_slice(&text).map_err(|error| {
+            malformed(error.to_string(), "a JSON header of tensors with contiguous offsets").because(error)
+        })?;
         let data_start = 8 + header_length;
         let found = length - data_start;
         if header.data_len() as u64 != found {
@@ -97,16 +98,16 @@ impl Header {
     }
 }
 
-impl TensorFile for Header {
+impl TensorFile for SafetensorsHeader {
     fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
+    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
         let place = self.place(tensor);
         let mut file = files::open(&self.path)?;
         file.seek(SeekFrom::Start(self.starts[place])).map_err(|error| Error::io(&self.path, error))?;
-        Rows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(BUFFER, file))), false)
+        TensorRows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(BUFFER, file))), false)
     }
 }
 

@@ -7,9 +7,9 @@ use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::files;
-use crate::io::guard::guard;
+use crate::io::guard::decode;
 use crate::io::tensors::info::{DType, TensorInfo};
-use crate::io::tensors::rows::{Bytes, Rows, TensorFile};
+use crate::io::tensors::rows::{Bytes, TensorFile, TensorRows};
 
 struct TorchFile {
     /// Bytes of the file: no tensor in it can be larger, as checkpoints are not compressed.
@@ -21,7 +21,7 @@ struct TorchFile {
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     // The reader wants a file it can seek; missing files and directories get the plain message.
     let length = files::open(path)?.metadata().map_err(|error| Error::io(path, error))?.len();
-    let reader = guard(|| PytorchReader::new(path)).map_err(malformed)?;
+    let reader = decode(|| PytorchReader::new(path), malformed)?;
     let mut handles: Vec<Tensor> = reader.into_tensors().into_values().collect();
     handles.sort_by(|a, b| a.name.cmp(&b.name));
     let tensors = handles
@@ -40,7 +40,7 @@ impl TensorFile for TorchFile {
         &self.tensors
     }
 
-    fn open(&self, tensor: &TensorInfo) -> Result<Rows> {
+    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
         let place = self.place(tensor);
         if tensor.byte_len().is_none_or(|bytes| bytes as u64 > self.length) {
             return Err(Error::new(ErrorKind::Unsupported, tensor.to_string())
@@ -48,14 +48,14 @@ impl TensorFile for TorchFile {
                 .expected(format!("values that a file of {} bytes can hold", self.length))
                 .fix("an expanded or compressed tensor: save a contiguous copy of it"));
         }
-        let bytes = guard(|| self.handles[place].read()).map_err(|found| malformed(found).tensor(&tensor.name))?;
-        Rows::new(tensor, Bytes::RowMajor(Box::new(Cursor::new(bytes))), cfg!(target_endian = "big"))
+        let bytes = decode(|| self.handles[place].read(), |found| malformed(found).tensor(&tensor.name))?;
+        TensorRows::new(tensor, Bytes::RowMajor(Box::new(Cursor::new(bytes))), cfg!(target_endian = "big"))
     }
 }
 
-fn malformed(found: String) -> Error {
+fn malformed(found: &str) -> Error {
     let error =
-        Error::new(ErrorKind::Malformed, &*found).expected("a PyTorch checkpoint of plain tensors (a state dict)");
+        Error::new(ErrorKind::Malformed, found).expected("a PyTorch checkpoint of plain tensors (a state dict)");
     // The reader's words for a file whose outermost object is not a dictionary.
     if found.contains("at the root of the PyTorch file") && found.ends_with("torch.Tensor") {
         return Error::new(ErrorKind::Unsupported, "a tensor alone, without a name")

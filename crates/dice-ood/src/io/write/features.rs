@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, Ids};
 use crate::head::LinearHead;
 use crate::io::files::{AtomicFile, nameless};
-use crate::io::write::header::Header;
+use crate::io::write::header::HeaderWriter;
 
 /// Writes features as they come, as one safetensors file that `dice` reads back; memory does not grow with their number.
 ///
@@ -55,7 +55,8 @@ impl FeaturesWriter {
     ///
     /// # Errors
     /// As [`AtomicFile::create`].
-    pub fn create(destination: &Path, units: usize) -> Result<Self> {
+    pub fn create(destination: impl AsRef<Path>, units: usize) -> Result<Self> {
+        let destination = destination.as_ref();
         let file = AtomicFile::create(destination)?;
         let directory = destination.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let spill = || -> Result<Spill> {
@@ -133,7 +134,7 @@ impl FeaturesWriter {
                     .expected("one for each row, or none"));
             }
         }
-        let mut header = Header::default();
+        let mut header = HeaderWriter::default();
         // Types of the widest values first, so that each tensor is aligned.
         if labels.rows > 0 {
             header.declare("labels", Dtype::I64, &[rows], labels.bytes);

@@ -9,12 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The header of a safetensors file, whose tensors lie in the order in which they are declared.
 #[derive(Default)]
-pub(crate) struct Header {
+pub(crate) struct HeaderWriter {
     tensors: BTreeMap<String, TensorInfo>,
     end: usize,
 }
 
-impl Header {
+impl HeaderWriter {
     pub(crate) fn declare(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: usize) {
         let data_offsets = (self.end, self.end + bytes);
         self.tensors.insert(name.to_owned(), TensorInfo { dtype, shape: shape.to_vec(), data_offsets });
@@ -23,7 +23,7 @@ impl Header {
 
     /// Length and JSON, padded so that the tensors are aligned; keys are sorted.
     pub(crate) fn bytes(self, metadata: impl IntoIterator<Item = (String, String)>) -> Result<Vec<u8>> {
-        let malformed = |error: serde_json::Error| Error::new(ErrorKind::Malformed, error.to_string());
+        let malformed = |error: serde_json::Error| Error::caused_by(ErrorKind::Malformed, error);
         let mut entries = BTreeMap::new();
         let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
         entries.insert("__metadata__".to_owned(), serde_json::to_value(metadata).map_err(malformed)?);

@@ -1,5 +1,6 @@
 //! Scores as Parquet.
 
+use std::error::Error as StdError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -48,7 +49,9 @@ impl ScoreTable {
                 .map_err(|error| failed(error).file(self.destination.display()))?;
             self.writer = Some(writer);
         }
-        self.writer.as_mut().ok_or_else(|| failed("the file could not be started").file(self.destination.display()))
+        self.writer
+            .as_mut()
+            .ok_or_else(|| Error::new(ErrorKind::Io, "a file that was not started").file(self.destination.display()))
     }
 
     pub(super) fn write(&mut self, rows: &[ScoreRow]) -> Result<()> {
@@ -72,7 +75,7 @@ impl ScoreTable {
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
-        // Without rows the type of ids is nobody's matter.
+        // A file without rows has no ids whose type it could take.
         self.writer(&DataType::Utf8)?;
         let Some(writer) = self.writer else { return Ok(()) };
         let file = writer.into_inner().map_err(|error| failed(error).file(self.destination.display()))?;
@@ -96,6 +99,8 @@ fn column_of_ids(rows: &[ScoreRow]) -> Result<ArrayRef> {
     })
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Io, error.to_string().trim_start_matches("External: "))
+/// The error of writing; the parquet crate puts a prefix before errors of the file.
+fn failed(error: impl StdError + Send + Sync + 'static) -> Error {
+    let text = error.to_string();
+    Error::new(ErrorKind::Io, text.trim_start_matches("External: ")).because(error)
 }

@@ -57,13 +57,12 @@ impl Text {
 }
 
 impl ScoreWriter {
-    /// A writer to `destination`, in the format of its extension: `.csv`, `.jsonl`, `.npy` (scores alone, f64) or
-    /// `.parquet`; or to standard output (`None`) as CSV.
+    /// A writer to the file `path`, in the format of its extension: `.csv`, `.jsonl`, `.npy` (scores alone, f64) or `.parquet`.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for another extension, [`ErrorKind::Io`] where the file cannot be made.
-    pub fn create(destination: Option<&Path>) -> Result<Self> {
-        let Some(path) = destination else { return Self::csv(Text::Stdout(BufWriter::new(io::stdout()))) };
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "csv" => Self::csv(Text::File(AtomicFile::create(path)?)),
@@ -74,9 +73,7 @@ impl ScoreWriter {
                 Ok(Self(Sink::Npy { file, rows: 0 }))
             }
             #[cfg(feature = "columns")]
-            "parquet" => {
-                Ok(Self(Sink::Parquet(Box::new(ScoreTable::create(AtomicFile::create(path)?)))))
-            }
+            "parquet" => Ok(Self(Sink::Parquet(Box::new(ScoreTable::create(AtomicFile::create(path)?))))),
             _ => Err(Error::new(ErrorKind::Unsupported, format!("the extension `{extension}`"))
                 .file(path.display())
                 .expected(if cfg!(feature = "columns") {
@@ -85,6 +82,14 @@ impl ScoreWriter {
                     ".csv, .jsonl or .npy"
                 })),
         }
+    }
+
+    /// A writer of CSV to standard output.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn csv_to_stdout() -> Result<Self> {
+        Self::csv(Text::Stdout(BufWriter::new(io::stdout())))
     }
 
     /// A writer of JSON lines to standard output.
@@ -110,9 +115,9 @@ impl ScoreWriter {
                     let decision = row.decision.map(|decision| decision.to_string()).unwrap_or_default();
                     let prediction = row.prediction.map(|class| class.to_string()).unwrap_or_default();
                     text.write_record([&row.id.to_string(), &row.score.to_string(), &p_value, &decision, &prediction])
-                        .map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+                        .map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
                 }
-                let text = text.into_inner().map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+                let text = text.into_inner().map_err(|error| Error::caused_by(ErrorKind::Io, error.into_error()))?;
                 out.write(&text)
             }
             Sink::JsonLines(out) => {
