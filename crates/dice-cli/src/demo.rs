@@ -129,7 +129,7 @@ impl Demo {
 
 /// Fits the demo's detectors to its files.
 fn fit(file: &dyn Fn(&str) -> String) -> Result<Artifact> {
-    let head = read_head(&Location::parse(&file("head")), None)?;
+    let head = read_head(Location::parse(&file("head")), None)?;
     let open = |name: &str| Dataset::new(&[file(name)])?.open();
     let specs = DETECTORS.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>>>()?;
     let fit = Fit::new(Arc::new(head)).calibrate_on(|| open("calibration"));

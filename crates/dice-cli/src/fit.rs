@@ -277,7 +277,7 @@ impl Fit {
     }
 
     fn merged_statistics(&self) -> Result<Statistics> {
-        let mut files = self.statistics.iter().map(|file| read_statistics(file));
+        let mut files = self.statistics.iter().map(read_statistics);
         let Some(first) = files.next() else { return Err(Error::new(ErrorKind::Missing, "no statistics")) };
         let mut merged = first?;
         for statistics in files {

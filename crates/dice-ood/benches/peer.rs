@@ -82,7 +82,7 @@ fn prepare(words: &[&str]) -> Result<(Box<dyn FnMut()>, String)> {
             (Box::new(move || drop(black_box(fit()))), String::new())
         }
         ["metrics", id, ood] => {
-            let (id, ood) = (read_vector(&Location::parse(id), &[])?, read_vector(&Location::parse(ood), &[])?);
+            let (id, ood) = (read_vector(Location::parse(id), &[])?, read_vector(Location::parse(ood), &[])?);
             let metrics = move || Curve::new(&id, &ood).expect("a curve").metrics(0.95);
             let m = metrics();
             let answer = format!("{} {} {} {}", m.auroc, m.fpr_at_tpr, m.aupr_in, m.aupr_out);
@@ -113,8 +113,8 @@ fn prepare(words: &[&str]) -> Result<(Box<dyn FnMut()>, String)> {
 }
 
 fn detector(head: &str, mean: &str, spec: &str) -> Result<Detector> {
-    let head = Arc::new(read_head(&Location::parse(head), None)?);
-    let mean = Array1::from(read_vector(&Location::parse(mean), &[])?);
+    let head = Arc::new(read_head(Location::parse(head), None)?);
+    let mean = Array1::from(read_vector(Location::parse(mean), &[])?);
     spec.parse::<Spec>()?.fit(&head, &Statistics::from_mean_activation(mean)?)
 }
 

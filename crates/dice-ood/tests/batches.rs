@@ -13,8 +13,8 @@ use dice_ood::{BatchCheck, Calibration, Check, Detector, NonFinite, Side, Spec, 
 fn scores(spec: &str) -> Option<[Vec<f64>; 3]> {
     let folder = common::data("cifar10-densenet101")?;
     let file = |name: &str| Location::parse(&folder.join(name).to_string_lossy());
-    let head = Arc::new(read_head(&file("head.safetensors"), Some(342)).unwrap());
-    let published = read_statistics(&file("mean_activation.safetensors")).unwrap();
+    let head = Arc::new(read_head(file("head.safetensors"), Some(342)).unwrap());
+    let published = read_statistics(file("mean_activation.safetensors")).unwrap();
     let detector = spec.parse::<Spec>().unwrap().fit(&head, &published).unwrap();
     let data = |name: &str| Dataset::new(&[folder.join(name).to_string_lossy().into_owned()]).unwrap();
     let (id, svhn) = (data("id_test.safetensors"), data("svhn.safetensors"));

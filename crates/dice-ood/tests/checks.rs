@@ -46,7 +46,7 @@ impl Network {
 
     fn open(name: &str, folder: &Path, [training, calibration, other]: [&str; 3]) -> Self {
         let file = |name: &str| folder.join(format!("{name}.safetensors"));
-        let head = read_head(&Location::parse(&file("head").to_string_lossy()), None).unwrap();
+        let head = read_head(Location::parse(&file("head").to_string_lossy()), None).unwrap();
         let (training, labels) = read(&file(training));
         // Every test runs dozens of fits: some thousand rows say enough.
         let step = training.nrows().div_ceil(4000);

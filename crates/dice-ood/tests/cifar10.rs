@@ -25,8 +25,8 @@ impl Network {
     fn open() -> Option<Self> {
         let folder = common::data("cifar10-densenet101")?;
         let file = |name: &str| Location::parse(&folder.join(name).to_string_lossy());
-        let head = Arc::new(read_head(&file("head.safetensors"), Some(342)).unwrap());
-        let published = read_statistics(&file("mean_activation.safetensors")).unwrap();
+        let head = Arc::new(read_head(file("head.safetensors"), Some(342)).unwrap());
+        let published = read_statistics(file("mean_activation.safetensors")).unwrap();
         Some(Self { folder, head, published })
     }
 

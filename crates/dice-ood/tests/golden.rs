@@ -22,7 +22,7 @@ fn matrix(name: &str) -> Vec<bool> {
 #[test]
 fn presets_keep_the_weights_that_the_peers_keep() {
     let file = golden("presets.safetensors");
-    let head = Arc::new(read_head(&Location::parse(&file), None).unwrap());
+    let head = Arc::new(read_head(Location::parse(&file), None).unwrap());
     let mut source = Dataset::new(std::slice::from_ref(&file)).unwrap().open().unwrap();
     let statistics = Statistics::gather(&mut *source, None, &Needs::marginals()).unwrap();
     for preset in ["official", "openood", "pytorch-ood"] {

@@ -433,7 +433,7 @@ fn the_first_line_of_a_csv_is_a_header_or_data_but_never_lost() {
         assert_eq!(error.kind(), ErrorKind::Ambiguous, "{either}: {error}");
     }
     let column =
-        |text: &str| read_vector(&Location::parse(&folder.write("y.csv", text.as_bytes()).to_string_lossy()), &[]);
+        |text: &str| read_vector(Location::parse(&folder.write("y.csv", text.as_bytes()).to_string_lossy()), &[]);
     assert_eq!(column("0\n3\n1\n").unwrap(), [0.0, 3.0, 1.0]);
     assert_eq!(column("score\n0\n1.5\n").unwrap(), [0.0, 1.5]);
     assert_eq!(column(",score\n0,0.5\n1,1.5\n").unwrap(), [0.5, 1.5], "beside the index of pandas");
@@ -520,8 +520,8 @@ fn several_files_and_separate_labels() {
         assert_eq!(labelled(&file).unwrap_err().kind(), ErrorKind::Shape);
     }
     let fractions = folder.write("fractions.npy", &npy("<f4", false, "2,", &le(&[1.0, 1.5])));
-    assert_eq!(read_labels(&Location::parse(&fractions.to_string_lossy())).unwrap_err().kind(), ErrorKind::Malformed);
-    assert_eq!(read_vector(&Location::parse(&fractions.to_string_lossy()), &[]).unwrap(), [1.0, 1.5]);
+    assert_eq!(read_labels(Location::parse(&fractions.to_string_lossy())).unwrap_err().kind(), ErrorKind::Malformed);
+    assert_eq!(read_vector(Location::parse(&fractions.to_string_lossy()), &[]).unwrap(), [1.0, 1.5]);
     folder.write("part-3.npy", &npy("<f4", false, "1, 2", &le(&[0.0; 2])));
     assert_eq!(read_location(&parts[0]).unwrap_err().kind(), ErrorKind::Shape);
 }
@@ -531,7 +531,7 @@ fn several_files_and_separate_labels() {
 fn checkpoints_are_read_without_executing_them() {
     let golden = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     for name in ["head_zip.pth", "head_legacy.pth", "head_strided.pt"] {
-        let head = read_head(&Location::parse(&golden(name).to_string_lossy()), None).unwrap();
+        let head = read_head(Location::parse(&golden(name).to_string_lossy()), None).unwrap();
         assert_eq!(
             head.weight().iter().copied().collect::<Vec<_>>(),
             (0..12).map(|i| i as f32).collect::<Vec<_>>(),
@@ -545,7 +545,7 @@ fn checkpoints_are_read_without_executing_them() {
         let bytes = fs::read(golden(name)).unwrap();
         for other in ["checkpoint_100.pth.tar", "head.npz", "head.safetensors", "head", "head.csv"] {
             let path = folder.write(other, &bytes);
-            let found = find_head(&Location::parse(&path.to_string_lossy()), Some(3)).unwrap();
+            let found = find_head(Location::parse(&path.to_string_lossy()), Some(3)).unwrap();
             assert_eq!(found.bias.as_ref().map(|bias| bias.shape.clone()), Some(vec![4]), "{name} called {other}");
         }
     }
@@ -556,7 +556,7 @@ fn checkpoints_are_read_without_executing_them() {
     let message = read(&folder.write("features.pt", &archive(&members, false))).unwrap_err().to_string();
     assert!(message.contains("a tensor alone") && message.contains("numpy.save"), "{message}");
     // Its tensors may be read or refused, but its command must not run.
-    let _ = read_head(&Location::parse(&golden("malicious.pt").to_string_lossy()), None);
+    let _ = read_head(Location::parse(&golden("malicious.pt").to_string_lossy()), None);
     assert!(!Path::new("dice-ood-was-fooled").exists());
 
     std::panic::set_hook(Box::new(|_| {}));
@@ -564,11 +564,11 @@ fn checkpoints_are_read_without_executing_them() {
         let bytes = fs::read(golden(name)).unwrap();
         for place in 0..bytes.len() {
             let cut = folder.write("cut.pth", &bytes[..place]);
-            assert!(read_head(&Location::parse(&cut.to_string_lossy()), None).is_err(), "{name} cut at {place}");
+            assert!(read_head(Location::parse(&cut.to_string_lossy()), None).is_err(), "{name} cut at {place}");
             let mut flipped = bytes.clone();
             flipped[place] ^= 0x10;
             let path = folder.write("flipped.pth", &flipped);
-            let _ = read_head(&Location::parse(&path.to_string_lossy()), None);
+            let _ = read_head(Location::parse(&path.to_string_lossy()), None);
         }
     }
     let _ = std::panic::take_hook();
@@ -580,14 +580,14 @@ fn heads_from_safetensors_and_npz() {
     let weight = npy("<f4", true, "2, 3", &le(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]));
     let path =
         folder.write("head.npz", &archive(&[("W.npy", weight), ("b.npy", npy("<f8", false, "2,", &[0; 16]))], true));
-    let head = read_head(&Location::parse(&path.to_string_lossy()), None).unwrap();
+    let head = read_head(Location::parse(&path.to_string_lossy()), None).unwrap();
     assert_eq!(head.weight().row(1).to_vec(), [3.0, 4.0, 5.0]);
     assert_eq!(head.bias().to_vec(), [0.0, 0.0]);
     let kernel = npy("<f4", false, "2, 3", &le(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]));
     let entries = [("kernel.npy", kernel), ("offset.npy", npy("<f4", false, "2,", &le(&[7.0, 8.0])))];
     let path = folder.write("odd.npz", &archive(&entries, false)).to_string_lossy().into_owned();
-    assert_eq!(read_head(&Location::parse(&path), None).unwrap_err().kind(), ErrorKind::Missing);
-    let named = read_head(&Location::parse(&format!("{path}#kernel,offset")), None).unwrap();
+    assert_eq!(read_head(Location::parse(&path), None).unwrap_err().kind(), ErrorKind::Missing);
+    let named = read_head(Location::parse(&format!("{path}#kernel,offset")), None).unwrap();
     assert_eq!(named.bias().to_vec(), [7.0, 8.0]);
 }
 
@@ -630,8 +630,8 @@ fn features_written_in_blocks_come_back_with_labels_names_head_and_notes() {
     assert_eq!(features, values());
     assert_eq!(labels, (-2..ROWS as i64 - 2).collect::<Vec<_>>());
     assert_eq!(ids, (0..ROWS).map(|row| format!("a folder/ñ,{row}\\n.png")).collect::<Vec<_>>());
-    assert_eq!(read_head(&Location::parse(&location), Some(UNITS)).unwrap(), head);
-    assert_eq!(read_metadata(&Location::parse(&location)).unwrap()["model"], "m.onnx");
+    assert_eq!(read_head(Location::parse(&location), Some(UNITS)).unwrap(), head);
+    assert_eq!(read_metadata(Location::parse(&location)).unwrap()["model"], "m.onnx");
     assert_eq!(folder.0.path().read_dir().unwrap().count(), 1, "no temporary files are left");
 
     // Names that end early, or are no text, are an error and not another row's.
@@ -747,14 +747,14 @@ fn what_is_held_in_memory_is_bounded_where_it_is_compressed() {
     let labels = archive(&[("labels.npy", zeros(&format!("{many},"), many))], true);
     assert!(labels.len() < 1 << 20);
     let path = folder.write("labels.npz", &labels);
-    let error = read_labels(&Location::parse(path.to_str().unwrap())).unwrap_err();
+    let error = read_labels(Location::parse(path.to_str().unwrap())).unwrap_err();
     assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("without compression"), "{error}");
     #[cfg(feature = "columns")]
     {
         let bytes = columnar::zeros(65, 1 << 20);
         assert!(bytes.len() < 1 << 20);
         let path = folder.write("labels.parquet", &bytes);
-        let error = read_labels(&Location::parse(path.to_str().unwrap())).unwrap_err();
+        let error = read_labels(Location::parse(path.to_str().unwrap())).unwrap_err();
         assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("68157440 rows"), "{error}");
     }
 }

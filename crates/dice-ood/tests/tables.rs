@@ -161,7 +161,7 @@ fn each(table: &Table, check: impl Fn(&str, Dataset)) {
 }
 
 fn dataset(paths: &[&Path]) -> Dataset {
-    Dataset::new(&paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()).unwrap()
+    Dataset::new(paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()).unwrap()
 }
 
 fn names() -> Vec<String> {

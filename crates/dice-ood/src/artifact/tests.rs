@@ -160,7 +160,7 @@ fn files_of_schema_1_are_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema-1.safetensors");
     let artifact = Artifact::load(&path).unwrap();
     let scores = crate::io::read_vector(
-        &crate::io::Location::parse(&format!("{}", path.with_file_name("schema-1-scores.npy").display())),
+        crate::io::Location::parse(&format!("{}", path.with_file_name("schema-1-scores.npy").display())),
         &[],
     );
     let features = Array2::from_shape_fn((8, 9), |(row, unit)| ((row * 13 + unit * 29) % 31) as f32 / 10.0);
