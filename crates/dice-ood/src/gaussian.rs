@@ -32,6 +32,12 @@ impl Shrinkage {
     }
 }
 
+/// What to do about a covariance without inverse.
+pub(crate) const SHRINK: &str = "shrink the covariance (`shrinkage=oas`)";
+
+/// Of the mean square of a unit, the share of its variance that may be rounding.
+pub(crate) const CONSTANT: f64 = 1e-12;
+
 /// The covariance `[D, D]` of rows about the means of their classes, from the sum of `x x^T` over all rows.
 ///
 /// # Errors
@@ -42,13 +48,19 @@ pub(crate) fn covariance(moment: &Array2<f64>, about: &[ClassMean], shrinkage: S
         return Err(Error::new(ErrorKind::Argument, format!("{rows} training rows"))
             .tensor("covariance")
             .expected(format!("at least {}, for {units} units about {} means", units + about.len(), about.len()))
-            .fix("shrink the covariance (`shrinkage=oas`)"));
+            .fix(SHRINK));
     }
     let mut found = moment / rows.max(1) as f64;
     for class in about {
         let weight = class.rows as f64 / rows.max(1) as f64;
         for (mut row, mean) in found.rows_mut().into_iter().zip(&class.mean) {
             row.scaled_add(-weight * mean, &class.mean);
+        }
+    }
+    for unit in 0..units {
+        if found[(unit, unit)] <= CONSTANT * moment[(unit, unit)] / rows.max(1) as f64 {
+            found.row_mut(unit).fill(0.0);
+            found.column_mut(unit).fill(0.0);
         }
     }
     if shrinkage == Shrinkage::Oas {

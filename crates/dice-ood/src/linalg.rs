@@ -73,7 +73,6 @@ mod decompositions {
             Error::new(ErrorKind::Argument, format!("unit {unit} constant, or a linear combination of units before it"))
                 .tensor("covariance")
                 .expected("features that vary in every direction")
-                .fix("shrink the covariance (`shrinkage=oas`)")
         };
         if let Some(constant) = covariance.diag().iter().position(|variance| *variance <= 0.0) {
             return Err(singular(constant));

@@ -1,5 +1,8 @@
 //! The largest of many values, as they come.
 
+/// Values that are compared at once.
+const TOGETHER: usize = 64;
+
 /// The k largest values so far, those of rows that were seen often counting as often.
 pub(crate) struct Nearest {
     k: usize,
@@ -15,12 +18,18 @@ impl Nearest {
     }
 
     pub(crate) fn add(&mut self, values: &[f32], counts: &[u64]) {
-        for (value, count) in values.iter().zip(counts) {
-            if *value > self.beyond {
-                self.kept.push((*value, *count));
-                if self.kept.len() >= 2 * self.k + 64 {
-                    self.prune();
+        for (values, counts) in values.chunks(TOGETHER).zip(counts.chunks(TOGETHER)) {
+            // Most values are too small, and without branches many are compared at once.
+            if !values.iter().fold(false, |any, value| any | (*value > self.beyond)) {
+                continue;
+            }
+            for (value, count) in values.iter().zip(counts) {
+                if *value > self.beyond {
+                    self.kept.push((*value, *count));
                 }
+            }
+            if self.kept.len() >= 2 * self.k + TOGETHER {
+                self.prune();
             }
         }
     }

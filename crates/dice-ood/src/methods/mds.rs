@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Method, Score, Scorer, Views};
 use crate::card::{Arguments, Card, Parameter, Value};
 use crate::error::Result;
-use crate::gaussian::{Centres, Shrinkage, Whitening, covariance, square, together};
+use crate::gaussian::{Centres, SHRINK, Shrinkage, Whitening, covariance, square, together};
 use crate::graph::{Graph, Wire};
 use crate::head::LinearHead;
 use crate::sphere::to_sphere;
@@ -14,8 +14,8 @@ use crate::statistics::{By, Need, Needs, Space};
 use crate::training::Training;
 use crate::views::{Rows, Takes, Workspace};
 
-/// `mds`, `mds(by=prediction)`, `mds(shrinkage=none)`. OpenOOD's and the paper's are `shrinkage=none`; pytorch-ood 0.2 halves the
-/// distance, divides by N - 1 and adds 1e-6 to the diagonal.
+/// `mds`, `mds(by=prediction)`, `mds(shrinkage=none)`. OpenOOD's and the paper's are `shrinkage=none`; pytorch-ood 0.4 halves the
+/// distance, does not divide the covariance by N, and adds 1e-6 to its diagonal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mds(Mahalanobis);
 
@@ -90,11 +90,11 @@ impl Mahalanobis {
         let moment = on.statistics().second_moment(self.space)?;
         let all = together(&classes);
         let tied = covariance(&moment, &classes, self.shrinkage)?;
-        let whitening = Whitening::of(&tied, &all.mean)?;
+        let whitening = Whitening::of(&tied, &all.mean).map_err(|error| error.fix(SHRINK))?;
         let centres = whitening.centres(&classes)?;
         let background = || {
             let whole = covariance(&moment, std::slice::from_ref(&all), self.shrinkage)?;
-            Whitening::of(&whole, &all.mean)
+            Whitening::of(&whole, &all.mean).map_err(|error| error.fix(SHRINK))
         };
         let background = self.relative.then(background).transpose()?;
         Ok(Arc::new(Distances { space: self.space, whitening, centres, background }))

@@ -7,7 +7,8 @@ use ndarray::Array2;
 use super::{Method, Score, Scorer, Views};
 use crate::card::{Arguments, Card, Kind, Otherwise, Parameter, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Reduce, Wire};
+use crate::gaussian::CONSTANT;
+use crate::graph::{Binary, Graph, Reduce, Wire};
 use crate::head::LinearHead;
 use crate::kernel::Product;
 use crate::linalg::Axes;
@@ -23,9 +24,6 @@ use crate::views::{Rows, Takes, Workspace};
 pub(super) struct Neco {
     dim: Option<u64>,
 }
-
-/// Of the mean square of a unit, the share of its variance that may be rounding.
-const CONSTANT: f64 = 1e-12;
 
 impl Method for Neco {
     const CARD: &'static Card = &Card {
@@ -169,7 +167,7 @@ impl Scorer for Share {
         let inside = graph.times(standardised, [self.dim(), self.mean.len()], Arc::clone(&self.axes));
         let (inside, all) = (graph.norm(inside), graph.norm(standardised));
         let least = graph.scalar(f64::from(f32::MIN_POSITIVE));
-        let all = graph.binary(crate::graph::Binary::Max, all, least);
+        let all = graph.binary(Binary::Max, all, least);
         let share = graph.div(inside, all);
         let most = graph.reduce(Reduce::Max, of.logits);
         Some(graph.mul(share, most))

@@ -6,7 +6,7 @@ use super::energy::energy_of;
 use super::{Method, Score, Scorer, Views};
 use crate::card::{Arguments, Card, Kind, Otherwise, Parameter, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Reduce, Wire};
+use crate::graph::{Binary, Graph, Reduce, Wire};
 use crate::head::LinearHead;
 use crate::kernel::Product;
 use crate::nearest::Nearest;
@@ -173,7 +173,7 @@ impl Scorer for Guides {
         let least = graph.reduce(Reduce::KthLargest(self.k), values);
         let above = graph.sub(values, least);
         let zero = graph.scalar(0.0);
-        let above = graph.binary(crate::graph::Binary::Max, above, zero);
+        let above = graph.binary(Binary::Max, above, zero);
         let sum = graph.sum(above);
         let mean = graph.scale(sum, 1.0 / self.k as f64);
         let mean = graph.add(mean, least);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ndarray::Array1;
 
 use super::{Method, Score, Scorer, Views};
-use crate::card::{Arguments, Card};
+use crate::card::{Arguments, Card, Kind, Otherwise, Parameter, Value};
 use crate::error::Result;
 use crate::gaussian::{Whitening, square};
 use crate::graph::{Binary, Graph, Op, Reduce, Unary, Wire};
@@ -17,34 +17,39 @@ use crate::statistics::{Need, Needs, Space};
 use crate::training::Training;
 use crate::views::{Rows, Takes, Workspace};
 
-/// `pnml`, as pytorch-ood has it: normalised features go through the head too, and the correlation matrix is ridged by a
-/// thousandth of its mean eigenvalue.
+/// `pnml`, `pnml(ridge=0)`. As pytorch-ood has it, normalised features go through the head too. That has no ridge but a
+/// pseudo-inverse, and divides by log C.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pnml;
-
-/// Of the mean eigenvalue, what is added to every one.
-const RIDGE: f64 = 1e-3;
+pub(super) struct Pnml {
+    ridge: f64,
+}
 
 impl Method for Pnml {
     const CARD: &'static Card = &Card {
         name: "pnml",
         about: "how little a learner of the head could regret on a feature of the unit sphere",
         formula: "-log sum_c P_c / (P_c + P_c^g (1 - P_c)), P = softmax(W x + b), x = h / |h|, g = xi / (1 + xi), \
-                  xi = x' (G + 1e-3 tr(G) / D I)^-1 x, G = sum x x' over training rows",
+                  xi = x' (G + ridge tr(G) / D I)^-1 x, G = sum x x' over training rows",
         paper: "Bibas, Feder and Hassner, NeurIPS",
         year: 2021,
         cost: "D (D + C) an input; the fit takes D^3; a [D, D] whitening is kept",
         exports: true,
         example: "pnml",
-        parameters: &[],
+        parameters: &[Parameter {
+            name: "ridge",
+            about: "what is added to every eigenvalue of G, as a share of their mean",
+            kind: Kind::Real { least: 0.0, most: 1.0 },
+            otherwise: Otherwise::Default(Value::Real(1e-3)),
+            bare: false,
+        }],
     };
 
-    fn from_arguments(_: &Arguments) -> std::result::Result<Self, String> {
-        Ok(Self)
+    fn from_arguments(given: &Arguments) -> std::result::Result<Self, String> {
+        Ok(Self { ridge: given.real("ridge") })
     }
 
     fn arguments(&self) -> Arguments {
-        Arguments::new(Self::CARD, [])
+        Arguments::new(Self::CARD, [Some(Value::Real(self.ridge))])
     }
 }
 
@@ -60,9 +65,9 @@ impl Score for Pnml {
     fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Scorer>> {
         let mut moment = on.statistics().second_moment(Space::Sphere)?;
         let units = moment.nrows();
-        let ridge = RIDGE * moment.diag().sum() / units as f64;
+        let ridge = self.ridge * moment.diag().sum() / units as f64;
         moment.diag_mut().iter_mut().for_each(|entry| *entry += ridge);
-        let whitening = Whitening::of(&moment, &Array1::zeros(units))?;
+        let whitening = Whitening::of(&moment, &Array1::zeros(units)).map_err(|error| error.fix("add a ridge"))?;
         Ok(Arc::new(Regret::new(whitening, Arc::clone(on.head()))?))
     }
 

@@ -12,8 +12,8 @@ use crate::statistics::{Needs, Space};
 use crate::training::Training;
 use crate::views::Takes;
 
-/// `rmds`, `rmds(by=prediction)`, `rmds(shrinkage=none)`. OpenOOD's is `shrinkage=none`; pytorch-ood 0.2 does not divide the
-/// covariance of the background by N.
+/// `rmds`, `rmds(by=prediction)`, `rmds(shrinkage=none)`. OpenOOD's is `shrinkage=none`; pytorch-ood 0.4 does not divide the
+/// two covariances by N.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rmds(Mahalanobis);
 
