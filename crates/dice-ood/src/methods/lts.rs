@@ -14,7 +14,9 @@ use crate::views::{Rows, Takes, Workspace};
 /// `lts`, `lts(0.1)`. The ratio is of the features as the network makes them; the logits are those of any shaping and sparsity
 /// before it.
 ///
-/// pytorch-ood divides the logits by `r^2`, which turns the paper's scaling around.
+/// As in the authors' code, and in pytorch-ood from 0.4: activations below zero count as zero in the ratio, and as many of the
+/// largest are taken as are left when round((1 - p) D) are not. Earlier versions of pytorch-ood divide the logits by `r^2`, which
+/// turns the scaling around.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lts {
     p: f64,
@@ -24,7 +26,8 @@ impl Method for Lts {
     const CARD: &'static Card = &Card {
         name: "lts",
         about: "energy of the logits times the square of how many times the largest activations go into all",
-        formula: "log sum_c exp(r^2 f_c), r = sum_d h_d / sum of the max(1, floor(p D)) largest h_d; r = 0 for features of zeros",
+        formula: "log sum_c exp(r^2 f_c), r = sum_d a_d / sum of the max(1, D - round((1 - p) D)) largest a_d, a_d = max(h_d, 0); \
+                  r = 0 where all are 0",
         paper: "Djurisic et al., arXiv 2409.01175",
         year: 2024,
         cost: "C + D an input; nothing is kept",
@@ -50,9 +53,9 @@ impl Method for Lts {
 
 impl Lts {
     fn scaled(self, units: usize) -> Arc<dyn Scorer> {
-        // Rounding must not cost a unit: 0.29 of 100 is 28.999999999999996.
-        let largest = (self.p * units as f64 * (1.0 + f64::EPSILON)).floor() as usize;
-        Arc::new(Scaled { largest: largest.clamp(1, units.max(1)) })
+        // Half to even, as Python rounds.
+        let others = ((1.0 - self.p) * units as f64).round_ties_even() as usize;
+        Arc::new(Scaled { largest: units.saturating_sub(others).max(1) })
     }
 }
 
@@ -80,10 +83,11 @@ impl Scaled {
     /// r.
     fn ratio(&self, features: &[f32], order: &mut Vec<f32>) -> f64 {
         order.clear();
-        order.extend_from_slice(features);
-        let (_, _, _) = order.select_nth_unstable_by(self.largest - 1, |a, b| b.total_cmp(a));
+        order.extend(features.iter().map(|value| value.max(0.0)));
         let sum = |of: &[f32]| of.iter().map(|value| f64::from(*value)).sum::<f64>();
-        sum(features) / sum(&order[..self.largest]).max(f64::from(f32::MIN_POSITIVE))
+        let all = sum(order);
+        order.select_nth_unstable_by(self.largest - 1, |a, b| b.total_cmp(a));
+        all / sum(&order[..self.largest]).max(f64::from(f32::MIN_POSITIVE))
     }
 }
 
@@ -99,9 +103,11 @@ impl Scorer for Scaled {
     }
 
     fn express(&self, graph: &mut Graph, of: &Views) -> Option<Wire> {
-        let cut = graph.reduce(Reduce::KthLargest(self.largest), of.features);
-        let above = graph.binary(Binary::Greater, of.features, cut);
-        let beyond = graph.mul(of.features, above);
+        let zero = graph.scalar(0.0);
+        let activations = graph.binary(Binary::Max, of.features, zero);
+        let cut = graph.reduce(Reduce::KthLargest(self.largest), activations);
+        let above = graph.binary(Binary::Greater, activations, cut);
+        let beyond = graph.mul(activations, above);
         let (beyond, count) = (graph.sum(beyond), graph.sum(above));
         // Of values equal to the cut, as many as are left of the largest.
         let all = graph.scalar(self.largest as f64);
@@ -110,7 +116,7 @@ impl Scorer for Scaled {
         let largest = graph.add(beyond, equal);
         let least = graph.scalar(f64::from(f32::MIN_POSITIVE));
         let largest = graph.binary(Binary::Max, largest, least);
-        let sum = graph.sum(of.features);
+        let sum = graph.sum(activations);
         let ratio = graph.div(sum, largest);
         let scale = graph.mul(ratio, ratio);
         let scaled = graph.mul(of.logits, scale);
@@ -138,10 +144,10 @@ mod tests {
         let found = detector.score(features.view()).unwrap();
         for (row, found) in features.rows().into_iter().zip(found) {
             let h: Vec<f64> = row.iter().map(|value| f64::from(*value)).collect();
-            let mut sorted = h.clone();
+            let mut sorted: Vec<f64> = h.iter().map(|value| value.max(0.0)).collect();
             sorted.sort_by(|a, b| b.total_cmp(a));
             let top: f64 = sorted[..largest].iter().sum();
-            let r = if top == 0.0 { 0.0 } else { h.iter().sum::<f64>() / top };
+            let r = if top == 0.0 { 0.0 } else { sorted.iter().sum::<f64>() / top };
             let logit = |class: usize| {
                 let dot: f64 = h.iter().zip(head.weight().row(class)).map(|(h, w)| h * f64::from(*w)).sum();
                 dot + f64::from(head.bias()[class])

@@ -12,24 +12,25 @@ mod fisher;
 mod r#gen;
 mod gmm;
 mod gradnorm;
+mod kl_matching;
 mod knn;
 mod lts;
 mod max_logit;
 mod mds;
-#[path = "mds++.rs"]
 mod mds_plus_plus;
 mod msp;
 mod neco;
 mod nnguide;
+mod openmax;
 mod pnml;
 mod react;
 mod relation;
 mod residual;
 mod rmds;
-#[path = "rmds++.rs"]
 mod rmds_plus_plus;
 mod simes;
 mod stouffer;
+mod temp_scale;
 mod unit_drop;
 mod unit_prune;
 mod vim;
@@ -52,6 +53,7 @@ pub static METHODS: &[Entry] = &[
     score::<r#gen::Gen>(),
     score::<gmm::Gmm>(),
     score::<gradnorm::GradNorm>(),
+    score::<kl_matching::KlMatching>(),
     score::<knn::Knn>(),
     score::<lts::Lts>(),
     score::<max_logit::MaxLogit>(),
@@ -60,11 +62,13 @@ pub static METHODS: &[Entry] = &[
     score::<msp::Msp>(),
     score::<neco::Neco>(),
     score::<nnguide::NnGuide>(),
+    score::<openmax::OpenMax>(),
     score::<pnml::Pnml>(),
     score::<relation::Relation>(),
     score::<residual::Residual>(),
     score::<rmds::Rmds>(),
     score::<rmds_plus_plus::RmdsOnSphere>(),
+    score::<temp_scale::TempScale>(),
     score::<vim::Vim>(),
     combination::<cauchy::Cauchy>(),
     combination::<evidence::Evidence>(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::random::SplitMix64;
 use crate::state::{State, check_finite};
 
@@ -21,6 +21,8 @@ const UNLABELLED: i64 = i64::MIN;
 #[derive(Debug, Clone)]
 pub(crate) struct Bank {
     most: usize,
+    /// Whether what it is gathered for takes labels.
+    labelled: bool,
     units: usize,
     rows: BTreeMap<Key, u64>,
     flat: OnceLock<Arc<BankRows>>,
@@ -64,6 +66,25 @@ impl BankRows {
             complete: false,
         }
     }
+
+    /// The class of each row, for `method`.
+    ///
+    /// # Errors
+    /// [`Missing::Labels`] where rows have none, [`ErrorKind::Argument`] for one that is not below `classes`.
+    pub(crate) fn labels_of(&self, method: &str, classes: usize) -> Result<Vec<usize>> {
+        let Some(labels) = &self.labels else {
+            return Err(Error::lacking(Missing::Labels, "training rows without labels")
+                .tensor("labels")
+                .expected(format!("a class for each row, for `{method}`")));
+        };
+        let class = |label: &i64| usize::try_from(*label).ok().filter(|class| *class < classes);
+        let outside = |label: &i64| {
+            Error::new(ErrorKind::Argument, label.to_string())
+                .tensor("labels")
+                .expected(format!("classes of the head, 0 to {}, for `{method}`", classes - 1))
+        };
+        labels.iter().map(|label| class(label).ok_or_else(|| outside(label))).collect()
+    }
 }
 
 impl PartialEq for Bank {
@@ -73,8 +94,8 @@ impl PartialEq for Bank {
 }
 
 impl Bank {
-    pub(super) fn new(units: usize, most: usize) -> Self {
-        Self { most, units, rows: BTreeMap::new(), flat: OnceLock::new() }
+    pub(super) fn new(units: usize, most: usize, labelled: bool) -> Self {
+        Self { most, labelled, units, rows: BTreeMap::new(), flat: OnceLock::new() }
     }
 
     pub(super) fn add(&mut self, features: &[f32], labels: Option<&[i64]>) {
@@ -96,6 +117,10 @@ impl Bank {
         if self.rows.len() > self.most {
             self.rows.pop_last();
         }
+    }
+
+    pub(super) fn takes_labels(&self) -> bool {
+        self.labelled
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
@@ -144,7 +169,7 @@ impl Bank {
         let labels = state.take::<i64>("labels", &[Some(shape[0])])?;
         let most = state.take::<u64>("most", &[Some(1)])?[0];
         check_finite("features", &features)?;
-        let mut bank = Self::new(units, usize::try_from(most).unwrap_or(usize::MAX));
+        let mut bank = Self::new(units, usize::try_from(most).unwrap_or(usize::MAX), false);
         for ((row, label), count) in features.chunks_exact(units.max(1)).zip(&*labels).zip(&*counts) {
             let key = Key { hash: hash_of(row, *label), label: *label, row: row.iter().map(|v| bits_of(*v)).collect() };
             let ascends = bank.rows.last_key_value().is_none_or(|(last, _)| *last < key);

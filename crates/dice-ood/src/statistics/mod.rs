@@ -209,7 +209,9 @@ impl Statistics {
                 .tensor("labels")
                 .expected(format!("[{}], one for each row of features", features.nrows())));
         }
-        if let Some(need) = self.parts.keys().find(|need| need.takes_labels() && labels.is_none()) {
+        if labels.is_none()
+            && let Some((need, _)) = self.parts.iter().find(|(need, part)| need.takes_labels() || part.takes_labels())
+        {
             return Err(Error::lacking(Missing::Labels, "features without labels")
                 .tensor("labels")
                 .expected(format!("a class for each row, for {need}")));
@@ -413,6 +415,11 @@ impl Statistics {
 const MOST_ROWS: u64 = 1 << 53;
 
 impl Part {
+    /// Whether what it is gathered for takes labels, where its need alone does not say so.
+    fn takes_labels(&self) -> bool {
+        matches!(self, Self::Bank(bank) if bank.takes_labels())
+    }
+
     fn new(need: Need, needs: &Needs, units: usize, classes: usize) -> Self {
         match need {
             Need::SequentialMean => Self::SequentialMean(Array1::zeros(units)),
@@ -420,7 +427,7 @@ impl Part {
             Need::Classes(..) => Self::Classes(Classes::default()),
             Need::SecondMoment(_) => Self::SecondMoment(SecondMoment::new(units)),
             Need::Templates => Self::Templates(Templates::new(classes)),
-            Need::Bank => Self::Bank(Bank::new(units, needs.bank_rows())),
+            Need::Bank => Self::Bank(Bank::new(units, needs.bank_rows(), needs.bank_takes_labels())),
         }
     }
 

@@ -139,17 +139,24 @@ pub struct Needs {
     what: BTreeSet<Need>,
     /// Distinct rows of the bank, at most.
     bank: usize,
+    /// Whether the rows of the bank must have labels.
+    labels: bool,
 }
 
 impl Needs {
     /// These, without a bank.
     pub fn of(what: impl IntoIterator<Item = Need>) -> Self {
-        Self { what: what.into_iter().filter(|need| *need != Need::Bank).collect(), bank: 0 }
+        Self { what: what.into_iter().filter(|need| *need != Need::Bank).collect(), ..Self::default() }
     }
 
     /// A bank of at most `rows` distinct rows.
     pub fn bank(rows: usize) -> Self {
-        Self { what: [Need::Bank].into(), bank: rows }
+        Self { what: [Need::Bank].into(), bank: rows, labels: false }
+    }
+
+    /// A bank of at most `rows` distinct rows, each with its class.
+    pub fn labelled_bank(rows: usize) -> Self {
+        Self { labels: true, ..Self::bank(rows) }
     }
 
     /// What any step asks for that ranks weights or clips activations: it costs little, and other detectors of that kind
@@ -163,12 +170,23 @@ impl Needs {
     pub fn and(mut self, other: Self) -> Self {
         self.what.extend(other.what);
         self.bank = self.bank.max(other.bank);
+        self.labels |= other.labels;
         self
     }
 
     /// What is needed.
     pub fn iter(&self) -> impl Iterator<Item = Need> + '_ {
         self.what.iter().copied()
+    }
+
+    /// Whether the rows of the bank must have labels.
+    pub(super) fn bank_takes_labels(&self) -> bool {
+        self.labels
+    }
+
+    /// Whether any of it takes the class of each row.
+    pub fn takes_labels(&self) -> bool {
+        self.labels || self.iter().any(Need::takes_labels)
     }
 
     /// Distinct rows of the bank, at most; 0 where none is needed.
