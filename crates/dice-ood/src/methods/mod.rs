@@ -17,6 +17,7 @@ mod knn;
 mod lts;
 mod max_logit;
 mod mds;
+#[path = "mds++.rs"]
 mod mds_plus_plus;
 mod msp;
 mod neco;
@@ -27,6 +28,7 @@ mod react;
 mod relation;
 mod residual;
 mod rmds;
+#[path = "rmds++.rs"]
 mod rmds_plus_plus;
 mod simes;
 mod stouffer;
