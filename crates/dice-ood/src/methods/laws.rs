@@ -32,7 +32,7 @@ fn problem(seed: u64) -> Problem {
     let mut uniform = move || (random.next() >> 40) as f32 / (1u64 << 24) as f32;
     // Units of a class of their own, so that the head is right on rows of every class.
     let own = |place: usize| f32::from(u8::from(place % UNITS % CLASSES == place / UNITS));
-    let weight = (0..CLASSES * UNITS).map(|place| uniform() - 0.4 + 0.8 * own(place)).collect();
+    let weight = (0..CLASSES * UNITS).map(|place| 0.5 * uniform() - 0.2 + 0.8 * own(place)).collect();
     let head = LinearHead::from_rows(weight, (0..CLASSES).map(|_| uniform() * 0.1).collect(), UNITS).unwrap();
     let labels: Vec<i64> = (0..160).map(|row| (row + i64::from(row % 16 == 9)) % CLASSES as i64).collect();
     let features = Array2::from_shape_fn((160, UNITS), |(row, unit)| {

@@ -36,7 +36,7 @@ def gradnorm(feature, weight, bias):
 def main():
     rng = np.random.default_rng(7)
     # Of one length and at right angles, so that every class is predicted.
-    weight = (3 * np.linalg.qr(rng.normal(0, 1, (UNITS, CLASSES)))[0].T).astype(np.float32)
+    weight = np.ascontiguousarray(3 * np.linalg.qr(rng.normal(0, 1, (UNITS, CLASSES)))[0].T, dtype=np.float32)
     bias = rng.normal(0, 0.1, CLASSES).astype(np.float32)
     training, labels = made(rng, 600, weight)
     test, _ = made(rng, 40, weight)
