@@ -17,7 +17,7 @@ fn golden(name: &str) -> Vec<f64> {
 
 fn scores(text: &str) -> Vec<f64> {
     let training = file("logit_scores.safetensors");
-    let head = Arc::new(read_head(&Location::parse(&training), None).unwrap());
+    let head = Arc::new(read_head(Location::parse(&training), None).unwrap());
     let spec: Spec = text.parse().unwrap();
     let mut training = Dataset::new(&[training]).unwrap().open().unwrap();
     let statistics = Statistics::gather(&mut *training, Some(&head), &spec.needs()).unwrap();
