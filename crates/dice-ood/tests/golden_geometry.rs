@@ -19,7 +19,7 @@ fn inputs() -> Block {
 
 #[test]
 fn scores_and_shapings_are_those_of_torch() {
-    let head = Arc::new(read_head(&Location::parse(FILE), None).unwrap());
+    let head = Arc::new(read_head(Location::parse(FILE), None).unwrap());
     let inputs = inputs();
     for text in [
         "nci",
@@ -45,7 +45,7 @@ fn scores_and_shapings_are_those_of_torch() {
         let statistics = Statistics::gather(&mut *source, Some(&head), &spec.needs()).unwrap();
         let found = spec.fit(&head, &statistics).unwrap().score(inputs.view()).unwrap();
         let name = Some(text.to_owned());
-        let expected = read_vector(&Location { path: Path::new(FILE).into(), name }, &[]).unwrap();
+        let expected = read_vector(Location { path: Path::new(FILE).into(), name }, &[]).unwrap();
         for (found, expected) in found.iter().zip(&expected) {
             // Torch computes in f32: some hundred operations on values that are 20 times as large at most.
             assert!((found - expected).abs() <= 2e-5 * expected.abs().max(1.0), "{text}: {found} for {expected}");
