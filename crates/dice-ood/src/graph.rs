@@ -38,7 +38,7 @@ pub enum Op {
     Times(Wire, Matrix),
     /// `exp(x - max) / sum exp(x - max)` of each row.
     Softmax(Wire),
-    /// The row of a constant `[M, K]` that the index `[N, 1]` says: `[N, K]`.
+    /// The rows of a constant `[M, K]` that the indices `[N, I]` say, side by side: `[N, I K]`.
     Pick(Wire, Matrix),
     /// The values of each row, ascending.
     Ascending(Wire),
@@ -207,6 +207,26 @@ impl Graph {
         self.push(Op::Times(of, Matrix { shape, values: values.into() }))
     }
 
+    /// The rows of a constant `[M, K]` that the indices `[N, I]` say, side by side.
+    pub fn pick(&mut self, index: Wire, shape: [usize; 2], values: impl Into<Arc<[f32]>>) -> Wire {
+        self.push(Op::Pick(index, Matrix { shape, values: values.into() }))
+    }
+
+    /// `a / b`, and 0 where `b` is not above 0.
+    pub fn ratio(&mut self, a: Wire, b: Wire) -> Wire {
+        let (none, one) = (self.scalar(0.0), self.scalar(1.0));
+        let positive = self.binary(Binary::Greater, b, none);
+        let not = self.sub(one, positive);
+        let (above, below) = (self.mul(a, positive), self.add(b, not));
+        self.div(above, below)
+    }
+
+    /// The sum of the magnitudes of each row.
+    pub fn absolute_sum(&mut self, of: Wire) -> Wire {
+        let magnitudes = self.unary(Unary::Abs, of);
+        self.sum(magnitudes)
+    }
+
     /// The length of each row.
     pub fn norm(&mut self, of: Wire) -> Wire {
         let squares = self.mul(of, of);
@@ -319,8 +339,9 @@ fn evaluate(op: &Op, done: &[Dense], features: &[f32], rows: usize) -> Dense {
         }),
         Op::Pick(index, matrix) => {
             let table = Dense::of(matrix);
-            done[index.0]
-                .map_rows(table.columns, |at| table.values[at[0] as usize * table.columns..][..table.columns].to_vec())
+            let row = |at: &f64| &table.values[*at as usize * table.columns..][..table.columns];
+            let columns = done[index.0].columns * table.columns;
+            done[index.0].map_rows(columns, |at| at.iter().flat_map(row).copied().collect())
         }
         Op::Ascending(of) => done[of.0].map_rows(done[of.0].columns, |row| {
             let mut sorted = row.to_vec();

@@ -1,16 +1,17 @@
 //! The classifier's last linear layer.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use ndarray::{ArcArray1, ArcArray2, Array1, Array2, ArrayView1, ArrayView2};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// A linear head: weight `W` `[C, D]` and bias `b` `[C]`, in the order of torch's `nn.Linear`.
 ///
-/// Logits of penultimate features `h` `[D]` are `W h + b`. All values are finite, and `C` and `D` are at least 1.
+/// Logits of penultimate features `h` `[D]` are `W h + b`. All values are finite, and `C` and `D` are at least 1. A clone
+/// shares the values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearHead {
-    weight: Array2<f32>,
-    bias: Array1<f32>,
+    weight: ArcArray2<f32>,
+    bias: ArcArray1<f32>,
 }
 
 impl LinearHead {
@@ -46,7 +47,7 @@ impl LinearHead {
         }
         // Kernels read rows as slices.
         let weight = if weight.is_standard_layout() { weight } else { weight.as_standard_layout().into_owned() };
-        Ok(Self { weight, bias })
+        Ok(Self { weight: weight.into_shared(), bias: bias.into_shared() })
     }
 
     /// A head from row-major weights: `bias.len()` rows of `units` values.

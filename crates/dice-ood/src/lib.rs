@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod artifact;
+mod boundaries;
 mod calibration;
 pub mod card;
 mod checks;

@@ -99,6 +99,29 @@ impl<'a> Training<'a> {
         }
     }
 
+    /// The mean activation of each class of the head `[C, D]`.
+    ///
+    /// # Errors
+    /// As [`Training::class_means`], and [`ErrorKind::Missing`] where a class has no row by whatever rows were put into classes.
+    pub fn mean_of_each_class(&self, by: By) -> Result<Array2<f64>> {
+        let found = self.class_means(by, Space::Features)?;
+        let mut means = Array2::zeros(self.head.weight().dim());
+        for (class, mut row) in means.outer_iter_mut().enumerate() {
+            let Some(mean) = found.iter().find(|mean| mean.class == class as i64) else {
+                let right = if by == By::Correct { "rightly " } else { "" };
+                return Err(Error::new(
+                    ErrorKind::Missing,
+                    format!("no training row {right}predicted as class {class}"),
+                )
+                .tensor("class means")
+                .expected(format!("such rows of each of the {} classes of the head", self.head.classes()))
+                .fix("fit on more training features, of every class"));
+            };
+            row.assign(&mean.mean);
+        }
+        Ok(means)
+    }
+
     /// Shows rows of `bank` `[n, D]`, how often each was seen `[n]` and their logits `[n, C]` to `visit`, some at a time.
     ///
     /// # Errors

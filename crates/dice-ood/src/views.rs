@@ -140,4 +140,6 @@ pub struct Workspace {
     pub rows: Vec<f32>,
     /// A row that is sorted.
     pub order: Vec<f32>,
+    /// Values of a row with their places, sorted together.
+    pub places: Vec<(f32, u32)>,
 }

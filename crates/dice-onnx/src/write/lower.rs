@@ -120,8 +120,12 @@ impl Lowering<'_> {
             Op::Times(of, matrix) => (self.times(*of, matrix), matrix.shape[0]),
             Op::Softmax(of) => (self.softmax(*of), self.columns(*of)),
             Op::Pick(of, matrix) => {
-                let of = self.name(*of);
-                (self.pick(&of, matrix.shape, &matrix.values), matrix.shape[1])
+                let (index, columns) = (self.name(*of), self.columns(*of) * matrix.shape[1]);
+                let rows = self.pick(&index, matrix.shape, &matrix.values);
+                match self.columns(*of) {
+                    1 => (rows, columns),
+                    _ => (self.operators.reshape(&rows, &[-1, columns as i64]), columns),
+                }
             }
             Op::Ascending(of) => (self.ascending(*of), self.columns(*of)),
             Op::Ranks(of) => (self.ranks(*of), self.columns(*of)),
@@ -266,6 +270,7 @@ impl Lowering<'_> {
     }
 
     /// The rows of a constant `[M, K]` that the indices `[N, 1]` say.
+    /// A row of the table for each index, indices row by row.
     fn pick(&mut self, index: &str, shape: [usize; 2], values: &[f32]) -> String {
         let index = self.operators.cast(index, element::INT64);
         let index = self.operators.reshape(&index, &[-1]);
@@ -498,6 +503,10 @@ mod tests {
         ("pick", |g, x| {
             let index = g.reduce(Reduce::ArgMax, x);
             g.push(Op::Pick(index, table()))
+        }),
+        ("pick-side-by-side", |g, x| {
+            let ranks = g.push(Op::Ranks(x));
+            g.push(Op::Pick(ranks, table()))
         }),
         ("ascending", |g, x| g.push(Op::Ascending(x))),
         ("ranks", |g, x| g.push(Op::Ranks(x))),

@@ -26,13 +26,7 @@ impl Method for AshS {
         cost: "D an input; nothing is kept",
         exports: true,
         example: "ash-s(0.9) | energy",
-        parameters: &[Parameter {
-            name: "p",
-            about: "fraction of each input's units set to zero",
-            kind: Kind::Fraction,
-            otherwise: Otherwise::Required,
-            bare: true,
-        }],
+        parameters: &[PRUNED],
     };
 
     fn from_arguments(given: &Arguments) -> std::result::Result<Self, String> {
@@ -46,43 +40,75 @@ impl Method for AshS {
 
 impl Shaping for AshS {
     fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Shaper>> {
-        Ok(Arc::new(Pruned::new(self.p, on.head().units())))
+        Ok(Arc::new(Scaled(Pruning::new(self.p, on.head().units()))))
     }
 
     fn load(&self, _: &mut State, units: usize) -> Result<Arc<dyn Shaper>> {
-        Ok(Arc::new(Pruned::new(self.p, units)))
+        Ok(Arc::new(Scaled(Pruning::new(self.p, units))))
     }
 }
 
+/// What ASH sets to zero.
+pub(super) const PRUNED: Parameter = Parameter {
+    name: "p",
+    about: "fraction of each input's units set to zero",
+    kind: Kind::Fraction,
+    otherwise: Otherwise::Required,
+    bare: true,
+};
+
+/// How many units of each input go.
 #[derive(Debug, Clone, Copy)]
-struct Pruned {
-    dropped: usize,
-    units: usize,
+pub(super) struct Pruning {
+    pub(super) dropped: usize,
+    pub(super) units: usize,
 }
 
-impl Pruned {
-    fn new(p: f64, units: usize) -> Self {
+impl Pruning {
+    /// `round(p D)`, but not all of them.
+    pub(super) fn new(p: f64, units: usize) -> Self {
         // Half to even, as Python rounds.
         let dropped = (p * units as f64).round_ties_even() as usize;
         Self { dropped: dropped.min(units.saturating_sub(1)), units }
     }
-}
 
-impl Shaper for Pruned {
-    fn shape(&self, row: &mut [f32], workspace: &mut Workspace) {
-        if self.dropped == 0 {
-            // `exp(s1 / s2)` of equal sums.
-            row.iter_mut().for_each(|value| *value *= 1f64.exp() as f32);
-            return;
-        }
-        let before: f64 = row.iter().map(|value| f64::from(*value)).sum();
+    /// The largest value that goes: all that are tied with it go too. `None` where none does.
+    pub(super) fn cut(self, row: &[f32], workspace: &mut Workspace) -> Option<f32> {
+        let last = self.dropped.checked_sub(1)?;
         let order = &mut workspace.order;
         order.clear();
         order.extend_from_slice(row);
-        let (_, cut, _) = order.select_nth_unstable_by(self.dropped - 1, f32::total_cmp);
-        let cut = *cut;
+        Some(*order.select_nth_unstable_by(last, f32::total_cmp).1)
+    }
+
+    /// 1 for values that stay, 0 for others `[N, D]`. `None` where all stay.
+    pub(super) fn kept(self, graph: &mut Graph, features: Wire) -> Option<Wire> {
+        if self.dropped == 0 {
+            return None;
+        }
+        let cut = graph.reduce(Reduce::KthLargest(self.units - self.dropped + 1), features);
+        Some(graph.binary(Binary::Greater, features, cut))
+    }
+}
+
+/// The sum of a row, in f64.
+pub(super) fn sum(row: &[f32]) -> f64 {
+    row.iter().map(|value| f64::from(*value)).sum()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Scaled(Pruning);
+
+impl Shaper for Scaled {
+    fn shape(&self, row: &mut [f32], workspace: &mut Workspace) {
+        let Some(cut) = self.0.cut(row, workspace) else {
+            // `exp(s1 / s2)` of equal sums.
+            row.iter_mut().for_each(|value| *value *= 1f64.exp() as f32);
+            return;
+        };
+        let before = sum(row);
         row.iter_mut().filter(|value| **value <= cut).for_each(|value| *value = 0.0);
-        let after: f64 = row.iter().map(|value| f64::from(*value)).sum();
+        let after = sum(row);
         if after == 0.0 {
             return;
         }
@@ -91,11 +117,9 @@ impl Shaper for Pruned {
     }
 
     fn express(&self, graph: &mut Graph, features: Wire) -> Option<Wire> {
-        if self.dropped == 0 {
+        let Some(kept) = self.0.kept(graph, features) else {
             return Some(graph.scale(features, 1f64.exp()));
-        }
-        let cut = graph.reduce(Reduce::KthLargest(self.units - self.dropped + 1), features);
-        let kept = graph.binary(Binary::Greater, features, cut);
+        };
         let pruned = graph.mul(features, kept);
         let (before, after) = (graph.sum(features), graph.sum(pruned));
         // Where nothing is left the scale is 1.

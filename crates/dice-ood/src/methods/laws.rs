@@ -19,15 +19,15 @@ use crate::statistics::{Needs, Statistics};
 const UNITS: usize = 12;
 const CLASSES: usize = 5;
 
-struct Problem {
+pub(super) struct Problem {
     seed: u64,
-    head: Arc<LinearHead>,
-    features: Array2<f32>,
+    pub(super) head: Arc<LinearHead>,
+    pub(super) features: Array2<f32>,
     labels: Vec<i64>,
 }
 
 /// Rectified features of five classes that the head tells apart, as those of a network are; a few labels are wrong.
-fn problem(seed: u64) -> Problem {
+pub(super) fn problem(seed: u64) -> Problem {
     let mut random = SplitMix64::new(seed);
     let mut uniform = move || (random.next() >> 40) as f32 / (1u64 << 24) as f32;
     // Units of a class of their own, so that the head is right on rows of every class.
@@ -42,7 +42,7 @@ fn problem(seed: u64) -> Problem {
 }
 
 impl Problem {
-    fn statistics(&self, needs: &Needs) -> Statistics {
+    pub(super) fn statistics(&self, needs: &Needs) -> Statistics {
         let mut statistics = Statistics::of_head(&self.head, needs).unwrap();
         statistics.update_labelled(self.features.view(), &self.labels).unwrap();
         statistics
@@ -57,6 +57,83 @@ impl Problem {
         let reference: Vec<Vec<f64>> = prepared.pipelines().iter().map(score).collect();
         prepared.finish(&reference).unwrap()
     }
+}
+
+/// The problem in f64, for definitions as published: loops over rows, units and classes.
+pub(super) struct Naive {
+    /// Training features, which are also those that are scored.
+    pub(super) rows: Vec<Vec<f64>>,
+    pub(super) labels: Vec<usize>,
+    /// W and b of the head.
+    pub(super) weight: Vec<Vec<f64>>,
+    pub(super) bias: Vec<f64>,
+}
+
+impl Naive {
+    fn new(problem: &Problem) -> Self {
+        let wide = |matrix: ndarray::ArrayView2<'_, f32>| -> Vec<Vec<f64>> {
+            matrix.rows().into_iter().map(|row| row.iter().map(|value| f64::from(*value)).collect()).collect()
+        };
+        Self {
+            rows: wide(problem.features.view()),
+            labels: problem.labels.iter().map(|label| *label as usize).collect(),
+            weight: wide(problem.head.weight()),
+            bias: problem.head.bias().iter().map(|value| f64::from(*value)).collect(),
+        }
+    }
+
+    pub(super) fn logits(&self, h: &[f64]) -> Vec<f64> {
+        self.weight.iter().zip(&self.bias).map(|(w, b)| dot(w, h) + b).collect()
+    }
+
+    pub(super) fn class(&self, h: &[f64]) -> usize {
+        let f = self.logits(h);
+        (0..f.len()).fold(0, |best, class| if f[class] > f[best] { class } else { best })
+    }
+
+    pub(super) fn energy(&self, h: &[f64]) -> f64 {
+        self.logits(h).iter().map(|f| f.exp()).sum::<f64>().ln()
+    }
+
+    /// The mean of the rows that `wanted` takes, of a row and its label.
+    pub(super) fn mean(&self, wanted: impl Fn(&[f64], usize) -> bool) -> Vec<f64> {
+        let those: Vec<&Vec<f64>> = self
+            .rows
+            .iter()
+            .zip(&self.labels)
+            .filter(|(row, label)| wanted(row, **label))
+            .map(|(row, _)| row)
+            .collect();
+        (0..UNITS).map(|unit| those.iter().map(|row| row[unit]).sum::<f64>() / those.len() as f64).collect()
+    }
+}
+
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+pub(super) fn minus(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+/// Asserts that the detector `text` scores each row as `naive` does.
+pub(super) fn assert_scores(text: &str, naive: impl Fn(&Naive, &[f64]) -> f64) {
+    for seed in 0..4 {
+        let problem = problem(seed);
+        let expected = Naive::new(&problem);
+        let found = problem.fit(&text.parse().unwrap()).score(problem.features.view()).unwrap();
+        for (found, row) in found.iter().zip(&expected.rows) {
+            let expected = naive(&expected, row);
+            // A dozen f32 products of values below 10.
+            let bound = 13.0 * 0.5 * f64::from(f32::EPSILON) * 120.0;
+            assert!((found - expected).abs() <= bound * expected.abs().max(1.0), "{text}: {found} for {expected}");
+        }
+    }
+}
+
+/// Asserts that the shaping `text` makes of each row what `naive` does, as the energy behind it tells.
+pub(super) fn assert_shapes(text: &str, naive: impl Fn(&Naive, &[f64]) -> Vec<f64>) {
+    assert_scores(&format!("{text} | energy"), |given, row| given.energy(&naive(given, row)));
 }
 
 /// A method's example, its parameters made small enough for the problem at hand.

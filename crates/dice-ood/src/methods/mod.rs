@@ -1,6 +1,10 @@
 //! The registry of methods. A method is one file here and its two lines below.
 
+mod ash_b;
+mod ash_p;
 mod ash_s;
+mod cadref;
+mod caref;
 mod cauchy;
 mod core;
 mod dice;
@@ -8,6 +12,7 @@ mod doctor;
 mod energy;
 mod entropy;
 mod evidence;
+mod fdbd;
 mod fisher;
 mod r#gen;
 mod gmm;
@@ -15,61 +20,80 @@ mod gradnorm;
 mod kl_matching;
 mod knn;
 mod lts;
+mod max_cosine;
 mod max_logit;
 mod mds;
 #[path = "mds++.rs"]
 mod mds_plus_plus;
 mod msp;
+mod nci;
 mod neco;
 mod nnguide;
 mod openmax;
+mod ora;
 mod pnml;
+mod ras;
 mod react;
 mod relation;
 mod residual;
 mod rmds;
 #[path = "rmds++.rs"]
 mod rmds_plus_plus;
+mod scale;
+mod she;
 mod simes;
 mod stouffer;
 mod temp_scale;
 mod unit_drop;
 mod unit_prune;
 mod vim;
+mod vra;
 mod weight_drop;
 mod weight_prune;
 
 /// Every method there is: shapings, sparsities, scores, combinations.
 pub static METHODS: &[Entry] = &[
+    shaping::<ash_b::AshB>(),
+    shaping::<ash_p::AshP>(),
     shaping::<ash_s::AshS>(),
+    shaping::<ras::Ras>(),
     shaping::<react::React>(),
+    shaping::<scale::Scale>(),
+    shaping::<vra::Vra>(),
     sparsity::<dice::Dice>(),
     sparsity::<unit_drop::UnitDrop>(),
     sparsity::<unit_prune::UnitPrune>(),
     sparsity::<weight_drop::WeightDrop>(),
     sparsity::<weight_prune::WeightPrune>(),
+    score::<cadref::Cadref>(),
+    score::<caref::Caref>(),
     score::<core::Core>(),
     score::<doctor::Doctor>(),
     score::<energy::Energy>(),
     score::<entropy::Entropy>(),
+    score::<fdbd::Fdbd>(),
     score::<r#gen::Gen>(),
     score::<gmm::Gmm>(),
     score::<gradnorm::GradNorm>(),
     score::<kl_matching::KlMatching>(),
     score::<knn::Knn>(),
     score::<lts::Lts>(),
+    score::<max_cosine::MaxCosine>(),
     score::<max_logit::MaxLogit>(),
     score::<mds::Mds>(),
     score::<mds_plus_plus::MdsOnSphere>(),
     score::<msp::Msp>(),
+    score::<nci::Nci>(),
     score::<neco::Neco>(),
     score::<nnguide::NnGuide>(),
     score::<openmax::OpenMax>(),
+    score::<ora::Ora>(),
     score::<pnml::Pnml>(),
     score::<relation::Relation>(),
     score::<residual::Residual>(),
     score::<rmds::Rmds>(),
     score::<rmds_plus_plus::RmdsOnSphere>(),
+    score::<she::She>(),
     score::<temp_scale::TempScale>(),
     score::<vim::Vim>(),
     combination::<cauchy::Cauchy>(),

@@ -5,6 +5,7 @@ mod bank;
 mod classes;
 mod moment;
 pub(crate) mod needs;
+mod sorted;
 mod sums;
 mod templates;
 
@@ -27,6 +28,7 @@ pub use classes::ClassMean;
 use classes::Classes;
 use moment::SecondMoment;
 pub use needs::{By, Need, Needs, Space};
+use sorted::SortedSum;
 use sums::add_rows;
 use templates::Templates;
 
@@ -50,6 +52,7 @@ pub struct Statistics {
 enum Part {
     SequentialMean(Array1<f32>),
     Activations(Activations),
+    SortedMean(SortedSum),
     Classes(Classes),
     SecondMoment(SecondMoment),
     Templates(Templates),
@@ -321,6 +324,17 @@ impl Statistics {
         }
     }
 
+    /// The mean over rows of their values sorted ascending `[D]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] where it was not gathered.
+    pub fn sorted_mean_activation(&self) -> Result<Array1<f64>> {
+        match self.part(Need::SortedMean)? {
+            Part::SortedMean(sorted) => Ok(sorted.sums().iter().map(|sum| sum / self.rows.max(1) as f64).collect()),
+            _ => Err(missing(Need::SortedMean)),
+        }
+    }
+
     /// Every class that was seen, ascending.
     ///
     /// # Errors
@@ -424,6 +438,7 @@ impl Part {
         match need {
             Need::SequentialMean => Self::SequentialMean(Array1::zeros(units)),
             Need::Activations => Self::Activations(Activations::default()),
+            Need::SortedMean => Self::SortedMean(SortedSum::new(units)),
             Need::Classes(..) => Self::Classes(Classes::default()),
             Need::SecondMoment(_) => Self::SecondMoment(SecondMoment::new(units)),
             Need::Templates => Self::Templates(Templates::new(classes)),
@@ -435,6 +450,7 @@ impl Part {
         match self {
             Self::SequentialMean(sums) => add_rows(sums.as_slice_mut().unwrap_or_default(), rows.features),
             Self::Activations(activations) => activations.add(rows.features),
+            Self::SortedMean(sorted) => sorted.add(rows.features),
             Self::Classes(classes) => classes.add(rows.vectors(need), &rows.classes(need), units),
             Self::SecondMoment(moment) => moment.add(rows.vectors(need))?,
             Self::Templates(templates) => templates.add(rows.logits),
@@ -447,6 +463,7 @@ impl Part {
         match (self, other) {
             (Self::SequentialMean(mine), Self::SequentialMean(theirs)) => *mine += theirs,
             (Self::Activations(mine), Self::Activations(theirs)) => mine.merge(theirs),
+            (Self::SortedMean(mine), Self::SortedMean(theirs)) => mine.merge(theirs),
             (Self::Classes(mine), Self::Classes(theirs)) => mine.merge(theirs),
             (Self::SecondMoment(mine), Self::SecondMoment(theirs)) => mine.merge(theirs),
             (Self::Templates(mine), Self::Templates(theirs)) => mine.merge(theirs),
@@ -459,6 +476,7 @@ impl Part {
         match self {
             Self::SequentialMean(sums) => to.put("sum", &[sums.len()], sums.to_vec()),
             Self::Activations(activations) => activations.save(to),
+            Self::SortedMean(sorted) => sorted.save(to),
             Self::Classes(classes) => classes.save(to, of.units()),
             Self::SecondMoment(moment) => moment.save(to),
             Self::Templates(templates) => templates.save(to),
@@ -478,6 +496,7 @@ impl Part {
                 let (total, all) = (activations.total(), rows.saturating_mul(units as u64));
                 (Self::Activations(activations), total, all..=all)
             }
+            Need::SortedMean => (Self::SortedMean(SortedSum::load(state, units)?), rows, rows..=rows),
             Need::Classes(by, _) => {
                 let classes = Classes::load(state, units)?;
                 let total = classes.total();

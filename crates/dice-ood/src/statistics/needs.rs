@@ -10,6 +10,8 @@ pub enum Need {
     SequentialMean,
     /// The distribution of all activations, pooled over units.
     Activations,
+    /// The mean of rows sorted ascending.
+    SortedMean,
     /// The number of rows and the mean of each class.
     Classes(By, Space),
     /// The sum of `x x^T` over rows `[D, D]`.
@@ -58,9 +60,10 @@ pub enum Space {
 
 impl Need {
     /// Every statistic there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SequentialMean,
         Self::Activations,
+        Self::SortedMean,
         Self::Classes(By::Label, Space::Features),
         Self::Classes(By::Prediction, Space::Features),
         Self::Classes(By::Correct, Space::Features),
@@ -78,6 +81,7 @@ impl Need {
         match self {
             Self::SequentialMean => "sequential_mean",
             Self::Activations => "activations",
+            Self::SortedMean => "sorted_mean",
             Self::Classes(By::Label, Space::Features) => "classes_by_label",
             Self::Classes(By::Prediction, Space::Features) => "classes_by_prediction",
             Self::Classes(By::Correct, Space::Features) => "classes_correct",
@@ -95,7 +99,9 @@ impl Need {
     pub fn space(self) -> Space {
         match self {
             Self::Classes(_, space) | Self::SecondMoment(space) => space,
-            Self::SequentialMean | Self::Activations | Self::Templates | Self::Bank => Space::Features,
+            Self::SequentialMean | Self::Activations | Self::SortedMean | Self::Templates | Self::Bank => {
+                Space::Features
+            }
         }
     }
 
@@ -115,6 +121,7 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::SequentialMean => "the f32 mean activation",
             Self::Activations => "the distribution of training activations",
+            Self::SortedMean => "the mean of sorted training features",
             Self::Classes(By::Label, Space::Features) => "the mean activation of each class",
             Self::Classes(By::Prediction, Space::Features) => "the mean activation of each predicted class",
             Self::Classes(By::Correct, Space::Features) => {
