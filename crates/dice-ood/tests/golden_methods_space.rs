@@ -52,7 +52,7 @@ impl Peers {
 
 #[test]
 fn scores_of_the_space_of_features_are_those_of_peers() {
-    let head = Arc::new(read_head(&Location::parse(&golden()), None).unwrap());
+    let head = Arc::new(read_head(Location::parse(&golden()), None).unwrap());
     let labels = vector("numbers").iter().map(|label| *label as i64).collect();
     let peers = Peers { head, train: matrix("features"), labels, test: matrix("test") };
     for spec in [
@@ -164,7 +164,7 @@ fn core_of_many_classes(head: &LinearHead, train: &Array2<f32>, rows: &Array2<f3
 fn core_looks_beside_the_weights_of_a_class_where_all_together_span_everything() {
     let file = golden();
     let (train, test) = (matrix("features"), matrix("test"));
-    let small = read_head(&Location::parse(&file), None).unwrap();
+    let small = read_head(Location::parse(&file), None).unwrap();
     // Twenty classes for sixteen units: the weights of five, turned.
     let weight = (0..20 * 16).map(|at| small.weight()[((at / 16) % 5, (at + at / 80) % 16)]).collect();
     let head = Arc::new(LinearHead::from_rows(weight, vec![0.1; 20], 16).unwrap());
