@@ -287,8 +287,7 @@ impl Scorer for Recalibrated {
         let beyond = graph.sub(distances, least);
         let (unit, furthest, one) = (graph.scale(beyond, 1.0 / ORIGIN), graph.scalar(-0.5), graph.scalar(1.0));
         let unit = graph.binary(Binary::Max, unit, furthest);
-        let inside = graph.add(one, unit);
-        let log = graph.unary(Unary::Log, inside);
+        let log = log_1p(graph, unit);
         let (shape, level) = (graph.row(of_tails(|tail| tail.shape)), graph.row(of_tails(|tail| tail.level)));
         let raised = graph.mul(log, shape);
         let exponent = graph.sub(raised, level);
@@ -308,6 +307,22 @@ impl Scorer for Recalibrated {
         let (known, unknown) = (graph.reduce(Reduce::LogSumExp, known), graph.sum(lost));
         Some(graph.sub(known, unknown))
     }
+}
+
+/// `log(1 + x)` for small x, as `2 (z + z^3 / 3 + z^5 / 5)` with `z = x / (2 + x)`: adding x to 1 first would lose its digits in
+/// f32, and the shape of a tail multiplies what is lost by thousands. Off by `2 z^7 / 7`: for x beyond a half, where
+/// probabilities are 0 or 1, by one part in a thousand.
+fn log_1p(graph: &mut Graph, x: Wire) -> Wire {
+    let (two, one) = (graph.scalar(2.0), graph.scalar(1.0));
+    let below = graph.add(x, two);
+    let z = graph.div(x, below);
+    let square = graph.mul(z, z);
+    let (fifth, third) = (graph.scale(square, 0.2), graph.scalar(1.0 / 3.0));
+    let inner = graph.add(fifth, third);
+    let outer = graph.mul(inner, square);
+    let series = graph.add(outer, one);
+    let half = graph.mul(z, series);
+    graph.scale(half, 2.0)
 }
 
 impl Recalibrated {
