@@ -96,7 +96,7 @@ impl Dataset {
         self
     }
 
-    /// Expects features of `width` units. Where `names` has the columns that a fit took them from (see [`Layout::units`]),
+    /// Expects features of `width` units. Where `names` has the columns that a fit took them from (see [`Layout::units`](crate::Layout::units)),
     /// tables are put into that order, and one of other columns is refused; without names, columns are taken in the order
     /// of the table.
     pub fn with_units(mut self, width: usize, names: &[String]) -> Self {

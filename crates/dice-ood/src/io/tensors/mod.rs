@@ -46,7 +46,7 @@ fn not_here(format: Format) -> Error {
     }
 }
 
-/// The notes (`__metadata__`) of a safetensors file, such as those of [`FeaturesWriter`]; none for a file of another format.
+/// The notes (`__metadata__`) of a safetensors file, such as those of [`FeaturesWriter`](crate::io::FeaturesWriter); none for a file of another format.
 ///
 /// # Errors
 /// Those of opening the file.
