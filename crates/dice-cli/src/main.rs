@@ -6,6 +6,7 @@ mod account;
 mod columns;
 mod data;
 mod demo;
+mod diagnose;
 mod eval;
 mod export;
 mod features;
@@ -58,6 +59,7 @@ const EXAMPLES: &str = "Examples:
   dice fit --features train.safetensors --head model.pth -o detector.safetensors
   dice score detector.safetensors new.npy -o scores.parquet
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
+  dice diagnose train.safetensors --head model.pth
   dice inspect detector.safetensors
 
 Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for
@@ -87,6 +89,7 @@ enum Command {
     Fit(fit::Fit),
     Score(score::Score),
     Eval(eval::Eval),
+    Diagnose(diagnose::Diagnose),
     Export(export::Export),
     Inspect(inspect::Inspect),
     Methods(methods::Methods),
@@ -112,6 +115,7 @@ impl Command {
             Self::Fit(fit) => fit.outputs().into_iter().chain(fit.save_statistics.clone()).collect(),
             Self::Score(score) => score.output.iter().chain(&score.summary).cloned().collect(),
             Self::Eval(eval) => eval.output.iter().cloned().collect(),
+            Self::Diagnose(diagnose) => diagnose.output.iter().cloned().collect(),
             Self::Export(export) => vec![export.output.clone()],
             Self::Inspect(_) | Self::Methods(_) | Self::Demo(_) | Self::Completions { .. } | Self::Man { .. } => {
                 Vec::new()
@@ -193,6 +197,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Fit(fit) => fit.run(context),
         Command::Score(score) => score.run(context),
         Command::Eval(eval) => eval.run(context),
+        Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Export(export) => export.run(context),
         Command::Inspect(inspect) => inspect.run(),
         Command::Methods(methods) => methods.run(),
@@ -211,7 +216,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
                     Some(found) => found.clone(),
                     None => {
                         return Err(Error::new(ErrorKind::Argument, format!("`{name}`")).expected(
-                            "a command: features, fit, score, eval, export, inspect, methods, demo, completions",
+                            "a command: features, fit, score, eval, diagnose, export, inspect, methods, demo, completions",
                         ));
                     }
                 },

@@ -7,6 +7,7 @@ mod calibration;
 pub mod card;
 mod checks;
 mod detector;
+pub mod diagnosis;
 mod error;
 pub mod evaluation;
 mod exchangeability;

@@ -6,6 +6,9 @@ use crate::head::LinearHead;
 use crate::mask::{Mask, contribution, neighbours};
 use crate::statistics::Statistics;
 
+/// Below this share of the largest mean activation a unit is near-silent.
+pub(crate) const NEAR_SILENT: f64 = 0.01;
+
 /// How unequal the units of a head are, and what a mask keeps of them. It does not decide whether pruning helps: that depends
 /// on the network and on what is out-of-distribution.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +32,7 @@ impl Salience {
         let mean = statistics.mean_activation();
         let magnitudes: Vec<f64> = mean.iter().map(|mean| mean.abs()).collect();
         let most = magnitudes.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        let silent = magnitudes.iter().filter(|magnitude| **magnitude < 0.01 * most).count();
+        let silent = magnitudes.iter().filter(|magnitude| **magnitude < NEAR_SILENT * most).count();
         let (median, _) = neighbours(&magnitudes, (magnitudes.len() - 1) / 2, f64::total_cmp);
         let values = contribution(head, mean.view());
         let positive = |keep: &dyn Fn(usize, usize) -> bool| -> f64 {

@@ -1,0 +1,190 @@
+"""Counts how often the verdicts of `dice diagnose` are right: every network, every out-of-distribution set.
+
+    python3 bench/choose/diagnose.py --data DATA [--dice target/release/dice] [--detector 'dice(0.7) | energy'] [--panel] [--check]
+
+DATA holds `networks/NAME/` (head.safetensors; id_train and id_test, or id; one file a set; standin_*) and
+`cifar10-densenet101/`, whose other sets are in `networks/c10/`. Needs nothing but Python and the `dice` binary, whose JSON it reads.
+
+Sets are given without near or far, so that the tool does not take what it measures on them for its verdict. Three-way a verdict is right
+where the gain in AUROC over energy is what it says: at least a point up (helps), at least a point down (hurts), or less (no
+difference). Two-way counts only sets that moved by a point: to use DICE where it helps, and not where it does not.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+
+# Images of other classes of the same kind; every other set is far.
+NEAR = {("c10", "cifar100"), ("r20", "cifar100"), ("vit", "cifar100")}
+STAND_INS = {"near": ["flipud", "rot90", "imix", "invert", "jig2"], "far": ["phase", "zoom"]}
+MATERIAL = 0.01
+
+
+def networks(data):
+    """Name, training features, in-distribution features, head, sets by name, folder of stand-ins."""
+    for folder in sorted((data / "networks").iterdir()):
+        own, home = folder, folder
+        if folder.name == "c10":
+            home = data / "cifar10-densenet101"
+        training = home / "id_train.safetensors"
+        test = home / "id_test.safetensors"
+        if not training.exists():
+            training = test = home / "id.safetensors"
+        sets = {}
+        for place in {home, own}:
+            for file in sorted(place.glob("*.safetensors")):
+                skip = file.stem.startswith(("id", "head", "standin_", "mean_activation", "official"))
+                if not skip:
+                    sets[file.stem] = file
+        yield folder.name, training, test, home / "head.safetensors", sets, own
+
+
+def run(arguments):
+    done = subprocess.run([str(part) for part in arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, arguments))}\n{done.stderr}")
+    return done.stdout
+
+
+def diagnose(arguments, network, stand_ins):
+    name, training, test, head, sets, own = network
+    command = [arguments.dice, "diagnose", training, "--head", head, "-d", arguments.detector, "--format", "json", "--quiet"]
+    if test != training:
+        command += ["--id", test]
+    for label, file in sorted(sets.items()):
+        command += ["--ood", f"{label}={file}"]
+    if stand_ins:
+        files = [(far, own / f"standin_{kind}.safetensors") for far, kinds in STAND_INS.items() for kind in kinds]
+        if not any(file.exists() for _, file in files):
+            return None
+        for far, file in files:
+            command += ["--standin", f"{far}:{file.stem}={file}"]
+    return json.loads(run(command))
+
+
+def effect(gain):
+    return "helps" if gain >= MATERIAL else "hurts" if gain <= -MATERIAL else "no_difference"
+
+
+def pairs(name, found):
+    """Of one diagnosis: set, near or far, rule, what it says, what the tool says, the gain."""
+    for told in found["sets"]:
+        if told["kind"] != "out_of_distribution":
+            continue
+        distance = "near" if (name, told["name"]) in NEAR else "far"
+        expected = found["forecast"][distance]
+        yield told["name"], distance, expected, told["separation"]["gain"]["value"]
+
+
+class Count:
+    def __init__(self):
+        self.right = self.of = 0
+
+    def add(self, right):
+        self.right += right
+        self.of += 1
+
+    def __str__(self):
+        return f"{self.right}/{self.of}"
+
+
+class Outcomes(dict):
+    """How many sets got better, worse, or moved by less than a point."""
+
+    def __init__(self):
+        super().__init__(better=0, worse=0, same=0)
+
+    def add(self, gain):
+        self[{"helps": "better", "hurts": "worse"}.get(effect(gain), "same")] += 1
+
+    def __str__(self):
+        return "{better} / {worse} / {same}".format(**self)
+
+
+def is_told(outcomes, told):
+    """Whether the tool prints these outcomes."""
+    return told is not None and all(told[name] == count for name, count in outcomes.items())
+
+
+def table(title, rows, header):
+    print(f"\n{title}\n")
+    print("| " + " | ".join(header) + " |")
+    print("|" + " --- |" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def judge(arguments, stand_ins):
+    """Prints what each rule says of each set and what was measured; the number of rules whose outcomes the tool tells otherwise."""
+    rows, totals, rules, told = [], defaultdict(Count), defaultdict(Outcomes), {}
+    for network in networks(arguments.data):
+        found = diagnose(arguments, network, stand_ins)
+        if found is None:
+            continue
+        name, signal = network[0], found["sets"][0]["signal"]["value"]
+        for label, distance, expected, gain in pairs(name, found):
+            says, real = expected["rule_says"], effect(gain)
+            key = (expected["rule"], says, distance)
+            rules[key].add(gain)
+            told[key] = expected["tried"]
+            totals[distance, "three-way"].add(says == real)
+            totals[distance, "opposite"].add({says, real} == {"helps", "hurts"})
+            if real != "no_difference":
+                totals[distance, "two-way"].add((says == "helps") == (real == "helps"))
+            basis = f"{100 * expected['gain']:+.1f}" if stand_ins else f"{signal:+.2f}"
+            negative = f"{100 * found['training']['negative']:.1f}"
+            rows.append([name, label, distance, negative, basis, says, expected["effect"], real, f"{100 * gain:+.1f}"])
+    what = "stand-ins" if stand_ins else "features alone"
+    basis = "on stand-ins" if stand_ins else "signal"
+    table(f"`{arguments.detector}`, by {what}", rows, ["network", "set", "", "negative %", basis, "rule says", "tool says", "measured", "gain"])
+    table(f"Hits by {what}", [[*key, str(totals[key])] for key in sorted(totals)], ["sets", "count", "hits"])
+    lines = [[*key, str(found), "yes" if is_told(found, told[key]) else f"no: {told[key]}"] for key, found in sorted(rules.items())]
+    table(f"Better / worse / same where a rule says so, by {what}", lines, ["rule", "says", "sets", "outcomes", "as the tool tells"])
+    return sum(not is_told(found, told[key]) for key, found in rules.items())
+
+
+def panel(arguments):
+    """Compares the detector that the tool names with the better of dice(0.7) and energy, where test inputs are apart."""
+    outcomes, rows, instead = defaultdict(Outcomes), [], None
+    for network in networks(arguments.data):
+        name, training, test, head, sets, _ = network
+        if training == test:
+            continue
+        instead = instead or diagnose(arguments, network, False)["forecast"]["instead"]
+        with tempfile.TemporaryDirectory() as folder:
+            fitted = pathlib.Path(folder) / "detectors.safetensors"
+            specs = ["dice(0.7) | energy", "energy", instead["detector"]]
+            chosen = [part for spec in specs for part in ("-d", spec)]
+            run([arguments.dice, "fit", "--quiet", "--features", training, "--head", head, *chosen, "-o", fitted])
+            files = [part for label, file in sorted(sets.items()) for part in ("--ood", f"{label}={file}")]
+            report = json.loads(run([arguments.dice, "eval", fitted, "--id", test, *files, "--bootstrap", 0, "--format", "json", "--quiet"]))
+        for label, *found in zip(sorted(sets), *[detector["sets"] for detector in report["detectors"]]):
+            dice, energy, other = (one["auroc"] for one in found)
+            distance = "near" if (name, label) in NEAR else "far"
+            outcomes[distance].add(other - max(dice, energy))
+            rows.append([name, label, distance, *(f"{100 * auroc:.1f}" for auroc in (energy, dice, other))])
+    table("AUROC", rows, ["network", "set", "", "energy", "dice(0.7)", instead["detector"]])
+    lines = [[distance, str(found), "yes" if is_told(found, instead[distance]) else "no"] for distance, found in sorted(outcomes.items())]
+    table("Better / worse / same than the better of energy and dice(0.7)", lines, ["sets", "outcomes", "as the tool tells"])
+    return sum(not is_told(found, instead[distance]) for distance, found in outcomes.items())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--dice", type=pathlib.Path, default=pathlib.Path("target/release/dice"))
+    parser.add_argument("--detector", default="dice(0.7) | energy")
+    parser.add_argument("--check", action="store_true", help="fail where the tool tells other counts")
+    parser.add_argument("--panel", action="store_true", help="compare the detector that the tool names in place of DICE")
+    arguments = parser.parse_args()
+    wrong = panel(arguments) if arguments.panel else sum(judge(arguments, stand_ins) for stand_ins in [False, True])
+    if arguments.check and wrong:
+        sys.exit(f"{wrong} counts that the tool tells are not those counted here")
+
+
+if __name__ == "__main__":
+    main()
