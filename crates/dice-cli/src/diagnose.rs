@@ -183,13 +183,17 @@ impl Diagnose {
             true => Err(Error::new(ErrorKind::Argument, "a detector")
                 .file(file.path.display())
                 .expected("features [N, D]")
-                .fix(format!("give the features that it was fitted to; --head {} takes its head", file.path.display()))),
+                .fix(format!(
+                    "give the features that it was fitted to; --head {} takes its head",
+                    file.path.display()
+                ))),
         }
     }
 
     /// The training features, which are read twice unless there are held-out ones.
     fn training(&self) -> Result<Dataset> {
-        let streams = self.features.iter().chain(&self.id).chain(self.ood.iter().chain(&self.standin).map(|set| &set.file));
+        let streams =
+            self.features.iter().chain(&self.id).chain(self.ood.iter().chain(&self.standin).map(|set| &set.file));
         if streams.filter(|file| *file == "-").count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
         }

@@ -21,7 +21,9 @@ fn a_diagnosis_says_near_and_far_apart() {
     let text = succeeded(&desk.line(TRAIN));
     let verdict = text.lines().find(|line| line.starts_with("Expect: ")).unwrap();
     assert!(verdict.contains("far OOD ") && verdict.contains("near OOD "), "{verdict}");
-    for part in ["kept ", "unused", "near-silent", "collapse", "variance kept", "own-logit signal", "At other sparsities"] {
+    for part in
+        ["kept ", "unused", "near-silent", "collapse", "variance kept", "own-logit signal", "At other sparsities"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("\x1b"), "no colour in a pipe");
@@ -30,7 +32,8 @@ fn a_diagnosis_says_near_and_far_apart() {
 #[test]
 fn everything_is_there_for_programs() {
     let desk = Desk::new();
-    let sets = "--id test.safetensors --ood near:letters=letters.safetensors --ood far:photos=photos.safetensors --simulate";
+    let sets =
+        "--id test.safetensors --ood near:letters=letters.safetensors --ood far:photos=photos.safetensors --simulate";
     let found = json(&succeeded(&desk.line(&format!("{TRAIN} {sets} --format json"))));
     assert_eq!(found["sets"].as_array().unwrap().len(), 3);
     assert_eq!((&found["sets"][0]["kind"], &found["sets"][2]["distance"]), (&"in_distribution".into(), &"far".into()));
@@ -46,9 +49,14 @@ fn everything_is_there_for_programs() {
     assert!(found["sets"][0]["accuracy"][0].as_f64().unwrap() > 0.5);
 
     // What it gains is what `dice eval` measures.
-    succeeded(&desk.line("fit --features train.safetensors --head head.safetensors --calibration-fraction 0 -o d.safetensors"));
+    succeeded(
+        &desk
+            .line("fit --features train.safetensors --head head.safetensors --calibration-fraction 0 -o d.safetensors"),
+    );
     let eval = "eval d.safetensors --id test.safetensors --ood letters=letters.safetensors -d energy --bootstrap 0 --format json";
-    let report = json(&succeeded(&desk.run(&[&eval.split(' ').collect::<Vec<_>>()[..], &["-d", "dice(0.9) | energy"]].concat())));
+    let report = json(&succeeded(
+        &desk.run(&[&eval.split(' ').collect::<Vec<_>>()[..], &["-d", "dice(0.9) | energy"]].concat()),
+    ));
     let auroc = |detector: usize| report["detectors"][detector]["sets"][0]["auroc"].as_f64().unwrap();
     let gain = found["sets"][1]["separation"]["gain"]["value"].as_f64().unwrap();
     assert!((gain - (auroc(1) - auroc(0))).abs() < 1e-4, "{gain}");

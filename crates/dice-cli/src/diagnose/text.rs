@@ -137,7 +137,8 @@ fn inside(found: &Diagnosis) -> String {
     );
     let _ = writeln!(
         text,
-        "  units      {} used, {} unused (keep no weight); {} near-silent (mean activation below 1 % of the largest), {} of them unused",
+        "  units      {} used, {} unused (keep no weight); {} near-silent (mean activation below 1 % of the largest), {} of \
+         them unused",
         count(found.units - mask.unused_units),
         count(mask.unused_units),
         count(mask.silent_units),
@@ -231,7 +232,9 @@ fn output_row(name: String, set: &SetAccount, outputs: &Outputs, by_detector: bo
         interval(&outputs.mean_shift, 2),
         own(interval(&set.signal, 2)),
         own(percent(set.class_changed)),
-        own(set.accuracy.map_or_else(String::new, |(before, after)| format!("{} -> {}", percent(before), percent(after)))),
+        own(set
+            .accuracy
+            .map_or_else(String::new, |(before, after)| format!("{} -> {}", percent(before), percent(after)))),
     ]
 }
 
@@ -262,10 +265,18 @@ fn separations(found: &Diagnosis) -> Table {
 
 /// The same at other sparsities.
 fn sensitivity(found: &Diagnosis) -> Table {
-    let mut header: Vec<String> =
-        ["p", "kept", "contribution %", "unused units", "variance kept", "own-logit signal", "class changed %", "accuracy %"]
-            .map(str::to_owned)
-            .to_vec();
+    let mut header: Vec<String> = [
+        "p",
+        "kept",
+        "contribution %",
+        "unused units",
+        "variance kept",
+        "own-logit signal",
+        "class changed %",
+        "accuracy %",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     header.extend(found.sets[1..].iter().map(|set| format!("gain {}", label(set))));
     let mut table = Table::new("At other sparsities; gains in points of AUROC over all weights", &[], 0);
     table.header = header;
@@ -308,26 +319,30 @@ fn assumptions(found: &Diagnosis) -> String {
     let mut text = "\x1b[1mWhat the lemma assumes, and your features\x1b[0m\n".to_owned();
     let id = &found.sets[0];
     let outputs = id.outputs_shaped.as_ref().unwrap_or(&id.outputs);
-    let covariance = &outputs.covariance_over_dropped;
     let _ = writeln!(
         text,
-        "  independent units  twice the covariances are {} times the variance dropped (0 if independent): the variance\n                     kept is {} where independence gives {}",
-        interval(covariance, 2),
+        "  units are independent       twice the covariances are {} times the variance dropped (0 if independent);\n{INDENT}\
+         the variance kept is {} where independence gives {}",
+        interval(&outputs.covariance_over_dropped, 2),
         number(outputs.variance_kept.value),
         number(outputs.variance_kept_if_independent.value)
     );
     let _ = writeln!(
         text,
-        "  dropped units near 0 on average  they carry {} % of the magnitude of all contributions; {} % of the dropped\n                     weights contribute negatively, and without them outputs rise (mean shift {})",
+        "  dropped are 0 on average    they carry {} % of the magnitude of all contributions, and {} % of the\n{INDENT}\
+         dropped weights contribute negatively: without them outputs shift by {}",
         percent(found.mask.dropped_magnitude),
         percent(found.mask.dropped_negative),
         interval(&outputs.mean_shift, 2)
     );
     let _ = writeln!(
         text,
-        "  normal units       {} % of the values are exactly zero and {} % negative",
-        percent(found.training.zero),
-        percent(found.training.negative)
+        "  units are normal            {} % of the values are exactly zero and {} % negative",
+        percent(id.features.zero),
+        percent(id.features.negative)
     );
     text
 }
+
+/// Before the second line of an assumption.
+const INDENT: &str = "                              ";

@@ -3,7 +3,7 @@
 use super::estimate::{Estimate, Sums, auroc_gain, folds, jackknife};
 use super::forecast::Distance;
 use super::ladder::{Ladder, Rung};
-use super::reading::{Readout, Reading};
+use super::reading::{Reading, Readout};
 use super::report::{Kind, Level, MaskAccount, Separation, SetAccount};
 use super::simulate::{Simulation, Units};
 use super::variance::{Outputs, mean_and_variance};

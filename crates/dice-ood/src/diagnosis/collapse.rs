@@ -46,7 +46,12 @@ pub struct Collapse {
 
 impl Collapse {
     /// Measures the means of classes that have inputs, and the sum of `x x^T` over these `[D, D]`.
-    pub(super) fn measure(head: &LinearHead, means: &[ClassMean], moment: &Array2<f64>, by_label: bool) -> Result<Self> {
+    pub(super) fn measure(
+        head: &LinearHead,
+        means: &[ClassMean],
+        moment: &Array2<f64>,
+        by_label: bool,
+    ) -> Result<Self> {
         let rows: u64 = means.iter().map(|mean| mean.rows).sum();
         let centred = centred(means);
         let weight = head.weight().mapv(f64::from);

@@ -171,7 +171,15 @@ mod tests {
         let mut random = SplitMix64::new(1);
         let mut scores = |count: usize| -> Vec<f64> { (0..count).map(|_| random.below(9) as f64).collect() };
         let (before, after) = ((scores(40), scores(30)), (scores(40), scores(30)));
-        let won = |id: &f64, ood: &f64| if id > ood { 1.0 } else if id == ood { 0.5 } else { 0.0 };
+        let won = |id: &f64, ood: &f64| {
+            if id > ood {
+                1.0
+            } else if id == ood {
+                0.5
+            } else {
+                0.0
+            }
+        };
         let auroc = |(id, ood): &(Vec<f64>, Vec<f64>)| {
             id.iter().flat_map(|id| ood.iter().map(move |ood| won(id, ood))).sum::<f64>() / 1200.0
         };

@@ -67,7 +67,6 @@ impl<'a> Sample<'a> {
     }
 }
 
-
 /// Finds out what pruning does inside a network.
 ///
 /// ```
@@ -168,8 +167,11 @@ impl<'a> Diagnose<'a> {
         let moment = gathered.statistics.second_moment(Space::Features)?;
         let mut collapse = Collapse::measure(&self.head, &gathered.means, &moment, gathered.by_label)?;
         let nearest = collapse::nearest(&self.head, &gathered.means)?;
-        let id = self.id.take().unwrap_or_else(|| {
-            Sample { name: "training".into(), kind: Kind::InDistribution, distance: None, open: Box::new(training) }
+        let id = self.id.take().unwrap_or_else(|| Sample {
+            name: "training".into(),
+            kind: Kind::InDistribution,
+            distance: None,
+            open: Box::new(training),
         });
         let samples: Vec<Sample<'a>> = std::iter::once(id).chain(std::mem::take(&mut self.samples)).collect();
         let mut read = Vec::with_capacity(samples.len());

@@ -107,13 +107,8 @@ pub(super) struct Reading {
 impl Reading {
     fn new(ladder: &Ladder) -> Self {
         let (classes, units) = (ladder.head.classes(), ladder.head.units());
-        let readout = || Readout {
-            logits: Sums::new(2 * classes),
-            own: Sums::new(2),
-            scores: Vec::new(),
-            agree: 0,
-            correct: 0,
-        };
+        let readout =
+            || Readout { logits: Sums::new(2 * classes), own: Sums::new(2), scores: Vec::new(), agree: 0, correct: 0 };
         let readouts = || (0..ladder.rungs.len()).map(|_| readout()).collect();
         Self {
             tally: Tally::default(),

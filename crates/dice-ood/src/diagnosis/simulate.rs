@@ -51,7 +51,9 @@ impl Simulation {
         const CLASSES: usize = 10;
         const UNITS: usize = 342;
         if !(0.0..1.0).contains(&p) {
-            return Err(Error::new(ErrorKind::Argument, p.to_string()).argument("p").expected("at least 0 and below 1"));
+            return Err(Error::new(ErrorKind::Argument, p.to_string())
+                .argument("p")
+                .expected("at least 0 and below 1"));
         }
         let mut normal = Normal::new(seed, u64::MAX);
         let weight: Vec<f32> = (0..CLASSES * UNITS).map(|_| normal.draw() as f32).collect();

@@ -45,9 +45,8 @@ type Opened<'a> = Result<Box<dyn FeatureSource + 'a>>;
 
 fn diagnosed(spec: &str, most: usize) -> Diagnosis {
     let ((training, labels), (far, _)) = (features(211, 1.0), features(90, 0.5));
-    let open = || -> Opened<'_> {
-        Ok(Box::new(Slowly(ArraySource::with_labels(training.view(), &labels).unwrap(), most)))
-    };
+    let open =
+        || -> Opened<'_> { Ok(Box::new(Slowly(ArraySource::with_labels(training.view(), &labels).unwrap(), most))) };
     let other = || -> Opened<'_> { Ok(Box::new(Slowly(ArraySource::new(far.view()), most))) };
     let sample = Sample::new("far", Kind::OutOfDistribution, Some(Distance::Far), other);
     Diagnose::new(head(), spec.parse().unwrap()).unwrap().sample(sample).simulate(1).run(&open).unwrap()
@@ -69,7 +68,8 @@ fn close(found: f64, expected: f64, scale: f64) {
 fn covariance(rows: &Array2<f64>) -> (Vec<f64>, Array2<f64>) {
     let count = rows.nrows() as f64;
     let mean: Vec<f64> = rows.columns().into_iter().map(|column| column.sum() / count).collect();
-    let entry = |(i, j)| rows.rows().into_iter().map(|row| (row[i] - mean[i]) * (row[j] - mean[j])).sum::<f64>() / count;
+    let entry =
+        |(i, j)| rows.rows().into_iter().map(|row| (row[i] - mean[i]) * (row[j] - mean[j])).sum::<f64>() / count;
     let entries = Array2::from_shape_fn((mean.len(), mean.len()), entry);
     (mean, entries)
 }
@@ -175,7 +175,9 @@ fn it_depends_neither_on_blocks_nor_on_threads() {
 #[test]
 fn what_cannot_be_diagnosed_is_refused_by_name() {
     let refused = |spec: &str| Diagnose::new(head(), spec.parse().unwrap()).map(|_| ()).unwrap_err().to_string();
-    for spec in ["energy", "dice(0.9) | msp", "react(0.9) | energy", "fisher(energy, msp)", "dice(0.9) | energy(temperature=2)"] {
+    for spec in
+        ["energy", "dice(0.9) | msp", "react(0.9) | energy", "fisher(energy, msp)", "dice(0.9) | energy(temperature=2)"]
+    {
         assert!(refused(spec).contains("[SHAPING |] SPARSITY | energy"), "{spec}");
     }
     let (training, mut labels) = features(20, 1.0);

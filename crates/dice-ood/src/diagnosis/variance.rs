@@ -104,7 +104,9 @@ impl Outputs {
         let count = |holds: &dyn Fn(&Estimate) -> bool| classes.iter().filter(|class| holds(&class.reduction)).count();
         Self {
             variance_kept: estimate(&|moments| sum(moments, &|class| class.variances[1]) / before(moments)),
-            variance_kept_if_independent: estimate(&|moments| 1.0 - dropped(moments) / sum(moments, &|class| class.independent)),
+            variance_kept_if_independent: estimate(&|moments| {
+                1.0 - dropped(moments) / sum(moments, &|class| class.independent)
+            }),
             covariance_over_dropped: estimate(&|moments| {
                 (sum(moments, &Moments::reduction) - dropped(moments)) / dropped(moments)
             }),
