@@ -98,7 +98,7 @@ fn wrong_input_is_named() {
         let message = failed(&desk.line(line), code);
         parts.iter().for_each(|part| assert!(message.contains(part), "{line}: {message}"));
     };
-    told("diagnose", 2, &["--head"]);
+    told("diagnose", 2, &["<FEATURES>"]);
     told("diagnose train.safetensors", 2, &["--head"]);
     told("diagnose absent.npy --head head.safetensors", 1, &["absent.npy"]);
     told(&format!("{TRAIN} --ood letters.safetensors"), 2, &["near:NAME=FILE"]);
@@ -108,7 +108,10 @@ fn wrong_input_is_named() {
     told(&format!("{TRAIN} -d energy"), 1, &["'energy'", "SPARSITY | energy"]);
     told(&format!("{TRAIN} -d dcie(0.9)|energy"), 2, &["did you mean `dice`"]);
     told(&format!("{TRAIN} --seed 3"), 2, &["--simulate"]);
-    told("diagnose head.safetensors#fc.weight --head head.safetensors", 1, &["head.safetensors"]);
+    fs::write(desk.path("short.csv"), "label\n0\n1\n").unwrap();
+    told(&format!("{TRAIN} --labels short.csv"), 1, &["short.csv", "found 2 labels"]);
+    fs::write(desk.path("wide.csv"), "label\n".to_owned() + &"99\n".repeat(1100)).unwrap();
+    told(&format!("{TRAIN} --labels wide.csv"), 1, &["label 99", "0 to 9"]);
     fs::write(desk.path("bad.csv"), "f0,f1\n1,2\n").unwrap();
     told("diagnose bad.csv --head head.safetensors", 1, &["bad.csv"]);
     let same = desk.line(&format!("{TRAIN} -o train.safetensors"));

@@ -104,15 +104,15 @@ fn instead(found: &Diagnosis) -> String {
     let instead = &found.forecast.instead;
     let counts = |tried: &Tried| {
         let all = tried.better + tried.worse + tried.same;
-        format!("better on {} of {all}, worse on {}", tried.better, tried.worse)
+        format!("better on {} of {all} and worse on {}", tried.better, tried.worse)
     };
     let keep = match found.forecast.near.effect {
-        Effect::Hurts => " Where near inputs matter keep `energy`: it beats pruning there.",
+        Effect::Hurts => "\nWhere near inputs matter keep `energy`: pruning loses there.",
         _ => "",
     };
     format!(
-        "Compare with `{}`: beside the better of dice(0.7) and energy, by a point of AUROC or more, {} far sets, and {} near \
-         sets.{keep}\n",
+        "Compare with `{}`: by a point of AUROC against the better of dice(0.7) and energy it was {} on far sets, {} on \
+         near sets.{keep}\n",
         instead.detector,
         counts(&instead.far),
         counts(&instead.near)
