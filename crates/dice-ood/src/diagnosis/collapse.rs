@@ -206,8 +206,8 @@ mod tests {
     fn the_nearest_mean_has_the_largest_logit() {
         let (head, means, _) = collapsed(0.0);
         let kernel = nearest(&head, &means).unwrap().unwrap();
-        for class in 0..4 {
-            let row: Vec<f32> = means[class].mean.iter().map(|value| *value as f32 + 0.05).collect();
+        for (class, mean) in means.iter().enumerate() {
+            let row: Vec<f32> = mean.mean.iter().map(|value| *value as f32 + 0.05).collect();
             let mut logits = vec![0.0; 4];
             assert!(kernel.logits(&row, &mut crate::kernel::Scratch::default(), &mut logits));
             assert_eq!(crate::views::LogitSummary::of(&logits).class, class);
