@@ -4,7 +4,8 @@
 
 Each subfolder of a DIR is a network: `head.safetensors`, features `id_train` and `id_test` (or `id` alone), one file an
 out-of-distribution set, `standin_*` for recipe B. `--join c10=FOLDER` adds the files of FOLDER to the network c10. Detectors are fitted,
-calibrated and evaluated by `dice`; results are kept in the cache a network and a split, for this program and these files. FPR95 has
+calibrated and evaluated by `dice`; results are kept in the cache, a file a network and split, for this program and
+these files: empty it after changing recipes. FPR95 has
 in-distribution as positive, in percent; a mean over networks counts each network once, over all its sets. Prints Markdown.
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 import networks
 import recipes
@@ -57,15 +59,18 @@ class Program:
 
 
 def standin_votes(program, network, paths, members, place):
-    """Evidence of each member against calibration rows [members, N], and against each stand-in."""
-    detector = place / "members.safetensors"
+    """Evidence of each member against calibration rows [members, N], and against each stand-in; all scored as one file."""
+    detector, together = place / "members.safetensors", place / "together.safetensors"
     program.fit(network, paths, members, detector)
-    known, sets = [], {name: [] for name in network.standins}
+    names = [name for name in network.standins if name.removeprefix("standin_") not in report.UNUSED]
+    parts = [load_file(paths["calibration"])["features"], *(network.load(name)["features"] for name in names)]
+    save_file({"features": np.concatenate([part.astype(np.float32) for part in parts])}, together)
+    known, sets, ends = [], {name: [] for name in names}, np.cumsum([len(part) for part in parts])[:-1]
     for member in members:
-        reference = program.scores(detector, member, paths["calibration"], place)
+        reference, *others = np.split(program.scores(detector, member, together, place), ends)
         known.append(recipes.votes(reference, reference))
-        for name, rows in sets.items():
-            rows.append(recipes.votes(reference, program.scores(detector, member, network.files[name], place)))
+        for name, scores in zip(names, others):
+            sets[name].append(recipes.votes(reference, scores))
     return known, sets
 
 
@@ -76,7 +81,7 @@ def weights(program, network, paths, facts, place):
     if not network.standins:
         return {name: recipes.evidence(pool) for name, pool in pools.items()}
     known, sets = standin_votes(program, network, paths, members, place)
-    used = recipes.separable(known, {name: rows for name, rows in sets.items() if name[8:] not in report.UNUSED})
+    used = recipes.separable(known, sets)
     chosen = {}
     for name, pool in pools.items():
         rows = [members.index(member) for member in pool]
@@ -101,10 +106,9 @@ def measure(program, network, seed):
 
 
 def key(program, network):
-    """What a result rests on: the program, the recipes, the names and sizes of the files."""
+    """What a result rests on besides the recipes: the program, the names and sizes of the files."""
     files = sorted((name, path.stat().st_size) for name, path in network.files.items())
-    code = [pathlib.Path(module.__file__).read_text() for module in (recipes, networks)]
-    return hashlib.sha256(json.dumps([program.fingerprint, files, code]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([program.fingerprint, files]).encode()).hexdigest()[:16]
 
 
 def cached(program, network, seed, cache):

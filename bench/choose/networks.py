@@ -102,5 +102,9 @@ def facts(network, paths):
     """What recipes may know: shape of the head, whether features are signed, whether the fitted rows have labels."""
     fitted = load_file(paths["fit"])
     features = fitted["features"]
-    classes, units = network.load("head")["fc.weight"].shape
-    return {"units": units, "classes": classes, "negative": float((features < 0).mean()), "labels": "labels" in fitted, "rows": len(features)}
+    head = network.load("head")
+    classes, units = head["fc.weight"].shape
+    predicted = (features.astype(np.float32) @ head["fc.weight"].T + head["fc.bias"]).argmax(1)
+    return {
+        "every_class": len(np.unique(predicted)) == classes,
+        "units": units, "classes": classes, "negative": float((features < 0).mean()), "labels": "labels" in fitted, "rows": len(features)}

@@ -21,10 +21,15 @@ def singles(facts):
     half, few = facts["units"] // 2, min(50, facts["units"] // 2)
     logits = ["energy", "msp", "max-logit", "entropy", "gen", "doctor", "gradnorm", "kl-matching"]
     shaped = [f"{shaping} | energy" for shaping in ("react(0.99)", "ash-s(0.9)", "ash-b(0.65)", "scale(0.85)", "vra", "ras", "dice(0.7)", "dice(0.9)")]
-    features = ["lts", "fdbd", "nci", "max-cosine", "caref", "cadref", "vim", f"residual({half})", "knn(50)", guide(facts), "pnml"]
+    features = ["lts", "fdbd", "nci", "max-cosine", *templates(facts), "vim", f"residual({half})", "knn(50)", guide(facts), "pnml"]
     means = [by(name, facts) for name in ("core", "mds", "mds++", "rmds", "rmds++")]
-    labelled = ["openmax(20)", "temp-scale", "she", "ora"] if facts["labels"] else []
+    labelled = ["openmax(20)", "she", "ora"] if facts["labels"] else []
     return logits + shaped + features + means + labelled + [f"neco({few})", "relation", "gmm(3)"]
+
+
+def templates(facts):
+    """`dice` refuses methods that need the mean of the predicted class, whichever that is, where a class has no row."""
+    return ["caref", "cadref"] if facts["every_class"] else []
 
 
 def family(facts):
@@ -44,17 +49,17 @@ def panels(facts):
     """Names and detectors. Those behind F5 change one thing of it."""
     five, signed = family(facts), facts["negative"] >= SIGNED
     mds, better, core = by("mds", facts), by("mds++", facts), by("core", facts)
-    units = facts["units"]
+    units, caref = facts["units"], templates(facts)[:1]
     changed = {
         "F5": five,
         "A3": ["lts", "fdbd", "pnml"],
         "A5": ["lts", "fdbd", "pnml", "nci", better],
         "F5 + knn": [*five, "knn(50)"],
-        "F5 + caref": [*five, "caref"],
+        "F5 + caref": [*five, *caref],
         "F5 + mds++": [*five, better],
         "F5 + pnml": [*five, "pnml"],
         "F5 + residual": [*five, f"residual({units // 2})"],
-        "F5 + knn + caref": [*five, "knn(50)", "caref"],
+        "F5 + knn + caref": [*five, "knn(50)", *caref],
         "F5 + knn + mds++": [*five, "knn(50)", better],
         "F5 + max-cosine": [*five, "max-cosine"],
         "F5 - vim": without(five, "vim"),
@@ -82,7 +87,7 @@ def pools(facts):
     return {
         "F5 by B": family(facts),
         "F5 + 3 by B": [*family(facts), "energy", "pnml", "knn(50)"],
-        "B12": ["gen", "react(0.99) | energy", "max-cosine", "lts", "lts(0.15)", "fdbd", guide(facts), "pnml", by("mds++", facts), "caref", "vim", "knn(50)"],
+        "B12": ["gen", "react(0.99) | energy", "max-cosine", "lts", "lts(0.15)", "fdbd", guide(facts), "pnml", by("mds++", facts), *templates(facts)[:1], "vim", "knn(50)"],
     }
 
 
