@@ -4,9 +4,9 @@
 
 Each subfolder of a DIR is a network: `head.safetensors`, features `id_train` and `id_test` (or `id` alone), one file an
 out-of-distribution set, `standin_*` for recipe B. `--join c10=FOLDER` adds the files of FOLDER to the network c10. Detectors are fitted,
-calibrated and evaluated by `dice`; results are kept in the cache, a file a network and split, for this program and
-these files: empty it after changing recipes. FPR95 has
-in-distribution as positive, in percent; a mean over networks counts each network once, over all its sets. Prints Markdown.
+calibrated and evaluated by `dice`. Results are kept in the cache, a file a network and split, for this program and these files: empty it
+after changing recipes. FPR95 has in-distribution as positive, in percent; a mean over networks counts each network once, over all its
+sets. Prints Markdown.
 """
 
 import argparse

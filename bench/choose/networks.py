@@ -7,10 +7,9 @@ import pathlib
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-# What is near where the folder has no network.json: other classes of the photographs the network was trained on.
-NEAR = {"cifar100", "cifar10", "tin"}
-# Where ImageNet, MNIST or digits are known, photographs of CIFAR are far.
-FEW_NEAR_CLASSES = 10
+# What is near where a folder without network.json holds a network of CIFAR-10, which is one with `id_test`, joined files included.
+NEAR = {"cifar100", "tin"}
+# Test rows from which one split is enough.
 ENOUGH_TESTED = 2500
 
 
@@ -37,16 +36,16 @@ class Network:
 def open_network(folder, joined):
     """The network of `folder`, with the files that the folders `joined` hold besides."""
     files = {path.stem: path for place in (*joined, folder) for path in sorted(place.glob("*.safetensors"))}
-    files = {name: path for name, path in files.items() if name in ("head",) or "features" in keys(path)}
+    files = {name: path for name, path in files.items() if name == "head" or "features" in keys(path)}
     about = folder / "network.json"
     if about.exists():
         said = json.loads(about.read_text())
         return Network(folder.name, files, set(said["near"]), said["about"])
-    photographs = load_file(files["head"])["fc.weight"].shape[0] == FEW_NEAR_CLASSES and "id_test" in files
-    return Network(folder.name, files, NEAR & set(files) if photographs else set(), folder.name)
+    return Network(folder.name, files, NEAR & set(files) if "id_test" in files else set(), folder.name)
 
 
 def keys(path):
+    """The names in the header of a safetensors file."""
     with path.open("rb") as file:
         return json.loads(file.read(int.from_bytes(file.read(8), "little")))
 
@@ -58,8 +57,8 @@ def open_all(folders, joins):
         name, _, place = join.partition("=")
         more.setdefault(name, []).append(pathlib.Path(place))
     places = [place for folder in folders for place in sorted(folder.iterdir()) if place.is_dir()]
-    networks = [open_network(place, more.get(place.name, [])) for place in places if place.name in more or (place / "head.safetensors").exists()]
-    return networks
+    known = [place for place in places if place.name in more or (place / "head.safetensors").exists()]
+    return [open_network(place, more.get(place.name, [])) for place in known]
 
 
 def part(tensors, rows):
@@ -107,4 +106,9 @@ def facts(network, paths):
     predicted = (features.astype(np.float32) @ head["fc.weight"].T + head["fc.bias"]).argmax(1)
     return {
         "every_class": len(np.unique(predicted)) == classes,
-        "units": units, "classes": classes, "negative": float((features < 0).mean()), "labels": "labels" in fitted, "rows": len(features)}
+        "units": units,
+        "classes": classes,
+        "negative": float((features < 0).mean()),
+        "labels": "labels" in fitted,
+        "rows": len(features),
+    }

@@ -35,8 +35,10 @@ class Found:
 
 
 def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(cell if isinstance(cell, str) else f"{cell:.1f}" for cell in row) + " |" for row in rows])
+    def line(cells):
+        return "| " + " | ".join(cell.replace("|", "\\|") if isinstance(cell, str) else f"{cell:.1f}" for cell in cells) + " |"
+
+    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
 
 
 def shared_singles(found):
@@ -69,7 +71,8 @@ def overall(found, recipe):
 def side(found, recipe, near):
     """The mean over networks that have near (or far) sets."""
     parts = [[name for name in each.network.sets if (name in each.network.near) == near] for each in found.values()]
-    return float(np.mean([each.fpr(recipe, sets) for each, sets in zip(found.values(), parts) if sets]))
+    rates = [each.fpr(recipe, sets) for each, sets in zip(found.values(), parts) if sets]
+    return float(np.mean(rates)) if rates else float("nan")
 
 
 def regrets(found, recipe):
@@ -121,7 +124,7 @@ def left_out(found, names):
 def difference(found, one, other):
     """Mean over networks of the difference, with its standard error."""
     values = [each.fpr(one) - each.fpr(other) for each in found.values()]
-    error = float(np.std(values, ddof=1) / len(values) ** 0.5)
+    error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
     return [one, float(np.mean(values)), error, f"{sum(value < 0 for value in values)} of {len(values)}"]
 
 
