@@ -70,12 +70,12 @@ class Convolutions(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Patches of four pixels, three layers, LayerNorm of the mean token."""
+    """Sixteen patches of eight pixels, three layers, LayerNorm of the mean token."""
 
     def __init__(self, classes, width=64):
         super().__init__()
-        self.patches = nn.Conv2d(3, width, 4, stride=4)
-        self.places = nn.Parameter(torch.randn(1, 64, width) * 0.02)
+        self.patches = nn.Conv2d(3, width, 8, stride=8)
+        self.places = nn.Parameter(torch.randn(1, 16, width) * 0.02)
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
         self.body = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
