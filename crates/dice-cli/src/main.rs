@@ -8,12 +8,14 @@ mod data;
 mod demo;
 mod diagnose;
 mod eval;
+mod explain;
 mod export;
 mod features;
 mod fit;
 mod flags;
 mod inspect;
 mod methods;
+mod names;
 mod network;
 mod progress;
 mod report;
@@ -60,6 +62,7 @@ const EXAMPLES: &str = "Examples:
   dice score detector.safetensors new.npy -o scores.parquet
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
   dice diagnose train.safetensors --head model.pth
+  dice explain detector.safetensors new.npy --row 17
   dice inspect detector.safetensors
 
 Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for
@@ -89,6 +92,7 @@ enum Command {
     Fit(fit::Fit),
     Score(score::Score),
     Eval(eval::Eval),
+    Explain(explain::Explain),
     Diagnose(diagnose::Diagnose),
     Export(export::Export),
     Inspect(inspect::Inspect),
@@ -115,6 +119,7 @@ impl Command {
             Self::Fit(fit) => fit.outputs().into_iter().chain(fit.save_statistics.clone()).collect(),
             Self::Score(score) => score.output.iter().chain(&score.summary).cloned().collect(),
             Self::Eval(eval) => eval.output.iter().cloned().collect(),
+            Self::Explain(explain) => explain.output.iter().cloned().collect(),
             Self::Diagnose(diagnose) => diagnose.output.iter().cloned().collect(),
             Self::Export(export) => vec![export.output.clone()],
             Self::Inspect(_) | Self::Methods(_) | Self::Demo(_) | Self::Completions { .. } | Self::Man { .. } => {
@@ -197,6 +202,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Fit(fit) => fit.run(context),
         Command::Score(score) => score.run(context),
         Command::Eval(eval) => eval.run(context),
+        Command::Explain(explain) => explain.run(context),
         Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Export(export) => export.run(context),
         Command::Inspect(inspect) => inspect.run(),

@@ -16,6 +16,7 @@ pub use images::preprocess::{Channels, PixelLayout, Preprocess, Resize};
 pub use images::resample::Filter;
 pub use images::set::{Entries, ImageSet};
 pub use images::source::{Broken, ImageSource};
+pub use images::thumbnail::thumbnail;
 pub use model::Model;
 pub use model::describe::{Images, TensorInfo};
 pub use model::head::{FeatureLayout, Following, FoundHead, HeadOptions};

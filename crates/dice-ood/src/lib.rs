@@ -11,6 +11,7 @@ pub mod diagnosis;
 mod error;
 pub mod evaluation;
 mod exchangeability;
+pub mod explanation;
 mod features;
 mod fit;
 mod gaussian;

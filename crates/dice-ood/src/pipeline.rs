@@ -97,6 +97,15 @@ impl Stem {
         self.shaper.as_ref()?.clip()
     }
 
+    /// A row `[D]` as the head reads it.
+    pub(crate) fn shaped(&self, row: &[f32]) -> Vec<f32> {
+        let mut row = row.to_vec();
+        if let Some(shaper) = &self.shaper {
+            shaper.shape(&mut row, &mut Workspace::default());
+        }
+        row
+    }
+
     /// What shapes rows before the kernel reads them; none where the kernel does it.
     pub(crate) fn shaper(&self) -> Option<&dyn Shaper> {
         self.shaper.as_deref().filter(|shaper| shaper.clip().is_none())

@@ -10,3 +10,4 @@ pub(crate) mod resample;
 pub(crate) mod set;
 mod shards;
 pub(crate) mod source;
+pub(crate) mod thumbnail;

@@ -240,11 +240,6 @@ pub trait Scorer: Debug + Send + Sync {
     /// The score as operators: what ONNX export writes and tests evaluate as the reference. `None` where there is no
     /// such expression.
     fn express(&self, graph: &mut Graph, of: &Views) -> Option<Wire>;
-
-    /// Shares of the score that the units of one input have, `[D]`, where the score has such parts.
-    fn explain(&self, _row: &Rows<'_>) -> Option<Vec<f64>> {
-        None
-    }
 }
 
 /// What an expressed score reads.
@@ -280,6 +275,10 @@ pub struct Member<'a> {
 pub trait Combiner: Debug + Send + Sync {
     /// The combined score of one input, from that of each member; higher = more in-distribution.
     fn combine(&self, scores: &[f64]) -> f64;
+
+    /// What each member says of one input of these scores: the terms of which the combined score is the sum, or of which it is the
+    /// smallest. The lower, the more a member speaks against the input.
+    fn votes(&self, scores: &[f64]) -> Vec<f64>;
 
     /// The same as operators, from each member's score `[N, 1]`. `None` where there is no such expression.
     fn express(&self, graph: &mut Graph, scores: &[Wire]) -> Option<Wire>;
