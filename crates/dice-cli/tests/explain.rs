@@ -1,4 +1,5 @@
 //! `dice explain`, by the real binary.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

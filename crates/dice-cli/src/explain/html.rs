@@ -114,7 +114,7 @@ fn units(page: &mut String, account: &Account) {
     let pruned = account.why.pruning.is_some();
     *page += "<h2>Units</h2>\n<p class=\"soft\">Share: the score less what it is with that unit at its mean over the training inputs, and all others \
               as they are. Shares need not add up.</p>\n";
-    let kept = if pruned { "<th>weight kept</th>" } else { "" };
+    let kept = if pruned { "<th>kept</th>" } else { "" };
     let _ = writeln!(
         page,
         "<div class=\"wide\"><table>\n<tr><th>unit</th><th>activation</th><th>mean</th><th>share</th>{kept}<th></th></tr>"

@@ -33,9 +33,11 @@ fn units(account: &Account) -> Option<Table> {
     let pruned = account.why.pruning.is_some();
     let mut header = vec!["unit", "activation", "training mean", "share of score"];
     if pruned {
-        header.push("weight kept");
+        header.push("kept");
     }
-    let mut table = Table::new("Units (share: the score less what it is with that unit at its mean)", &header, 1);
+    let kept = if pruned { format!("; kept: the weight for class {}", account.why.prediction) } else { String::new() };
+    let title = format!("Units (share: the score less what it is with that unit at its mean{kept})");
+    let mut table = Table::new(title, &header, 1);
     for unit in listed {
         let mut row = vec![
             account.unit(unit.unit),

@@ -9,7 +9,7 @@ use crate::calibration::Calibration;
 use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mask::neighbours;
-use crate::spec::Spec;
+use crate::spec::{MemberSpec, Spec};
 
 /// What one member of a combination says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,14 +38,17 @@ pub(super) fn votes(detector: &Detector, features: &[f32]) -> Result<Vec<MemberV
     let scores: Vec<Vec<f64>> = members.iter().map(|member| member.score(row)).collect::<Result<_>>()?;
     let references: Vec<Vec<f64>> = members.iter().map(|member| reference(detector, member)).collect::<Result<_>>()?;
     let (own, usual) = (detector.votes(&scores)?, detector.votes(&references)?);
-    let parts = specs.iter().zip(scores).zip(references).zip(own.iter().zip(usual));
-    let vote = |(((spec, score), reference), (own, usual)): (((_, Vec<f64>), Vec<f64>), (&Vec<f64>, Vec<f64>))| {
-        let spec: &crate::spec::MemberSpec = spec;
-        let p_value = Calibration::new(reference)?.p_value(score[0]);
-        let (detector, usual_vote) = (spec.spec.to_string(), median(&usual));
-        Ok(MemberVote { detector, weight: spec.weight, score: score[0], p_value, vote: own[0], usual_vote })
+    let vote = |(place, member): (usize, &MemberSpec)| {
+        Ok(MemberVote {
+            detector: member.spec.to_string(),
+            weight: member.weight,
+            score: scores[place][0],
+            p_value: Calibration::new(references[place].clone())?.p_value(scores[place][0]),
+            vote: own[place][0],
+            usual_vote: median(&usual[place]),
+        })
     };
-    parts.map(vote).collect()
+    specs.iter().enumerate().map(vote).collect()
 }
 
 /// What `member` of `detector` scores the reference inputs.
