@@ -25,7 +25,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 16] = [
+const RUNS: [Run; 19] = [
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -75,6 +75,21 @@ const RUNS: [Run; 16] = [
         &["network.safetensors", "apart.onnx", "apart.data", "test/a-red/00.bmp", "grey/00.bmp"],
     ),
     run("eval --scores --id id.csv#score --ood x=ood.csv -o OUT", "tex", &["id.csv", "ood.csv"]),
+    run(
+        "explain d.safetensors test.safetensors --row 3 --training train.safetensors -o OUT",
+        "html",
+        &["d.safetensors", "test.safetensors", "train.safetensors"],
+    ),
+    run(
+        "explain network.safetensors --model apart.onnx grey --row 11 -o OUT",
+        "json",
+        &["network.safetensors", "apart.onnx", "apart.data", "grey/11.bmp"],
+    ),
+    run(
+        "diagnose train.safetensors --head head.safetensors --ood far:a=letters.safetensors -o OUT",
+        "json",
+        &["train.safetensors", "head.safetensors", "letters.safetensors"],
+    ),
     run(
         "export network.safetensors --model apart.onnx -o OUT",
         "onnx",
@@ -189,7 +204,7 @@ fn the_table_has_every_command() {
         assert!(run != WITHOUT_OUTPUT.contains(&command), "{command}");
         count += 1;
     }
-    assert_eq!(count, WITHOUT_OUTPUT.len() + 5);
+    assert_eq!(count, WITHOUT_OUTPUT.len() + 7);
 }
 
 #[test]
