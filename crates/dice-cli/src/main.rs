@@ -13,6 +13,7 @@ mod features;
 mod fit;
 mod flags;
 mod inspect;
+mod measure;
 mod methods;
 mod network;
 mod progress;
@@ -20,6 +21,7 @@ mod report;
 mod score;
 #[cfg(unix)]
 mod signals;
+mod wanted;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -200,7 +202,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Export(export) => export.run(context),
         Command::Inspect(inspect) => inspect.run(),
-        Command::Methods(methods) => methods.run(),
+        Command::Methods(methods) => methods.run(context),
         Command::Demo(demo) => demo.run(context),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -22,6 +22,14 @@ impl Node {
         }
     }
 
+    /// How many members a combination has; 0 for a pipeline.
+    pub(crate) fn members(&self) -> usize {
+        match self {
+            Self::Pipeline(_) => 0,
+            Self::Combined { members, .. } => members.len(),
+        }
+    }
+
     /// Scores `[n]`, from those of each pipeline.
     pub(crate) fn fold(&self, of: &dyn Fn(&Arc<Pipeline>) -> Vec<f64>) -> Vec<f64> {
         match self {
@@ -48,6 +56,21 @@ impl Node {
                 combine(&**rule, &scores)
             }
         }
+    }
+
+    /// What each member says `[members][n]` of inputs that it scores so, `[members][n]`; none for a pipeline. An input that a member
+    /// could not score has NaN.
+    pub(crate) fn votes(&self, scores: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let Self::Combined { rule, members } = self else { return Vec::new() };
+        let rows = scores.first().map_or(0, Vec::len);
+        let mut votes = vec![vec![f64::NAN; rows]; members.len()];
+        for row in 0..rows {
+            let own: Vec<f64> = scores.iter().map(|scores| scores[row]).collect();
+            if !own.contains(&f64::NEG_INFINITY) {
+                votes.iter_mut().zip(rule.votes(&own)).for_each(|(votes, vote)| votes[row] = vote);
+            }
+        }
+        votes
     }
 
     pub(crate) fn express(&self, graph: &mut Graph) -> Option<Wire> {

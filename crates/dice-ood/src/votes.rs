@@ -53,6 +53,10 @@ impl Combiner for VoteSum {
         self.0.iter().zip(scores).map(|(table, score)| table.vote(*score)).sum()
     }
 
+    fn votes(&self, scores: &[f64]) -> Vec<f64> {
+        self.0.iter().zip(scores).map(|(table, score)| table.vote(*score)).collect()
+    }
+
     fn express(&self, graph: &mut Graph, scores: &[Wire]) -> Option<Wire> {
         let votes: Vec<Wire> = self.0.iter().zip(scores).map(|(table, score)| table.express(graph, *score)).collect();
         votes.into_iter().reduce(|sum, vote| graph.add(sum, vote))
@@ -116,6 +120,12 @@ mod tests {
                 let ranks: Vec<f64> = lists.iter().zip(&input).map(rank).collect();
                 let (found, expected) = (combiner.combine(&input), definition(rule, &ranks, 50.0));
                 assert!((found - expected).abs() <= 1e-11 * expected.abs().max(1.0), "{rule}: {found} for {expected}");
+                let votes = combiner.votes(&input);
+                let told = match rule {
+                    "simes" => votes.iter().copied().fold(f64::INFINITY, f64::min),
+                    _ => votes.iter().sum(),
+                };
+                assert_eq!((votes.len(), told), (3, found), "{rule}");
             }
         }
     }

@@ -14,7 +14,8 @@ use crate::methods::Member;
 use crate::node::Node;
 use crate::pipeline::{Fitting, Pipeline};
 use crate::plan::{NonFinite, Plan, Scored, wrong_shape};
-use crate::spec::{PipelineSpec, Spec};
+use crate::spec::{MemberSpec, PipelineSpec, Spec};
+use crate::state::State;
 use crate::statistics::Statistics;
 
 impl Spec {
@@ -181,6 +182,25 @@ impl Detector {
         self.reference.first().map_or(0, Vec::len)
     }
 
+    /// Bytes of the tensors that a file holds of it: fitted scores, masks and reference scores, not the head, the statistics and the
+    /// calibration scores. A bank counts, which a file stores once for all detectors that rest on it.
+    pub fn bytes(&self) -> usize {
+        let mut state = State::default();
+        for (place, pipeline) in self.pipelines.iter().enumerate() {
+            let first = !self.pipelines[..place].iter().any(|known| Arc::ptr_eq(&known.stem, &pipeline.stem));
+            let mut part = State::default();
+            pipeline.save(&mut part);
+            if first {
+                pipeline.stem.save(&mut part);
+            }
+            state.put_part(&place.to_string(), part);
+        }
+        state.share();
+        let tensors: usize = state.tensors().map(|(_, tensor)| tensor.values.bytes().len()).sum();
+        let reference: usize = self.reference.iter().map(|scores| size_of_val(&scores[..])).sum();
+        tensors + reference
+    }
+
     /// Scores `[n]` of inputs, from what each pipeline scores them, `[n]` each, in the order of [`Spec::pipelines`].
     ///
     /// # Errors
@@ -189,6 +209,36 @@ impl Detector {
         check_scores("scores", scores, self.pipelines.len())?;
         let place = |pipeline: &Arc<Pipeline>| self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
         Ok(self.node.fold(&|pipeline| scores[place(pipeline).unwrap_or(0)].clone()))
+    }
+
+    /// The members of a combination as detectors of their own, which share its steps; none for a pipeline.
+    pub fn members(&self) -> Vec<Self> {
+        let (Spec::Combined { members: specs, .. }, Node::Combined { members: nodes, .. }) = (&self.spec, &self.node)
+        else {
+            return Vec::new();
+        };
+        let member = |(spec, node): (&MemberSpec, &Node)| {
+            let own = |pipeline: &PipelineSpec| self.pipelines.iter().position(|known| known.spec == *pipeline);
+            let places: Vec<usize> = spec.spec.pipelines().into_iter().filter_map(own).collect();
+            let pipelines = places.iter().map(|place| Arc::clone(&self.pipelines[*place])).collect();
+            let reference = match node {
+                Node::Pipeline(_) => Vec::new(),
+                Node::Combined { .. } => places.iter().map(|place| self.reference[*place].clone()).collect(),
+            };
+            Self::new(spec.spec.clone(), node.clone(), pipelines, reference)
+        };
+        specs.iter().zip(nodes).map(member).collect()
+    }
+
+    /// What each of [`Detector::members`] says of inputs, `[members][n]`, from what it scores them, `[members][n]`: the terms of which
+    /// the combined score is the sum, or for `simes` of which it is the smallest. The lower, the more a member speaks against the
+    /// input; NaN where a member could not score it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`] for another number of members or rows.
+    pub fn votes(&self, scores: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        check_lists("scores of members", scores, self.node.members(), "member")?;
+        Ok(self.node.votes(scores))
     }
 
     /// The score `[N, 1]` as operators on features `[N, D]`; `None` where a step has no such expression.
@@ -252,17 +302,22 @@ impl Plan {
 
 /// One list of scores for each pipeline, all of one length.
 fn check_scores(what: &str, scores: &[Vec<f64>], pipelines: usize) -> Result<()> {
-    if scores.len() != pipelines {
+    check_lists(what, scores, pipelines, "pipeline")
+}
+
+/// One list of scores for each of so many things, all of one length.
+fn check_lists(what: &str, scores: &[Vec<f64>], count: usize, of: &str) -> Result<()> {
+    if scores.len() != count {
         return Err(Error::new(ErrorKind::Shape, format!("{} lists of scores", scores.len()))
             .tensor(what)
-            .expected(format!("{pipelines}, one for each pipeline")));
+            .expected(format!("{count}, one for each {of}")));
     }
     let rows = scores.first().map_or(0, Vec::len);
     match scores.iter().find(|scores| scores.len() != rows) {
         None => Ok(()),
         Some(other) => Err(Error::new(ErrorKind::Shape, format!("[{}]", other.len()))
             .tensor(what)
-            .expected(format!("[{rows}], as for the other pipelines"))),
+            .expected(format!("[{rows}], as for the other {of}s"))),
     }
 }
 

@@ -149,3 +149,52 @@ fn one_input_of_another_width_or_with_nan_is_refused() {
     row[7] = f32::NAN;
     assert!(detector.score_one(&row).unwrap_err().to_string().contains("column 7"));
 }
+
+/// Members share the steps of their combination, and what they say adds up to its score.
+#[test]
+fn members_of_a_combination_say_their_part_of_the_score() {
+    let features = Array2::from_shape_fn((80, 12), |(row, unit)| ((row * 7 + unit * 5) % 23) as f32 / 7.0);
+    let weights: Vec<f32> = (0..60).map(|i| ((i * 37) % 41) as f32 / 20.0 - 1.0).collect();
+    let head = Arc::new(LinearHead::from_rows(weights, vec![0.1; 5], 12).unwrap());
+    let mut statistics = Statistics::new(12, &Needs::marginals());
+    statistics.update(features.view()).unwrap();
+    for text in [
+        "evidence(energy, msp*2)",
+        "fisher(energy, dice(0.5) | energy, msp)",
+        "stouffer(energy, msp*0.5)",
+        "cauchy(energy, msp)",
+        "simes(energy, msp, entropy)",
+        "fisher(msp, stouffer(energy, msp), energy)",
+    ] {
+        let spec: Spec = text.parse().unwrap();
+        let prepared = spec.prepare(&Fitting::new(&head, &statistics).unwrap()).unwrap();
+        let reference: Vec<Vec<f64>> =
+            prepared.pipelines().iter().map(|one| one.score(features.view()).unwrap()).collect();
+        let detector = prepared.finish(&reference).unwrap();
+        let members = detector.members();
+        let named = if text.starts_with("fisher(msp") { 3 } else { text.matches(", ").count() + 1 };
+        assert_eq!(members.len(), named, "{text}");
+        let others = features.mapv(|value| 0.9 * value + 0.05);
+        let plan = Plan::new(std::iter::once(&detector).chain(&members));
+        let mut scored = plan.score(others.view(), NonFinite::Reject).unwrap().into_iter().map(|scored| scored.scores);
+        let scores = scored.next().unwrap();
+        let own: Vec<Vec<f64>> = scored.collect();
+        for (member, own) in members.iter().zip(&own) {
+            assert_eq!(member.score(others.view()).unwrap(), *own, "{text}: {}", member.spec());
+        }
+        let votes = detector.votes(&own).unwrap();
+        for (row, score) in scores.iter().enumerate() {
+            let votes: Vec<f64> = votes.iter().map(|votes| votes[row]).collect();
+            let told = match text.split('(').next() {
+                Some("simes") => votes.iter().copied().fold(f64::INFINITY, f64::min),
+                _ => votes.iter().sum::<f64>(),
+            };
+            assert_eq!(told, *score, "{text} at {row}");
+        }
+        let broken: Vec<Vec<f64>> = own.iter().map(|_| vec![f64::NEG_INFINITY]).collect();
+        assert!(detector.votes(&broken).unwrap().iter().all(|votes| votes[0].is_nan()));
+        assert!(detector.votes(&own[1..]).is_err());
+    }
+    let single = fitted("energy", 5, 12, &[0.5; 60], &features);
+    assert!(single.members().is_empty() && single.votes(&[]).unwrap().is_empty());
+}

@@ -117,6 +117,10 @@ impl Combiner for TailedSum {
         self.0.iter().zip(scores).map(|(member, score)| member.vote(*score)).sum()
     }
 
+    fn votes(&self, scores: &[f64]) -> Vec<f64> {
+        self.0.iter().zip(scores).map(|(member, score)| member.vote(*score)).collect()
+    }
+
     fn express(&self, graph: &mut Graph, scores: &[Wire]) -> Option<Wire> {
         let votes: Vec<Wire> = self.0.iter().zip(scores).map(|(member, score)| member.express(graph, *score)).collect();
         votes.into_iter().reduce(|sum, vote| graph.add(sum, vote))

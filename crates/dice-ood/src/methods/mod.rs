@@ -281,6 +281,10 @@ pub trait Combiner: Debug + Send + Sync {
     /// The combined score of one input, from that of each member; higher = more in-distribution.
     fn combine(&self, scores: &[f64]) -> f64;
 
+    /// What each member says of one input of these scores: the terms of which the combined score is the sum, or of which it is the
+    /// smallest. The lower, the more a member speaks against the input.
+    fn votes(&self, scores: &[f64]) -> Vec<f64>;
+
     /// The same as operators, from each member's score `[N, 1]`. `None` where there is no such expression.
     fn express(&self, graph: &mut Graph, scores: &[Wire]) -> Option<Wire>;
 }

@@ -54,21 +54,21 @@ struct Smallest {
 
 impl Combiner for Smallest {
     fn combine(&self, scores: &[f64]) -> f64 {
-        let mut p_values: Vec<(f64, f64)> = self
-            .references
-            .iter()
-            .zip(scores)
-            .map(|(reference, score)| reference.p_value(*score))
-            .zip(self.weights.iter().copied())
-            .collect();
-        p_values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        let mut reached = 0.0;
-        // Of equal p-values the last reaches most, and is the smallest quotient.
-        let quotients = p_values.iter().map(|(p_value, weight)| {
-            reached += weight;
-            p_value * self.total / reached
-        });
-        quotients.fold(f64::INFINITY, f64::min)
+        self.votes(scores).into_iter().fold(f64::INFINITY, f64::min)
+    }
+
+    fn votes(&self, scores: &[f64]) -> Vec<f64> {
+        let parts = self.references.iter().zip(scores).map(|(reference, score)| reference.p_value(*score));
+        let p_values: Vec<f64> = parts.collect();
+        let mut order: Vec<usize> = (0..p_values.len()).collect();
+        order.sort_unstable_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));
+        let (mut votes, mut reached) = (vec![0.0; p_values.len()], 0.0);
+        // Members of one p-value reach the same share: that of the last of them.
+        for equal in order.chunk_by(|a, b| p_values[*a] == p_values[*b]) {
+            reached += equal.iter().map(|place| self.weights[*place]).sum::<f64>();
+            equal.iter().for_each(|place| votes[*place] = p_values[*place] * self.total / reached);
+        }
+        votes
     }
 
     fn express(&self, graph: &mut Graph, scores: &[Wire]) -> Option<Wire> {
