@@ -139,7 +139,7 @@ impl Fit {
     /// Everything but the writing.
     fn fit(&self, context: &Context) -> Result<Fitted> {
         let open = |model| Network::open(model, &self.choices, &self.running, context);
-        let network = self.model.as_ref().map(open).transpose()?;
+        let network = self.model.as_deref().map(open).transpose()?;
         let calibration = self.calibration_inputs(network.as_ref())?;
         let start = Start::find(self, network.as_ref(), context)?;
         let origin = match &network {
