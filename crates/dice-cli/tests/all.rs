@@ -82,7 +82,7 @@ fn what_needs_labels_is_left_out_without_them_and_strict_where_named() {
 fn a_folder_gets_a_file_for_each_detector_that_was_fitted() {
     let desk = Desk::new();
     fs::create_dir(desk.path("fitted")).unwrap();
-    let fit = FIT.replace("d.safetensors", "fitted");
+    let fit = FIT.replace("-o d.safetensors", "-o fitted");
     let told = json(&succeeded(&desk.line(&format!("{fit} -d energy -d all --format json"))));
     let files: Vec<&str> =
         told["detectors"].as_array().unwrap().iter().map(|one| one["file"].as_str().unwrap()).collect();
@@ -99,7 +99,7 @@ fn sets_are_tagged_and_detectors_ranked() {
     let desk = Desk::fitted(&["energy", "dice(0.9) | energy", "msp", "mds"]);
     let sets =
         "--ood near:letters=letters.safetensors --ood far:photos=photos.safetensors --ood a:b=letters.safetensors";
-    let told = |sort: &str| json(&succeeded(&desk.line(&format!("{EVAL} {sets} --format json {sort}"))));
+    let told = |sort: &str| json(&succeeded(&desk.line(&format!("{EVAL} {sets} --format json{sort}"))));
     let plain = told("");
     assert_eq!(names(&plain["detectors"]), ["energy", "dice(0.9) | energy", "msp", "mds"]);
     let first = &plain["detectors"][0];
@@ -115,7 +115,7 @@ fn sets_are_tagged_and_detectors_ranked() {
         ("near-aupr-out", "near", "aupr_out", -1.0),
     ];
     for (sort, over, metric, sign) in rankings {
-        let report = told(&format!("--sort {sort}"));
+        let report = told(&format!(" --sort {sort}"));
         let losses: Vec<f64> = report["detectors"]
             .as_array()
             .unwrap()

@@ -15,7 +15,10 @@ use dice_onnx::ImageSet;
 /// What a fit starts from.
 pub(super) enum Start {
     /// Features, in a temporary folder where they were computed: it is deleted when dropped.
-    Features(Dataset, Option<TemporaryFolder>),
+    Features {
+        training: Dataset,
+        _folder: Option<TemporaryFolder>,
+    },
     Statistics(Box<Statistics>, Layout),
 }
 
@@ -39,19 +42,20 @@ impl Start {
             let path = folder.path().join("features.safetensors");
             network.save_features(&ImageSet::find(&fit.images)?, &path, context)?;
             let features = Dataset::new(&[path.to_string_lossy().into_owned()])?.called(&fit.images.join(" "));
-            return Ok(Self::Features(features, Some(folder)));
+            return Ok(Self::Features { training: features, _folder: Some(folder) });
         }
         if [&fit.features, &fit.calibration].into_iter().flatten().filter(|file| *file == "-").count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
         }
         let training = dataset(&fit.features, fit.labels.as_ref())?.with_columns(&fit.columns.chosen());
-        Ok(Self::Features(if fit.holds_out() { training.rereadable()? } else { training }, None))
+        let training = if fit.holds_out() { training.rereadable()? } else { training };
+        Ok(Self::Features { training, _folder: None })
     }
 
     /// The features, where there are any.
     pub(super) fn features(&self) -> Option<&Dataset> {
         match self {
-            Self::Features(training, _) => Some(training),
+            Self::Features { training, .. } => Some(training),
             Self::Statistics(..) => None,
         }
     }
@@ -59,14 +63,14 @@ impl Start {
     /// The first file, for messages.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Features(training, _) => training.names()[0].to_string(),
+            Self::Features { training, .. } => training.names()[0].to_string(),
             Self::Statistics(..) => "statistics".into(),
         }
     }
 
     pub(super) fn open(&self) -> Result<Opened> {
         Ok(match self {
-            Self::Features(training, _) => Opened::Features(training.open()?),
+            Self::Features { training, .. } => Opened::Features(training.open()?),
             Self::Statistics(statistics, layout) => Opened::Statistics(statistics.clone(), layout.clone()),
         })
     }

@@ -203,7 +203,7 @@ fn the_best_detector_comes_first_and_equals_keep_their_order() {
         assert_eq!(order(Some(Distance::Near), metric), ["near", "first", "last", "far"], "{metric:?}");
         assert_eq!(order(Some(Distance::Far), metric), ["far", "first", "last", "near"], "{metric:?}");
     }
-    assert_eq!(order(None, RankingMetric::Auroc), ["near", "first", "far", "last"]);
+    assert_eq!(order(None, RankingMetric::Auroc), ["near", "far", "first", "last"]);
 }
 
 #[test]
