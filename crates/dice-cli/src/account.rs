@@ -3,11 +3,14 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use dice_ood::{Accuracy, Calibrated, Error, ErrorKind, Finding, Fitted, Mask, Result, Salience, Statistics};
+use dice_ood::{Accuracy, Calibrated, Error, ErrorKind, Finding, Fitted, LeftOut, Mask, Result, Salience, Statistics};
 use serde::Serialize;
 
 use crate::print;
-use crate::report::{count, percent};
+use crate::report::{Format, Table, count, percent};
+
+/// More detectors than this are told of in a table.
+const DESCRIBED: usize = 8;
 
 /// An account of a fit.
 pub(crate) struct Account<'a> {
@@ -40,9 +43,14 @@ impl Account<'_> {
         if head.bias().iter().all(|bias| *bias == 0.0) {
             text += "The head has no bias, or one of zeros: make sure that its file is not missing it.\n";
         }
-        for calibrated in artifact.detectors() {
-            let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m", calibrated.detector().spec());
-            text += &describe(calibrated, artifact.statistics());
+        match artifact.detectors().len() {
+            0..=DESCRIBED => {
+                for calibrated in artifact.detectors() {
+                    let _ = writeln!(text, "\n\x1b[1m{}\x1b[0m", calibrated.detector().spec());
+                    text += &describe(calibrated, artifact.statistics());
+                }
+            }
+            _ => text += &format!("\n{}", overview(artifact.detectors()).render(Format::Table)),
         }
         if self.held_out {
             text += "\nThe threshold rests on a part of the training data. If the network was trained on these inputs it is surer of \
@@ -50,6 +58,19 @@ impl Account<'_> {
                      set that the network has not seen.\n";
         }
         text.trim_end().to_owned()
+    }
+
+    /// What was left out, and why: a line for each reason.
+    pub(crate) fn left_out(&self) -> Vec<String> {
+        let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
+        for LeftOut { spec, reason } in &self.fitted.left_out {
+            let (spec, reason) = (spec.to_string(), reason.to_string());
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, specs)) => specs.push(spec),
+                None => reasons.push((reason, vec![spec])),
+            }
+        }
+        reasons.into_iter().map(|(reason, specs)| format!("Left out: {} ({reason}).", specs.join(", "))).collect()
     }
 
     /// Prints the account of detectors that were written to `outputs`, for machines.
@@ -67,6 +88,7 @@ impl Account<'_> {
                 .enumerate()
                 .map(|(place, one)| ToldDetector::of(one, written(place)))
                 .collect(),
+            left_out: self.fitted.left_out.iter().map(ToldLeftOut::of).collect(),
             warnings: self.fitted.findings.iter().map(Warning::of).collect(),
         };
         let json = serde_json::to_string_pretty(&told);
@@ -83,7 +105,20 @@ struct Told<'a> {
     accuracy: Option<Accuracy>,
     held_out: bool,
     detectors: Vec<ToldDetector>,
+    left_out: Vec<ToldLeftOut>,
     warnings: Vec<Warning>,
+}
+
+#[derive(Serialize)]
+struct ToldLeftOut {
+    detector: String,
+    reason: String,
+}
+
+impl ToldLeftOut {
+    fn of(left_out: &LeftOut) -> Self {
+        Self { detector: left_out.spec.to_string(), reason: left_out.reason.to_string() }
+    }
 }
 
 #[derive(Serialize)]
@@ -187,6 +222,25 @@ pub(crate) fn describe(calibrated: &Calibrated, statistics: &Statistics) -> Stri
         }
     }
     text
+}
+
+/// A line for each detector.
+fn overview(detectors: &[Calibrated]) -> Table {
+    let header = ["detector", "accepts from", "promised %", "realised rate, 95 % sure"];
+    let mut table = Table::new("", &header, 1);
+    for calibrated in detectors {
+        let mut row = vec![calibrated.detector().spec().to_string()];
+        match calibrated.threshold() {
+            None => row.extend(["-", "-", "not calibrated"].map(str::to_owned)),
+            Some(threshold) => {
+                let (low, high) = threshold.interval(0.95);
+                let rate = format!("{} to {} %", percent(low), percent(high));
+                row.extend([format!("{:.6}", threshold.score()), percent(threshold.tpr()), rate]);
+            }
+        }
+        table.rows.push(row);
+    }
+    table
 }
 
 /// How many units are near-silent, and what that is, in a sentence.

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dice_ood::evaluation::SetLabel;
 use dice_ood::io::files::TemporaryFolder;
 use dice_ood::io::{AtomicFile, Dataset, Location, read_head};
-use dice_ood::{Artifact, Error, Fit, NonFinite, Result, Salience, for_each_block};
+use dice_ood::{Artifact, Error, Fit, NonFinite, Report, Result, Salience, for_each_block};
 
 use crate::account::near_silent;
 use crate::columns::Columns;
@@ -46,73 +47,14 @@ impl Demo {
             None => TemporaryFolder::new()?,
         };
         let folder = temporary.path();
-        for (name, bytes) in FILES {
-            let path = folder.join(name);
-            let mut file = AtomicFile::create_new(&path)?;
-            file.write_all(bytes).map_err(|error| Error::io(&path, error))?;
-            file.commit()?;
-        }
-        let file = |name: &str| folder.join(format!("{name}.safetensors")).to_string_lossy().into_owned();
-        let detector = folder.join("detector.safetensors");
+        extract(folder)?;
         print(
             "A DenseNet that reads 8x8 handwritten digits: 256 penultimate features, 10 classes. What it has never seen:\n\
              letters and photo patches. Features and head ship with this program; the images do not matter any more.\n\n",
         )?;
-
-        step(
-            1,
-            "Fit detectors on 1,100 training digits; set thresholds on 348 digits the network has not seen",
-            "dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d ... -o detector.safetensors",
-        )?;
-        let artifact = fit(&file)?;
-        artifact.save(&detector)?;
-        print(&fitted(&artifact))?;
-
-        step(
-            2,
-            "How well does each score tell 349 test digits from what they are not?",
-            "dice eval detector.safetensors --id test.safetensors --ood letters=letters.safetensors --ood photos=photos.safetensors",
-        )?;
-        let eval = Eval {
-            artifact: Some(detector.clone()),
-            id: vec![file("test")],
-            id_labels: None,
-            model: None,
-            running: Running::default(),
-            columns: Columns::default(),
-            ood: vec![("letters".into(), file("letters")), ("photos".into(), file("photos"))],
-            detectors: Vec::new(),
-            scores: false,
-            orientation: Orientation::InDistribution,
-            at_tpr: 0.95,
-            tpr: None,
-            check: false,
-            bootstrap: 200,
-            seed: 0,
-            format: None,
-            all_metrics: false,
-            non_finite: OnNonFinite::Reject,
-            output: None,
-        };
-        let report = eval.evaluate(context)?;
-        print(&tables(&report, false).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
-
-        let mask = artifact.detectors()[0].detector().mask();
-        let salience = Salience::measure(artifact.head(), artifact.statistics(), mask);
-        step(3, "What does DICE keep, and does it help here?", "dice inspect detector.safetensors")?;
-        let [dice, energy] =
-            [0, 1].map(|index| report.detectors[index].average.map_or(f64::NAN, |average| average.auroc));
-        let outcome = if dice > energy { "better" } else { "worse" };
-        print(&format!(
-            "{} % of the units keep no weight.\n{}\nMeasured on this network, DICE is {outcome} than dense energy: average AUROC {} against \
-             {}. On the paper's CIFAR-10\nDenseNet it is better (see the README). No method wins everywhere: compare on your own data before \
-             you choose.\n",
-            percent(salience.unused_units),
-            near_silent(&salience),
-            percent(dice),
-            percent(energy),
-        ))?;
-
+        let artifact = show_fit(folder)?;
+        let report = show_evaluation(folder, context)?;
+        show_what_is_kept(&artifact, &report)?;
         step(4, "Decide on single inputs", "dice score detector.safetensors photos.safetensors")?;
         print(&decisions(&artifact, folder)?)?;
         match &self.extract {
@@ -127,10 +69,88 @@ impl Demo {
     }
 }
 
+/// Writes the data that ship with the program.
+fn extract(folder: &Path) -> Result<()> {
+    FILES.iter().try_for_each(|(name, bytes)| {
+        let path = folder.join(name);
+        let mut file = AtomicFile::create_new(&path)?;
+        file.write_all(bytes).map_err(|error| Error::io(&path, error))?;
+        file.commit()
+    })
+}
+
+/// The file of this name.
+fn file(folder: &Path, name: &str) -> String {
+    folder.join(format!("{name}.safetensors")).to_string_lossy().into_owned()
+}
+
+fn show_fit(folder: &Path) -> Result<Artifact> {
+    step(
+        1,
+        "Fit detectors on 1,100 training digits; set thresholds on 348 digits the network has not seen",
+        "dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d ... -o detector.safetensors",
+    )?;
+    let artifact = fit(folder)?;
+    artifact.save(Path::new(&file(folder, "detector")))?;
+    print(&fitted(&artifact))?;
+    Ok(artifact)
+}
+
+fn show_evaluation(folder: &Path, context: &Context) -> Result<Report> {
+    step(
+        2,
+        "How well does each score tell 349 test digits from what they are not?",
+        "dice eval detector.safetensors --id test.safetensors --ood letters=letters.safetensors --ood photos=photos.safetensors",
+    )?;
+    let set = |name: &str| (SetLabel::from(name), file(folder, name));
+    let eval = Eval {
+        artifact: Some(file(folder, "detector").into()),
+        id: vec![file(folder, "test")],
+        id_labels: None,
+        model: None,
+        running: Running::default(),
+        columns: Columns::default(),
+        ood: vec![set("letters"), set("photos")],
+        detectors: Vec::new(),
+        sort: None,
+        scores: false,
+        orientation: Orientation::InDistribution,
+        at_tpr: 0.95,
+        tpr: None,
+        check: false,
+        bootstrap: 200,
+        seed: 0,
+        format: None,
+        all_metrics: false,
+        non_finite: OnNonFinite::Reject,
+        output: None,
+    };
+    let report = eval.evaluate(context)?;
+    print(&tables(&report, false).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
+    Ok(report)
+}
+
+fn show_what_is_kept(artifact: &Artifact, report: &Report) -> Result<()> {
+    let mask = artifact.detectors()[0].detector().mask();
+    let salience = Salience::measure(artifact.head(), artifact.statistics(), mask);
+    step(3, "What does DICE keep, and does it help here?", "dice inspect detector.safetensors")?;
+    let [dice, energy] = [0, 1].map(|index| report.detectors[index].average.map_or(f64::NAN, |average| average.auroc));
+    let outcome = if dice > energy { "better" } else { "worse" };
+    print(&format!(
+        "{} % of the units keep no weight.\n{}\nMeasured on this network, DICE is {outcome} than dense energy: average AUROC {} against \
+         {}. On the paper's CIFAR-10\nDenseNet it is better (see the README). No method wins everywhere: compare on your own data before \
+         you choose.\n",
+        percent(salience.unused_units),
+        near_silent(&salience),
+        percent(dice),
+        percent(energy),
+    ))
+}
+
 /// Fits the demo's detectors to its files.
-fn fit(file: &dyn Fn(&str) -> String) -> Result<Artifact> {
-    let head = read_head(Location::parse(&file("head")), None)?;
-    let open = |name: &str| Dataset::new(&[file(name)])?.open();
+fn fit(folder: &Path) -> Result<Artifact> {
+    let head = read_head(Location::parse(&file(folder, "head")), None)?;
+    let open = |name: &str| Dataset::new(&[file(folder, name)])?.open();
     let specs = DETECTORS.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>>>()?;
     let fit = Fit::new(Arc::new(head)).calibrate_on(|| open("calibration"));
     Ok(specs.into_iter().fold(fit, Fit::detector).features(open("train")?)?.artifact)
@@ -167,8 +187,7 @@ fn decisions(artifact: &Artifact, folder: &Path) -> Result<String> {
     let calibrated = &artifact.detectors()[0];
     let mut text = format!("by {}\n", calibrated.detector().spec());
     for (set, kind) in [("test", "digit"), ("letters", "letter"), ("photos", "photo")] {
-        let path = folder.join(format!("{set}.safetensors"));
-        let data = Dataset::new(&[path.to_string_lossy().into_owned()])?;
+        let data = Dataset::new(&[file(folder, set)])?;
         let mut first = Vec::new();
         for_each_block(&mut *data.open()?, |block| {
             let scored = calibrated.detector().score_block(block, NonFinite::Reject)?;

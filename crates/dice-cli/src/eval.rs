@@ -3,7 +3,10 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use dice_ood::evaluation::{EvaluationOptions, TestSet, evaluate, evaluate_scores};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use dice_ood::evaluation::{
+    Distance, EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores,
+};
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Fitting, Report, Result, Spec};
 
@@ -13,6 +16,7 @@ use crate::network::Running;
 use crate::progress::Bar;
 use crate::report::{Format, contradiction, json, tables};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
+use crate::wanted::{Wanted, named};
 use crate::{Context, print};
 
 /// Evaluate detectors on in-distribution and out-of-distribution test sets.
@@ -32,9 +36,10 @@ pub(crate) struct Eval {
     /// Labels of the in-distribution test set, where they are in a file of their own.
     #[arg(long, value_name = "FILE")]
     pub(crate) id_labels: Option<String>,
-    /// An out-of-distribution test set; repeat for several.
-    #[arg(long, value_name = "NAME=FILE", value_parser = parse_set)]
-    pub(crate) ood: Vec<(String, String)>,
+    /// An out-of-distribution test set; repeat for several. near:NAME=FILE and far:NAME=FILE say how far it is from the
+    /// in-distribution data: near sets, far sets and all then have averages of their own.
+    #[arg(long, value_name = "[near:|far:]NAME=FILE", value_parser = parse_set)]
+    pub(crate) ood: Vec<(SetLabel, String)>,
     /// The network that the detector was fitted to: FILEs are then images (folders, patterns, .txt lists, .tar shards,
     /// .parquet), prepared as for the fit; class folders, as many as the network has classes and numbered by name, are labels.
     #[arg(long, value_name = "MODEL.onnx", conflicts_with_all = ["scores", "id_labels"])]
@@ -43,10 +48,13 @@ pub(crate) struct Eval {
     pub(crate) running: Running,
     #[command(flatten)]
     pub(crate) columns: Columns,
-    /// Detectors to compare: of the file, or fitted from its head and statistics (these have no threshold). All of the
-    /// file by default.
-    #[arg(long = "detector", short = 'd', value_name = "SPEC")]
-    pub(crate) detectors: Vec<Spec>,
+    /// Detectors to compare: of the file, or fitted from its head and statistics (these have no threshold). `all` are all of the
+    /// file, which is the default.
+    #[arg(long = "detector", short = 'd', value_name = "SPEC|all")]
+    pub(crate) detectors: Vec<Wanted>,
+    /// Put the best detector first: by the average of this metric over all sets, or over those that are near or far.
+    #[arg(long, value_name = "METRIC", value_parser = ranking_parser(), requires = "ood")]
+    pub(crate) sort: Option<Ranking>,
     /// FILEs hold scores of any tool, not features; no DETECTOR then.
     #[arg(long, conflicts_with_all = ["artifact", "detectors", "id_labels"])]
     pub(crate) scores: bool,
@@ -87,8 +95,11 @@ const EXAMPLES: &str = "Examples:
   dice eval detector.safetensors --id test.npy --ood svhn=svhn.npy \\
       -d energy -d msp -d 'dice(0.9) | energy' -o table.tex
   dice eval detector.safetensors --model resnet.onnx --id val/ --ood textures=dtd/images/
+  dice eval all.safetensors --id test.npy --ood near:cifar100=c100.npy --ood far:svhn=svhn.npy --sort near-auroc
   dice eval detector.safetensors --id this-week.npy --check
   dice eval --scores --id id_scores.npy --ood svhn=svhn_scores.csv#score
+
+--sort fpr95 is FPR at the TPR of --at-tpr; near and far alone are near-auroc and far-auroc. Averages weigh sets, not inputs.
 
 Conventions of the names in --all-metrics, csv and json:
   fpr_at_tpr               OOD accepted when 95 % of ID is (ID positive: DICE, ReAct, ASH papers)
@@ -96,15 +107,49 @@ Conventions of the names in --all-metrics, csv and json:
   aupr_in, aupr_out        average precision; aupr_*_trapezoid is OpenOOD's area
   official_*               what the DICE authors' util/metrics.py prints
   ccr_at_fpr_1, _10        correctly classified ID above the threshold of 1 %, 10 % FPR
+  average_*, near_*, far_*  of a detector over all sets, and over those tagged near: and far:
   check                    whether the ID set is like the calibration inputs (see dice score --help)
 Intervals are 95 % bootstrap percentiles; sides of more than 65,536 inputs are resampled on a grid
 that moves their ends by less than 0.05 percentage points of FPR and 0.01 of AUROC.";
 
-fn parse_set(text: &str) -> std::result::Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.into(), file.into())),
-        _ => Err("expected NAME=FILE, as in svhn=svhn.npy".into()),
-    }
+fn parse_set(text: &str) -> std::result::Result<(SetLabel, String), String> {
+    let Some((label, file)) = text.split_once('=') else { return Err(A_SET.into()) };
+    let tagged = Distance::ALL.into_iter().find_map(|distance| {
+        let name = label.strip_prefix(distance.name())?.strip_prefix(':')?;
+        Some(SetLabel { name: name.into(), distance: Some(distance) })
+    });
+    let label = tagged.unwrap_or_else(|| label.into());
+    if label.name.is_empty() || file.is_empty() { Err(A_SET.into()) } else { Ok((label, file.into())) }
+}
+
+const A_SET: &str = "expected NAME=FILE, as in svhn=svhn.npy, or near:NAME=FILE or far:NAME=FILE";
+
+/// What `--sort` takes: a name, another name for it, and what it stands for.
+const RANKINGS: [(&str, &str, Ranking); 12] = [
+    ("fpr95", "fpr", Ranking { over: None, metric: RankingMetric::FprAtTpr }),
+    ("auroc", NO_ALIAS, Ranking { over: None, metric: RankingMetric::Auroc }),
+    ("aupr-in", NO_ALIAS, Ranking { over: None, metric: RankingMetric::AuprIn }),
+    ("aupr-out", NO_ALIAS, Ranking { over: None, metric: RankingMetric::AuprOut }),
+    ("near-fpr95", "near-fpr", Ranking { over: Some(Distance::Near), metric: RankingMetric::FprAtTpr }),
+    ("near-auroc", "near", Ranking { over: Some(Distance::Near), metric: RankingMetric::Auroc }),
+    ("near-aupr-in", NO_ALIAS, Ranking { over: Some(Distance::Near), metric: RankingMetric::AuprIn }),
+    ("near-aupr-out", NO_ALIAS, Ranking { over: Some(Distance::Near), metric: RankingMetric::AuprOut }),
+    ("far-fpr95", "far-fpr", Ranking { over: Some(Distance::Far), metric: RankingMetric::FprAtTpr }),
+    ("far-auroc", "far", Ranking { over: Some(Distance::Far), metric: RankingMetric::Auroc }),
+    ("far-aupr-in", NO_ALIAS, Ranking { over: Some(Distance::Far), metric: RankingMetric::AuprIn }),
+    ("far-aupr-out", NO_ALIAS, Ranking { over: Some(Distance::Far), metric: RankingMetric::AuprOut }),
+];
+const NO_ALIAS: &str = "";
+
+fn ranking_parser() -> impl TypedValueParser<Value = Ranking> {
+    let value = |(name, alias, _): (&'static str, &'static str, Ranking)| match alias {
+        NO_ALIAS => PossibleValue::new(name),
+        alias => PossibleValue::new(name).alias(alias),
+    };
+    PossibleValuesParser::new(RANKINGS.map(value)).try_map(|given| {
+        let found = RANKINGS.into_iter().find(|(name, alias, _)| *name == given || *alias == given);
+        found.map(|(.., ranking)| ranking).ok_or("an unknown metric")
+    })
 }
 
 impl Eval {
@@ -152,10 +197,24 @@ impl Eval {
     }
 
     pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
-        match &self.artifact {
-            Some(path) => self.of_features(path, context),
-            None => self.of_scores(context),
+        self.check_ranking()?;
+        let mut report = match &self.artifact {
+            Some(path) => self.of_features(path, context)?,
+            None => self.of_scores(context)?,
+        };
+        self.sort.map_or(Ok(()), |by| report.sort(by))?;
+        Ok(report)
+    }
+
+    /// Refuses a ranking over sets that there are none of, before anything is read.
+    fn check_ranking(&self) -> Result<()> {
+        let Some(over) = self.sort.and_then(|by| by.over) else { return Ok(()) };
+        if self.ood.iter().any(|(label, _)| label.distance == Some(over)) {
+            return Ok(());
         }
+        Err(Error::new(ErrorKind::Argument, "none")
+            .argument("--sort")
+            .expected(format!("a set that is {0}, as in --ood {0}:NAME=FILE", over.name())))
     }
 
     fn options(&self) -> EvaluationOptions {
@@ -176,7 +235,7 @@ impl Eval {
             Ok(scores.into_iter().map(|score| self.orientation.apply(score)).collect())
         };
         let id = read(&self.id)?;
-        let sets = self.ood.iter().map(|(name, file)| Ok((name.clone(), read(std::slice::from_ref(file))?)));
+        let sets = self.ood.iter().map(|(label, file)| Ok((label.clone(), read(std::slice::from_ref(file))?)));
         evaluate_scores("scores", &id, &sets.collect::<Result<Vec<_>>>()?, &self.options(), &mut Bar::new(context))
     }
 
@@ -192,15 +251,15 @@ impl Eval {
         };
         let id = without_foreign_labels(id, artifact.head().classes(), context);
         let id = id.fitted_to(&artifact, path, &self.columns)?;
-        let ood = self.ood.iter().map(|(name, file)| {
+        let ood = self.ood.iter().map(|(label, file)| {
             let inputs = Inputs::find(network.as_ref(), std::slice::from_ref(file))?.without_labels();
-            Ok((name, inputs.fitted_to(&artifact, path, &self.columns)?))
+            Ok((label, inputs.fitted_to(&artifact, path, &self.columns)?))
         });
-        let ood: Vec<(&String, Inputs<'_>)> = ood.collect::<Result<_>>()?;
+        let ood: Vec<(&SetLabel, Inputs<'_>)> = ood.collect::<Result<_>>()?;
         for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&id]) {
             check_origin(inputs, &artifact, path)?;
         }
-        let sets = ood.iter().map(|(name, inputs)| TestSet::new(*name, || inputs.open(context))).collect();
+        let sets = ood.iter().map(|(label, inputs)| TestSet::new((*label).clone(), || inputs.open(context))).collect();
         let id = TestSet::new(id.name(), || id.open(context));
         evaluate(&compared, id, sets, &self.options(), &mut Bar::new(context))
     }
@@ -209,16 +268,16 @@ impl Eval {
     fn compared(&self, artifact: &Artifact) -> Result<Vec<Calibrated>> {
         let held = |spec: &Spec| artifact.detectors().iter().find(|held| held.detector().spec() == spec);
         let fitting = Fitting::new(artifact.head(), artifact.statistics())?;
-        let compared = match self.detectors.is_empty() {
-            true => artifact.detectors().to_vec(),
-            false => {
-                let found = self.detectors.iter().map(|spec| match held(spec) {
-                    Some(held) => Ok(held.clone()),
-                    None => Ok(Calibrated::scores_only(spec.prepare(&fitting)?.finish(&[])?)),
-                });
-                found.collect::<Result<_>>()?
-            }
-        };
+        let (specs, all) = named(&self.detectors)?;
+        let found = specs.iter().map(|spec| match held(spec) {
+            Some(held) => Ok(held.clone()),
+            None => Ok(Calibrated::scores_only(spec.prepare(&fitting)?.finish(&[])?)),
+        });
+        let mut compared: Vec<Calibrated> = found.collect::<Result<_>>()?;
+        if all || specs.is_empty() {
+            let others = artifact.detectors().iter().filter(|held| !specs.contains(&held.detector().spec()));
+            compared.extend(others.cloned());
+        }
         let promised = |calibrated: Calibrated| match self.tpr {
             Some(tpr) if calibrated.calibration().is_some() => at_tpr(calibrated, tpr),
             _ => Ok(calibrated),

@@ -1,25 +1,25 @@
 //! `dice fit`: features and head in, a calibrated detector out.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod outputs;
+mod record;
+mod start;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use dice_onnx::{ImageSet, Model, Origin};
-use dice_ood::artifact::read_statistics;
-use dice_ood::io::files::TemporaryFolder;
-use dice_ood::io::{Dataset, Location, find_head};
-use dice_ood::{
-    Artifact, Error, ErrorKind, FeatureSource as _, Fitted, HoldOut, Layout, LinearHead, Needs, Result, Spec,
-    Statistics,
-};
+use dice_ood::io::{Location, find_head};
+use dice_ood::{ErrorKind, FeatureSource as _, Fitted, HoldOut, LinearHead, Needs, Result, Spec};
 
 use crate::Context;
 use crate::account::Account;
-use crate::columns::{self, Columns, recorded_in, tell};
-use crate::data::{Inputs, dataset, head, is_onnx};
+use crate::columns::{Columns, tell};
+use crate::data::{Inputs, head, is_onnx};
 use crate::methods::steps;
-use crate::network::{Choices, Network, Running, check_fingerprint};
+use crate::network::{Choices, Network, Running};
 use crate::progress::Bar;
+use crate::wanted::{Wanted, named};
+use outputs::check_destination;
+use start::{Opened, Start};
 
 /// Fit a detector to a trained network: to its features and head, or to an ONNX model and images.
 ///
@@ -50,9 +50,10 @@ pub(crate) struct Fit {
     running: Running,
     #[command(flatten)]
     columns: Columns,
-    /// The detector to fit; give several to fit them all from the same pass.
-    #[arg(long = "detector", short = 'd', value_name = "SPEC", default_value = "dice(0.9) | energy")]
-    detectors: Vec<Spec>,
+    /// The detector to fit; repeat to fit several from the same pass. `all`: every method with its defaults, as far as it can
+    /// be fitted to these inputs.
+    #[arg(long = "detector", short = 'd', value_name = "SPEC|all", default_value = "dice(0.9) | energy")]
+    detectors: Vec<Wanted>,
     /// Probability with which a fresh in-distribution input is to be accepted.
     ///
     /// 0.95 takes at least 19 calibration inputs, 0.99 takes 99; thousands make the realised rate certain.
@@ -102,33 +103,32 @@ const EXAMPLES: &str = "Examples:
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
       -d 'react(0.99) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
+  dice fit --features train.npz --head head.npz --calibration val.npy -d all -o all.safetensors
   dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors";
 
 fn help() -> String {
     format!(
         "{EXAMPLES}\n\nDetectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy', or as combinations. \
-         The steps, which `dice methods` explains:{}",
+         The steps, which `dice methods` explains:{}\n\n`-d all` is every sparsity and shaping as in its example before the energy, every \
+         score with its defaults, and evidence(lts, nci, mds, vim, core). What cannot be fitted to the inputs at hand is left out, and \
+         said; detectors named beside it must be fitted, and come first.",
         steps()
     )
 }
 
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        // The library refuses that too, but only once images have become features.
-        if let Some(twice) = (1..self.detectors.len()).find(|at| self.detectors[..*at].contains(&self.detectors[*at])) {
-            return Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.detectors[twice]))
-                .argument("--detector")
-                .expected("different detectors"));
-        }
+        // The library refuses a detector that is named twice too, but only once images have become features.
+        named(&self.detectors)?;
         check_destination(&self.output)?;
         let fitted = self.fit(context)?;
-        let held_out = self.statistics.is_empty() && self.calibration.is_empty() && self.calibration_fraction > 0.0;
-        let account = Account { fitted: &fitted, head: self.head_name(), held_out };
+        let account = Account { fitted: &fitted, head: self.head_name(), held_out: self.holds_out() };
         context.note(account.text());
+        account.left_out().iter().for_each(|line| context.note(line));
         for finding in &fitted.findings {
             context.warn(finding);
         }
-        let outputs = self.outputs();
+        let outputs = self.outputs_of(fitted.artifact.detectors().iter().map(|one| one.detector().spec()));
         self.write(&fitted.artifact, &outputs, context)?;
         match self.format {
             Some(SummaryFormat::Json) => account.print_json(&outputs),
@@ -136,276 +136,92 @@ impl Fit {
         }
     }
 
-    /// Writes the statistics alone where asked to, and each detector to its own of `outputs`, or all to the only one.
-    fn write(&self, artifact: &Artifact, outputs: &[PathBuf], context: &Context) -> Result<()> {
-        if let Some(path) = &self.save_statistics {
-            artifact.save_statistics(path)?;
-            context.note(format_args!("Wrote {}", path.display()));
-        }
-        for (place, output) in outputs.iter().enumerate() {
-            match outputs.len() {
-                1 => artifact.save(output)?,
-                _ => artifact.part(place)?.save(output)?,
-            }
-            context.note(format_args!("Wrote {}", output.display()));
-        }
-        Ok(())
-    }
-
-    /// The detector files that are written.
-    pub(crate) fn outputs(&self) -> Vec<PathBuf> {
-        match self.output.is_dir() {
-            true => self.detectors.iter().map(|spec| self.output.join(file_name(spec))).collect(),
-            false => vec![self.output.clone()],
-        }
-    }
-
     /// Everything but the writing.
     fn fit(&self, context: &Context) -> Result<Fitted> {
-        let network = match &self.model {
-            Some(model) => Some(Network::open(model, &self.choices, &self.running, context)?),
-            None => None,
-        };
-        let calibration = match self.calibration.is_empty() {
-            true => None,
-            false => {
-                let inputs = Inputs::find(network.as_ref(), &self.calibration)?.without_labels();
-                Some(inputs.with_columns(&self.columns))
-            }
-        };
-        // The held-out rows are read in a second pass, which images do not take: their features are kept meanwhile.
-        let copy = match &network {
-            Some(network) => Some(self.features_of_images(network, context)?),
-            None => None,
-        };
-        let start = self.start(copy.as_ref().map(|(_folder, features)| features))?;
+        let open = |model| Network::open(model, &self.choices, &self.running, context);
+        let network = self.model.as_deref().map(open).transpose()?;
+        let calibration = self.calibration_inputs(network.as_ref())?;
+        let start = Start::find(self, network.as_ref(), context)?;
         let origin = match &network {
             Some(network) => Some(network.origin().clone()),
             None => self.recorded_origin(&start, calibration.as_ref())?,
         };
-        let opened = match &start {
-            Start::Features(training) => Some(training.open()?),
-            Start::Statistics(_) => None,
-        };
-        let layout = match &opened {
-            Some(source) => source.layout(),
-            None => Layout { units: recorded_in(&self.statistics)?, ..Layout::default() },
-        };
+        let opened = start.open()?;
+        let layout = opened.layout();
         tell(&layout, &start.name(), context);
-        let units = match (&opened, &start) {
-            (_, Start::Statistics(statistics)) => statistics.units(),
-            (source, _) => source.as_ref().map_or(0, |source| source.units()),
-        };
-        let head = Arc::new(self.read_head(network.as_ref(), units, context)?);
-        head.check_features(units).map_err(|error| {
-            let stray = layout.one_too_many(units, head.units());
-            stray.unwrap_or(error).file(start.name())
-        })?;
+        let head = Arc::new(self.read_head(network.as_ref(), &opened, &start.name(), context)?);
         let calibration = calibration.map(|inputs| inputs.with_units(head.units(), &layout.units));
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
-        let mut fit = dice_ood::Fit::new(Arc::clone(&head))
+        let fit = dice_ood::Fit::new(Arc::clone(&head))
             .tpr(self.tpr)
             .gather(Needs::marginals())
-            .provenance(self.provenance(origin.as_ref(), calibration.is_some(), &layout)?)
+            .provenance(self.provenance(origin.as_ref(), &layout)?)
             .progress(Bar::new(context));
-        for spec in &self.detectors {
-            fit = fit.detector(spec.clone());
-        }
-        fit = match (&calibration, &start) {
+        let fit = match (&calibration, start.features()) {
             (Some(inputs), _) => fit.calibrate_on(|| {
                 let source = inputs.open(context)?;
                 head.check_features(source.units()).map_err(|error| error.file(&name))?;
                 Ok(source)
             }),
-            (None, Start::Features(training)) if self.calibration_fraction > 0.0 => {
+            (None, Some(training)) if self.holds_out() => {
                 fit.hold_out(HoldOut::new(self.calibration_fraction, self.seed)?, || training.open())
             }
             _ => fit,
         };
-        let fitted = match (opened, &start) {
-            (Some(source), _) => fit.features(source),
-            (None, Start::Statistics(statistics)) => fit.statistics(statistics.clone()),
-            (None, Start::Features(_)) => return Err(Error::new(ErrorKind::Missing, "no features")),
-        };
+        let fitted = opened.fit(self.with_detectors(fit)?);
         fitted.map_err(|error| if error.kind() == ErrorKind::Calibration { error.file(&name) } else { error })
     }
 
-    /// The head that was asked for, where several are there the one that `units` units feed; says which tensors it is.
-    fn read_head(&self, network: Option<&Network>, units: usize, context: &Context) -> Result<LinearHead> {
-        if let Some(network) = network {
-            return Ok(network.head().clone());
+    /// Adds the detectors that were asked for: those named one by one first, as the first of a file decides.
+    fn with_detectors<'a>(&self, fit: dice_ood::Fit<'a>) -> Result<dice_ood::Fit<'a>> {
+        let (specs, all) = named(&self.detectors)?;
+        let fit = specs.into_iter().cloned().fold(fit, dice_ood::Fit::detector);
+        let all = if all { Spec::all() } else { Vec::new() };
+        Ok(all.into_iter().fold(fit, dice_ood::Fit::detector_if_possible))
+    }
+
+    /// Whether the threshold rests on a part of the training data.
+    fn holds_out(&self) -> bool {
+        self.statistics.is_empty() && self.calibration.is_empty() && self.calibration_fraction > 0.0
+    }
+
+    /// What `--calibration` names.
+    fn calibration_inputs<'a>(&self, network: Option<&'a Network>) -> Result<Option<Inputs<'a>>> {
+        if self.calibration.is_empty() {
+            return Ok(None);
         }
-        let file = self.head_name();
-        let location = Location::parse(file);
-        if is_onnx(&location) {
-            return head(file, units);
-        }
-        let found = find_head(&location, Some(units))?;
-        context.note(format_args!("Head of {}: {found}.", location.path.display()));
-        Ok(found.head)
+        let inputs = Inputs::find(network, &self.calibration)?.without_labels();
+        Ok(Some(inputs.with_columns(&self.columns)))
+    }
+
+    /// The head that was asked for, where several are there the one that the features, called `name`, feed; says which tensors
+    /// it is.
+    fn read_head(
+        &self,
+        network: Option<&Network>,
+        features: &Opened,
+        name: &str,
+        context: &Context,
+    ) -> Result<LinearHead> {
+        let (units, location) = (features.units(), Location::parse(self.head_name()));
+        let head = match network {
+            Some(network) => network.head().clone(),
+            None if is_onnx(&location) => head(self.head_name(), units)?,
+            None => {
+                let found = find_head(&location, Some(units))?;
+                context.note(format_args!("Head of {}: {found}.", location.path.display()));
+                found.head
+            }
+        };
+        head.check_features(units).map_err(|error| {
+            let stray = features.layout().one_too_many(units, head.units());
+            stray.unwrap_or(error).file(name)
+        })?;
+        Ok(head)
     }
 
     /// What was taken as the head, as far as it is known here.
     fn head_name(&self) -> &str {
         self.head.as_deref().or(self.model.as_deref()).unwrap_or_default()
-    }
-
-    /// The features of `--images`, in a temporary folder that is deleted when dropped.
-    fn features_of_images(&self, network: &Network, context: &Context) -> Result<(TemporaryFolder, Dataset)> {
-        let folder = TemporaryFolder::new()?;
-        let path = folder.path().join("features.safetensors");
-        network.save_features(&ImageSet::find(&self.images)?, &path, context)?;
-        let features = Dataset::new(&[path.to_string_lossy().into_owned()])?.called(&self.images.join(" "));
-        Ok((folder, features))
-    }
-
-    /// Where features came from, if their files say so; a head of another model is refused.
-    fn recorded_origin(&self, start: &Start, calibration: Option<&Inputs<'_>>) -> Result<Option<Origin>> {
-        let mut files = Vec::new();
-        if let Start::Features(training) = start {
-            files.extend_from_slice(training.files());
-        }
-        if let Some(Inputs::Features(data)) = calibration {
-            files.extend_from_slice(data.files());
-        }
-        let origin = Origin::of_files(&files)?;
-        let model = self.head.as_deref().map(Location::parse).filter(is_onnx);
-        if let (Some(origin), Some(model)) = (&origin, model) {
-            check_fingerprint(&Model::open(&model.path)?, origin, &files[0].path)?;
-        }
-        Ok(origin)
-    }
-
-    fn merged_statistics(&self) -> Result<Statistics> {
-        let mut files = self.statistics.iter().map(read_statistics);
-        let Some(first) = files.next() else { return Err(Error::new(ErrorKind::Missing, "no statistics")) };
-        let mut merged = first?;
-        for statistics in files {
-            merged.merge(&statistics?)?;
-        }
-        Ok(merged)
-    }
-
-    /// What the fit starts from; `images` where features were computed from images.
-    fn start(&self, images: Option<&Dataset>) -> Result<Start> {
-        if !self.statistics.is_empty() {
-            return Ok(Start::Statistics(self.merged_statistics()?));
-        }
-        if [&self.features, &self.calibration].into_iter().flatten().filter(|file| *file == "-").count() > 1 {
-            return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
-        }
-        let training = match images {
-            Some(images) => images.clone(),
-            None => dataset(&self.features, self.labels.as_ref())?.with_columns(&self.columns.chosen()),
-        };
-        let twice = self.calibration.is_empty() && self.calibration_fraction > 0.0;
-        Ok(Start::Features(if twice { training.rereadable()? } else { training }))
-    }
-
-    fn provenance(
-        &self,
-        origin: Option<&Origin>,
-        calibrated_on_files: bool,
-        layout: &Layout,
-    ) -> Result<BTreeMap<String, String>> {
-        let mut provenance = match origin {
-            Some(origin) => origin.to_notes()?,
-            None => BTreeMap::new(),
-        };
-        let training = match (&*self.statistics, &*self.images) {
-            ([], []) => ("features", self.features.join(" ")),
-            ([], images) => ("images", images.join(" ")),
-            (statistics, _) => ("statistics", statistics.join(" ")),
-        };
-        let calibration = match (calibrated_on_files, training.0) {
-            (true, _) => self.calibration.join(" "),
-            (false, "statistics") => "none".into(),
-            (false, _) if self.calibration_fraction == 0.0 => "none".into(),
-            (false, what) => format!("{:.2} of the {what}, seed {}", self.calibration_fraction, self.seed),
-        };
-        let record = [("head", self.head_name().to_owned()), training, ("calibration", calibration)];
-        let record = record.into_iter().chain(source_date()?.map(|date| ("fitted", date)));
-        provenance.extend(record.map(|(key, value)| (key.to_owned(), value)));
-        provenance.extend(columns::record(layout));
-        Ok(provenance)
-    }
-}
-
-/// What a fit starts from.
-enum Start {
-    Features(Dataset),
-    Statistics(Statistics),
-}
-
-impl Start {
-    /// The first file, for messages.
-    fn name(&self) -> String {
-        match self {
-            Self::Features(training) => training.names()[0].to_string(),
-            Self::Statistics(_) => "statistics".into(),
-        }
-    }
-}
-
-/// Fails before the work rather than after it.
-fn check_destination(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match parent {
-        Some(parent) if !parent.is_dir() => Err(Error::new(ErrorKind::Io, "no such directory")
-            .file(path.display())
-            .fix(format!("create {} first", parent.display()))),
-        _ => Ok(()),
-    }
-}
-
-/// `dice(0.9) | energy` as `dice-0.9-energy.safetensors`.
-fn file_name(spec: &Spec) -> String {
-    let words: Vec<String> = spec
-        .to_string()
-        .split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-')))
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect();
-    words.join("-") + ".safetensors"
-}
-
-/// The time that `SOURCE_DATE_EPOCH` names, in UTC, as RFC 3339 writes it. The clock is not asked: the same fit is the same bytes.
-fn source_date() -> Result<Option<String>> {
-    const VARIABLE: &str = "SOURCE_DATE_EPOCH";
-    /// The last second that four digits of a year can write.
-    const LAST: u64 = 253_402_300_799;
-    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
-    match value.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds <= LAST) {
-        Some(seconds) => Ok(Some(rfc_3339(seconds))),
-        None => Err(Error::new(ErrorKind::Argument, format!("`{}`", value.display()))
-            .argument(VARIABLE)
-            .expected("whole seconds since 1970")),
-    }
-}
-
-/// Gregorian date of a Unix time (Hinnant's `civil_from_days`).
-fn rfc_3339(seconds: u64) -> String {
-    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_and_names() {
-        assert_eq!(rfc_3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc_3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc_3339(1_795_435_199), "2026-11-23T11:59:59Z");
-        let spec: Spec = "react(c=1) | dice(0.9, preset=official) | energy".parse().unwrap();
-        assert_eq!(file_name(&spec), "react-c-1-dice-0.9-preset-official-energy.safetensors");
     }
 }

@@ -14,6 +14,7 @@ mod features;
 mod fit;
 mod flags;
 mod inspect;
+mod measure;
 mod methods;
 mod names;
 mod network;
@@ -22,6 +23,7 @@ mod report;
 mod score;
 #[cfg(unix)]
 mod signals;
+mod wanted;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -206,7 +208,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Export(export) => export.run(context),
         Command::Inspect(inspect) => inspect.run(),
-        Command::Methods(methods) => methods.run(),
+        Command::Methods(methods) => methods.run(context),
         Command::Demo(demo) => demo.run(context),
         Command::Completions { shell } => {
             let mut script = Vec::new();

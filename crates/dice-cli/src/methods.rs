@@ -2,19 +2,21 @@
 
 use std::fmt::Write;
 
-use dice_ood::Result;
 use dice_ood::card::{Kind, Otherwise, Parameter};
 use dice_ood::methods::{Entry, METHODS};
+use dice_ood::{Result, Spec};
 use serde::Serialize;
 
-use crate::print;
+use crate::measure::Measure;
 use crate::report::{Format, Table};
+use crate::{Context, print};
 
 /// List the steps that detectors are made of, or tell all about one.
 ///
 /// A detector is a pipeline, [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy', or a combination of
 /// several, as in 'fisher(energy, knn(50))'. Scores are higher = more in-distribution.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Methods {
     /// The method to tell about; all by default.
     #[arg(value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(METHODS.iter().map(|entry| entry.card.name)))]
@@ -22,7 +24,15 @@ pub(crate) struct Methods {
     /// How to print.
     #[arg(long, default_value = "table")]
     format: MethodsFormat,
+    #[command(flatten)]
+    measure: Measure,
 }
+
+const EXAMPLES: &str = "Examples:
+  dice methods
+  dice methods knn
+  dice methods --measure train.safetensors --head head.safetensors
+  dice methods vim --measure train.safetensors --head head.safetensors --rows 50000 --format json";
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 enum MethodsFormat {
@@ -34,6 +44,16 @@ enum MethodsFormat {
     Json,
 }
 
+impl From<MethodsFormat> for Format {
+    fn from(format: MethodsFormat) -> Self {
+        match format {
+            MethodsFormat::Table => Self::Table,
+            MethodsFormat::Markdown => Self::Markdown,
+            MethodsFormat::Json => Self::Json,
+        }
+    }
+}
+
 /// Steps in the order in which a spec has them.
 const ROLES: [(&str, &str); 4] = [
     ("shaping", "What is done to features before the head reads them"),
@@ -43,9 +63,13 @@ const ROLES: [(&str, &str); 4] = [
 ];
 
 impl Methods {
-    pub(crate) fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let wanted = |entry: &&Entry| self.name.as_ref().is_none_or(|name| name == entry.card.name);
         let entries: Vec<&Entry> = METHODS.iter().filter(wanted).collect();
+        if self.measure.is_wanted() {
+            let specs: Vec<Spec> = entries.iter().map(|entry| Spec::of_method(entry)).collect::<Result<_>>()?;
+            return print(&self.measure.tell(&specs, self.format.into(), context)?);
+        }
         print(&match (self.format, entries.as_slice()) {
             (MethodsFormat::Json, _) => json(&entries)?,
             (MethodsFormat::Markdown, _) => markdown(&entries),
@@ -180,6 +204,9 @@ fn range(parameter: &Parameter) -> String {
 fn needs(entry: &Entry) -> Vec<String> {
     let needs = entry.needs();
     let mut said: Vec<String> = needs.iter().map(|need| need.to_string()).collect();
+    if needs.takes_labels() {
+        said.push("labels".into());
+    }
     if said.is_empty() {
         said.push(match entry.role() {
             "sparsity" => "the head and the mean activation".into(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use dice_ood::evaluation::{DetectorReport, SetReport};
+use dice_ood::evaluation::{Averages, DetectorReport, SetReport};
 use dice_ood::metrics::{Interval, Intervals, Metrics};
 use dice_ood::{Check, Error, ErrorKind, Report, Result, Side, Verdict};
 use serde::Serialize;
@@ -169,7 +169,10 @@ fn headline(report: &Report) -> Table {
         for (place, set) in detector.sets.iter().enumerate() {
             table.rows.push(vec![
                 if place == 0 { detector.detector.clone() } else { String::new() },
-                set.ood.clone(),
+                match set.distance {
+                    Some(distance) => format!("{} ({})", set.ood, distance.name()),
+                    None => set.ood.clone(),
+                },
                 count(set.ood_inputs),
                 percent(set.metrics.fpr_at_tpr),
                 interval(set.intervals.map(|i| i.fpr_at_tpr)),
@@ -179,9 +182,10 @@ fn headline(report: &Report) -> Table {
                 percent(set.metrics.aupr_out),
             ]);
         }
-        if let Some(average) = detector.average.filter(|_| detector.sets.len() > 1) {
-            let mut row =
-                vec![String::new(), "average".into(), String::new(), percent(average.fpr_at_tpr), String::new()];
+        let several = detector.average.filter(|_| detector.sets.len() > 1);
+        let averages = [("near average", detector.near), ("far average", detector.far), ("average", several)];
+        for (name, average) in averages.iter().filter_map(|(name, average)| Some((*name, (*average)?))) {
+            let mut row = vec![String::new(), name.into(), String::new(), percent(average.fpr_at_tpr), String::new()];
             row.extend([percent(average.auroc), String::new(), percent(average.aupr_in), percent(average.aupr_out)]);
             table.rows.push(row);
         }
@@ -228,7 +232,7 @@ fn accuracies(report: &Report) -> Table {
 }
 
 /// Columns of [`every_metric`].
-const METRICS: [&str; 36] = [
+const METRICS: [&str; 49] = [
     "detector",
     "ood",
     "id_inputs",
@@ -265,6 +269,19 @@ const METRICS: [&str; 36] = [
     "check_p_value",
     "check_acceptance_p_value",
     "check_verdict",
+    "distance",
+    "average_fpr_at_tpr",
+    "average_auroc",
+    "average_aupr_in",
+    "average_aupr_out",
+    "near_fpr_at_tpr",
+    "near_auroc",
+    "near_aupr_in",
+    "near_aupr_out",
+    "far_fpr_at_tpr",
+    "far_auroc",
+    "far_aupr_in",
+    "far_aupr_out",
 ];
 
 /// One row for each detector and set (or detector alone), one column for each metric by its full name, as fractions.
@@ -322,8 +339,14 @@ fn metrics_row(report: &Report, detector: &DetectorReport, set: Option<&SetRepor
         decision.map(|decision| decision.check.p_value),
         decision.map(|decision| decision.check.acceptance_p_value),
     ];
-    row.extend(values.map(|value| value.map(|value| value.to_string()).unwrap_or_default()));
+    let written = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+    row.extend(values.map(written));
     row.push(decision.map(|decision| verdict(decision.check.verdict).replace(' ', "_")).unwrap_or_default());
+    row.push(set.and_then(|set| set.distance).map(|distance| distance.name().to_owned()).unwrap_or_default());
+    for of in [detector.average, detector.near, detector.far] {
+        let metrics: [fn(&Averages) -> f64; 4] = [|a| a.fpr_at_tpr, |a| a.auroc, |a| a.aupr_in, |a| a.aupr_out];
+        row.extend(metrics.map(|metric| written(of.as_ref().map(metric))));
+    }
     row
 }
 

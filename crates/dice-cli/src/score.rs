@@ -56,6 +56,10 @@ pub(crate) struct Score {
     /// Print only inputs with this decision.
     #[arg(long, value_name = "DECISION")]
     only: Option<Only>,
+    /// Also say what each member of a combination says: a column RULE.MEMBER for each, as in evidence.vim. The lower, the more
+    /// this member speaks against the input.
+    #[arg(long)]
+    explain: bool,
     /// Leave out the predicted class: saves the product with the whole head.
     #[arg(long)]
     no_prediction: bool,
@@ -77,6 +81,7 @@ pub(crate) struct Score {
 const EXAMPLES: &str = "Examples:
   dice score detector.safetensors new.npy -o scores.parquet
   dice score detector.safetensors new.npy -o scores.parquet --summary summary.json --check
+  dice score panel.safetensors new.npy -d 'evidence(lts, nci, mds, vim, core)' --explain
   dice score detector.safetensors --model resnet.onnx photos/ --only ood
   extract-features | dice score detector.safetensors - --format jsonl
 
@@ -88,6 +93,9 @@ Columns:
   decision    id where the score reaches the threshold, else ood. An in-distribution input is accepted
               with probability at least the TPR promised
   prediction  the class that the network itself predicts (its whole head), from 0
+  RULE.MEMBER with --explain: a member's part in the score of a combination. These parts add up to the score
+              (of simes, the smallest is the score); with evidence and fisher each is the weighted log of
+              the member's p-value, 0 where the input is as ordinary as can be
 
 Whether the inputs are like those of the calibration is tested on their scores, both ways: the two-sample
 Kolmogorov-Smirnov test against the calibration scores (statistic 0 to 1, the size of the difference) and
@@ -160,7 +168,8 @@ impl Score {
         let inputs = inputs.fitted_to(&artifact, &self.artifact, &self.columns)?;
         check_origin(&inputs, &artifact, &self.artifact)?;
         let dense = self.predicts().then(|| dense_predictor(calibrated.detector().head())).transpose()?;
-        let mut scorer = Scorer::new(&calibrated, dense.as_ref(), self);
+        let members = if self.explain { calibrated.detector().members() } else { Vec::new() };
+        let mut scorer = Scorer::new(&calibrated, dense.as_ref(), &members, self);
         self.write_scores(&mut scorer, &inputs, context)?;
         if scorer.rows == 0 {
             return Err(Error::new(ErrorKind::Empty, "no rows").file(inputs.name()).expected("at least one input"));
@@ -200,12 +209,24 @@ impl Score {
                 .expected(*what)
                 .fix("fit it with --calibration"));
         }
-        if self.only.is_some() && self.writes_scores_alone() {
-            return Err(Error::new(ErrorKind::Argument, ".npy")
-                .argument("--only")
-                .expected("a format that says which inputs these are: .csv, .jsonl or .parquet"));
+        if self.explain && calibrated.detector().spec().as_pipeline().is_some() {
+            return Err(Error::new(
+                ErrorKind::Argument,
+                format!("'{}', which has no members", calibrated.detector().spec()),
+            )
+            .argument("--explain")
+            .expected("a combination, as in evidence(energy, knn)"));
         }
-        Ok(())
+        let more = [
+            (self.only.is_some(), "--only", "which inputs these are"),
+            (self.explain, "--explain", "more than scores"),
+        ];
+        match more.iter().find(|(asked, ..)| *asked && self.writes_scores_alone()) {
+            None => Ok(()),
+            Some((_, flag, what)) => Err(Error::new(ErrorKind::Argument, ".npy")
+                .argument(flag)
+                .expected(format!("a format that says {what}: .csv, .jsonl or .parquet"))),
+        }
     }
 
     fn writes_scores_alone(&self) -> bool {
@@ -222,9 +243,10 @@ impl Score {
         let destination = self.output.as_deref().filter(|path| *path != Path::new("-"));
         let mut writer = match (destination, self.format) {
             (None, StreamFormat::Jsonl) => ScoreWriter::json_lines_to_stdout(),
-            (None, StreamFormat::Csv) => ScoreWriter::csv_to_stdout()?,
+            (None, StreamFormat::Csv) => ScoreWriter::csv_to_stdout(),
             (Some(path), _) => ScoreWriter::create(path)?,
-        };
+        }
+        .with_votes(scorer.columns());
         // Results are formatted and written on a thread of their own, while the next block is scored.
         let (scored_rows, batches) = mpsc::sync_channel::<Vec<ScoreRow>>(2);
         let (scored, written) = thread::scope(|scope| {
@@ -275,9 +297,10 @@ impl Score {
 
 /// Scores blocks, decides, and keeps count.
 struct Scorer<'a> {
-    /// The detector, and behind it the dense head where classes are wanted.
+    /// The detector, its members where they are to be told of, and behind them the dense head where classes are wanted.
     plan: Plan,
     calibrated: &'a Calibrated,
+    members: &'a [Detector],
     check: Option<BatchCheck<'a>>,
     rows: u64,
     only: Option<Only>,
@@ -286,11 +309,12 @@ struct Scorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    fn new(calibrated: &'a Calibrated, dense: Option<&'a Detector>, wanted: &Score) -> Self {
+    fn new(calibrated: &'a Calibrated, dense: Option<&'a Detector>, members: &'a [Detector], wanted: &Score) -> Self {
         let check = calibrated.calibration().zip(calibrated.threshold().copied());
         Self {
-            plan: Plan::new(std::iter::once(calibrated.detector()).chain(dense)),
+            plan: Plan::new(std::iter::once(calibrated.detector()).chain(members).chain(dense)),
             calibrated,
+            members,
             check: check.map(|(calibration, threshold)| BatchCheck::new(calibration, threshold)),
             rows: 0,
             only: wanted.only,
@@ -301,7 +325,7 @@ impl<'a> Scorer<'a> {
 
     /// The rows to be written; ids name their file where there are several.
     fn score(&mut self, block: &Block, several: bool) -> Result<Vec<ScoreRow>> {
-        let (scores, classes) = self.evaluate(block)?;
+        let Evaluated { scores, votes, classes } = self.evaluate(block)?;
         let mut rows = Vec::with_capacity(scores.len());
         for (row, score) in scores.into_iter().enumerate() {
             self.rows += 1;
@@ -320,16 +344,31 @@ impl<'a> Scorer<'a> {
                 p_value,
                 decision,
                 prediction: classes.as_ref().map(|classes| classes[row]).filter(|class| *class != NO_CLASS),
+                votes: votes.iter().map(|votes| self.orientation.apply(votes[row])).map(finite).collect(),
             });
         }
         Ok(rows)
     }
 
-    /// Scores `[n]`, and the classes `[n]` that the dense head predicts.
-    fn evaluate(&self, block: &Block) -> Result<(Vec<f64>, Option<Vec<u32>>)> {
+    fn evaluate(&self, block: &Block) -> Result<Evaluated> {
         let mut scored = self.plan.score_block(block, self.non_finite)?.into_iter();
         let scores = scored.next().map(|Scored { scores, .. }| scores).unwrap_or_default();
-        Ok((scores, scored.next().map(|Scored { classes, .. }| classes)))
+        let own: Vec<Vec<f64>> = scored.by_ref().take(self.members.len()).map(|scored| scored.scores).collect();
+        let votes = if own.is_empty() { Vec::new() } else { self.calibrated.detector().votes(&own)? };
+        Ok(Evaluated { scores, votes, classes: scored.next().map(|Scored { classes, .. }| classes) })
+    }
+
+    /// Names of the columns of what members say. Members that print alike are numbered.
+    fn columns(&self) -> Vec<String> {
+        let spec = self.calibrated.detector().spec().to_string();
+        let rule = spec.split('(').next().unwrap_or_default();
+        let names: Vec<String> = self.members.iter().map(|member| format!("{rule}.{}", member.spec())).collect();
+        let alike = |place: usize| names[..place].iter().filter(|name| **name == names[place]).count();
+        let numbered = |(place, name): (usize, &String)| match alike(place) {
+            0 => name.clone(),
+            before => format!("{name} #{}", before + 1),
+        };
+        names.iter().enumerate().map(numbered).collect()
     }
 
     fn summary(&self) -> Summary {
@@ -343,6 +382,21 @@ impl<'a> Scorer<'a> {
             check: self.check.as_ref().and_then(BatchCheck::result),
         }
     }
+}
+
+/// What is made of a block.
+struct Evaluated {
+    /// `[n]`.
+    scores: Vec<f64>,
+    /// What each member says `[members][n]`, where that is to be told.
+    votes: Vec<Vec<f64>>,
+    /// What the dense head predicts `[n]`, where that is wanted.
+    classes: Option<Vec<u32>>,
+}
+
+/// Inputs that a member could not score have no vote.
+fn finite(vote: f64) -> Option<f64> {
+    Some(vote).filter(|vote| vote.is_finite())
 }
 
 /// What a run found, for programs: `--summary`.

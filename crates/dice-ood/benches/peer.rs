@@ -137,6 +137,7 @@ fn write_npy(path: &str, values: &[f64]) -> Result<()> {
         p_value: None,
         decision: None,
         prediction: None,
+        votes: Vec::new(),
     });
     let mut file = ScoreWriter::create(path)?;
     file.write(&rows.collect::<Vec<_>>())?;

@@ -13,11 +13,11 @@ use crate::artifact::{Artifact, Calibrated};
 use crate::calibration::Calibration;
 use crate::checks::{Accuracy, Finding, Judged, Witness, judge_calibration_alone};
 use crate::detector::{Detector, Prepared};
-use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource, HoldOut, Layout, Opening, for_each_block};
+use crate::error::{Error, ErrorKind, Missing, Result};
+use crate::features::{Block, FeatureSource, HoldOut, Layout, Opening, Peeked, any_not_finite, for_each_block};
 use crate::head::LinearHead;
 use crate::pipeline::{Fitting, Pipeline};
-use crate::plan::{NonFinite, Plan};
+use crate::plan::{NonFinite, Plan, Scored};
 use crate::progress::Progress;
 use crate::random::SplitMix64;
 use crate::spec::Spec;
@@ -48,12 +48,19 @@ use crate::statistics::{Needs, Statistics};
 /// ```
 pub struct Fit<'a> {
     head: Arc<LinearHead>,
-    specs: Vec<Spec>,
+    wanted: Vec<Wanted>,
     needs: Needs,
     calibration: CalibrateOn<'a>,
     tpr: f64,
     provenance: BTreeMap<String, String>,
     progress: Box<dyn Progress + 'a>,
+}
+
+/// A detector to be fitted.
+struct Wanted {
+    spec: Spec,
+    /// Whether the fit fails where it cannot be fitted.
+    required: bool,
 }
 
 enum CalibrateOn<'a> {
@@ -72,6 +79,17 @@ pub struct Fitted {
     pub accuracy: Option<Accuracy>,
     /// What is probably a mistake.
     pub findings: Vec<Finding>,
+    /// What could not be fitted here, of what was to be fitted only where that is possible.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A detector that could not be fitted, and why.
+#[derive(Debug, Clone)]
+pub struct LeftOut {
+    /// What was to be fitted.
+    pub spec: Spec,
+    /// What stands against it.
+    pub reason: Arc<Error>,
 }
 
 impl<'a> Fit<'a> {
@@ -82,7 +100,7 @@ impl<'a> Fit<'a> {
     pub fn new(head: Arc<LinearHead>) -> Self {
         Self {
             head,
-            specs: Vec::new(),
+            wanted: Vec::new(),
             needs: Needs::default(),
             calibration: CalibrateOn::Nothing,
             tpr: Self::TPR,
@@ -94,7 +112,18 @@ impl<'a> Fit<'a> {
     /// Adds a detector to be fitted from the same pass; the first one decides unless another is named.
     #[must_use]
     pub fn detector(mut self, spec: Spec) -> Self {
-        self.specs.push(spec);
+        self.wanted.push(Wanted { spec, required: true });
+        self
+    }
+
+    /// Adds a detector where it can be fitted to this head and these features; where not, because labels are missing or there are
+    /// too few inputs for it, say, [`Fitted::left_out`] says why and the fit goes on. Detectors that were added before by
+    /// [`Fit::detector`] are left alone, so that [`Spec::all`] can be added to those that must be there.
+    #[must_use]
+    pub fn detector_if_possible(mut self, spec: Spec) -> Self {
+        if !self.wanted.iter().any(|known| known.required && known.spec == spec) {
+            self.wanted.push(Wanted { spec, required: false });
+        }
         self
     }
 
@@ -149,25 +178,26 @@ impl<'a> Fit<'a> {
     /// # Errors
     /// What reading meets; [`ErrorKind::Shape`] for another D than the head's; [`ErrorKind::NotFinite`] for NaN and infinity;
     /// those of [`Spec::fit`]; [`ErrorKind::Calibration`] where the calibration features are too few for the promise, all
-    /// equal, or mostly training features; [`ErrorKind::Argument`] for no detector, or one twice.
+    /// equal, or mostly training features; [`ErrorKind::Argument`] for no detector, or one twice. Where every detector was left
+    /// out, the reason of the first.
     pub fn features(mut self, training: impl FeatureSource + 'a) -> Result<Fitted> {
         self.check_specs()?;
         self.head.check_features(training.units())?;
+        let total = training.rows();
+        let training = Peeked::new(training)?;
+        let left_out = if training.labelled() { Vec::new() } else { self.leave_out_what_takes_labels() };
         let (training, total): (Box<dyn FeatureSource + 'a>, _) = match &self.calibration {
-            CalibrateOn::HeldOut(part, _) => {
-                let total = training.rows();
-                (part.remaining(training), total)
-            }
+            CalibrateOn::HeldOut(part, _) => (part.remaining(training), total),
             _ => (Box::new(training), None),
         };
         let mut witness = Witness::new(self.head.classes());
         let mut watched = Watched::new(training, &mut witness, &mut *self.progress, "gathering");
         watched.total = watched.total.or(total);
-        let needs = self.specs.iter().fold(self.needs.clone(), |needs, spec| needs.and(spec.needs()));
+        let needs = self.wanted.iter().fold(self.needs.clone(), |needs, wanted| needs.and(wanted.spec.needs()));
         let statistics = Statistics::gather(&mut watched, Some(&self.head), &needs)?;
         drop(watched);
         let checks = Judged::judge(&self.head, witness);
-        self.finish(statistics, Some(checks))
+        self.finish(statistics, Some(checks), Selection { left_out })
     }
 
     /// Fits to statistics that were gathered before, or published.
@@ -182,56 +212,111 @@ impl<'a> Fit<'a> {
                 .expected("rows to hold a part out of")
                 .fix("calibrate on features of their own"));
         }
-        self.finish(statistics, None)
+        self.finish(statistics, None, Selection::default())
     }
 
     fn check_specs(&self) -> Result<()> {
-        if self.specs.is_empty() {
+        if self.wanted.is_empty() {
             return Err(Error::new(ErrorKind::Argument, "none").argument("detectors").expected("at least one"));
         }
-        match (1..self.specs.len()).find(|at| self.specs[..*at].contains(&self.specs[*at])) {
+        let twice = |at: &usize| self.wanted[..*at].iter().any(|known| known.spec == self.wanted[*at].spec);
+        match (1..self.wanted.len()).find(twice) {
             None => Ok(()),
-            Some(twice) => Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.specs[twice]))
+            Some(twice) => Err(Error::new(ErrorKind::Argument, format!("'{}' twice", self.wanted[twice].spec))
                 .argument("detectors")
                 .expected("different ones")),
         }
     }
 
-    fn finish(mut self, statistics: Statistics, mut checks: Option<Judged>) -> Result<Fitted> {
-        let fitting = Fitting::new(&self.head, &statistics)?;
-        let prepared = self.specs.iter().map(|spec| spec.prepare(&fitting)).collect::<Result<Vec<_>>>()?;
+    /// Drops detectors that need labels and are not required: the statistics of all are gathered in one pass, which would fail.
+    fn leave_out_what_takes_labels(&mut self) -> Vec<LeftOut> {
+        let without = |wanted: &Wanted| wanted.required || !wanted.spec.needs().takes_labels();
+        let (kept, dropped) = std::mem::take(&mut self.wanted).into_iter().partition(without);
+        self.wanted = kept;
+        let reason = Error::lacking(Missing::Labels, "features without labels")
+            .tensor("labels")
+            .expected("a class for each training row");
+        let reason = Arc::new(reason);
+        dropped.into_iter().map(|wanted: Wanted| LeftOut { spec: wanted.spec, reason: Arc::clone(&reason) }).collect()
+    }
+
+    fn finish(self, statistics: Statistics, mut checks: Option<Judged>, mut selection: Selection) -> Result<Fitted> {
+        let Self { head, wanted, calibration, tpr, provenance, mut progress, .. } = self;
+        let fitting = Fitting::new(&head, &statistics)?;
+        let prepared = wanted.into_iter().map(|wanted| {
+            let prepared = wanted.spec.prepare(&fitting);
+            (wanted, prepared)
+        });
+        let prepared = selection.keep(prepared)?;
         let mut findings = Vec::new();
-        let (source, held_out) = match std::mem::replace(&mut self.calibration, CalibrateOn::Nothing) {
-            CalibrateOn::Nothing => (None, false),
-            CalibrateOn::HeldOut(part, open) => (Some(part.held_out(open()?)), true),
-            CalibrateOn::Separate(open) => (Some(open()?), false),
-        };
-        let detectors = match source {
-            None => {
-                let alone = |prepared: Prepared| Ok(Calibrated::scores_only(prepared.finish(&[])?));
-                prepared.into_iter().map(alone).collect::<Result<_>>()?
-            }
-            Some(source) => {
-                self.head.check_features(source.units())?;
-                let mut witness = Witness::new(self.head.classes());
-                let mut watched = Watched::new(source, &mut witness, &mut *self.progress, "calibrating");
-                let scores = CalibrationScores::of(&prepared, &mut watched, self.tpr)?;
+        let scores = match calibration.open()? {
+            None => None,
+            Some((source, held_out)) => {
+                head.check_features(source.units())?;
+                let mut witness = Witness::new(head.classes());
+                let mut watched = Watched::new(source, &mut witness, &mut *progress, "calibrating");
+                let scores = CalibrationScores::of(&prepared, &mut watched, tpr)?;
                 drop(watched);
                 match &mut checks {
-                    Some(training) => training.judge_calibration(&self.head, witness, held_out)?,
+                    Some(training) => training.judge_calibration(&head, witness, held_out)?,
                     None => findings.extend(judge_calibration_alone(witness)?),
                 }
-                prepared.into_iter().map(|one| scores.calibrate(one, self.tpr)).collect::<Result<_>>()?
+                Some(scores)
             }
         };
-        let mut accuracy = None;
-        if let Some(training) = checks {
-            accuracy = training.accuracy;
-            findings.extend(training.findings);
-        }
+        let detectors = prepared.into_iter().map(|(wanted, prepared)| match &scores {
+            None => (wanted, prepared.finish(&[]).map(Calibrated::scores_only)),
+            Some(scores) => (wanted, scores.calibrate(prepared, tpr)),
+        });
+        let detectors = selection.keep(detectors)?.into_iter().map(|(_, calibrated)| calibrated).collect();
+        let accuracy = checks.as_ref().and_then(|training| training.accuracy);
+        findings.extend(checks.into_iter().flat_map(|training| training.findings));
         drop(fitting);
-        let artifact = Artifact::new(self.head, statistics, detectors, self.provenance)?;
-        Ok(Fitted { artifact, accuracy, findings })
+        let artifact = Artifact::new(head, statistics, detectors, provenance)?;
+        Ok(Fitted { artifact, accuracy, findings, left_out: selection.left_out })
+    }
+}
+
+impl<'a> CalibrateOn<'a> {
+    /// The calibration features, and whether they are a part of the training features.
+    fn open(self) -> Result<Option<(Box<dyn FeatureSource + 'a>, bool)>> {
+        Ok(match self {
+            Self::Nothing => None,
+            Self::HeldOut(part, open) => Some((part.held_out(open()?), true)),
+            Self::Separate(open) => Some((open()?, false)),
+        })
+    }
+}
+
+/// Which detectors a fit goes on with.
+#[derive(Default)]
+struct Selection {
+    left_out: Vec<LeftOut>,
+}
+
+impl Selection {
+    /// What succeeded, in order.
+    ///
+    /// # Errors
+    /// That of the first required detector that failed; that of the first of all where none is left.
+    fn keep<T>(&mut self, outcomes: impl Iterator<Item = (Wanted, Result<T>)>) -> Result<Vec<(Wanted, T)>> {
+        let mut kept = Vec::new();
+        for (wanted, outcome) in outcomes {
+            match outcome {
+                Ok(made) => kept.push((wanted, made)),
+                Err(error) if wanted.required => return Err(error),
+                Err(error) => self.left_out.push(LeftOut { spec: wanted.spec, reason: Arc::new(error) }),
+            }
+        }
+        if kept.is_empty() { Err(self.first_reason()) } else { Ok(kept) }
+    }
+
+    fn first_reason(&mut self) -> Error {
+        self.left_out.truncate(1);
+        let Some(LeftOut { reason, .. }) = self.left_out.pop() else {
+            return Error::new(ErrorKind::Argument, "none").argument("detectors").expected("at least one");
+        };
+        Arc::try_unwrap(reason).unwrap_or_else(|shared| Error::new(shared.kind(), shared.to_string()))
     }
 }
 
@@ -250,18 +335,24 @@ struct CalibrationScores {
 
 impl CalibrationScores {
     /// One pass, whatever shares pipelines.
-    fn of(prepared: &[Prepared], source: &mut dyn FeatureSource, tpr: f64) -> Result<Self> {
+    fn of(prepared: &[(Wanted, Prepared)], source: &mut dyn FeatureSource, tpr: f64) -> Result<Self> {
         let mut pipelines: Vec<Arc<Pipeline>> = Vec::new();
-        for pipeline in prepared.iter().flat_map(Prepared::fitted) {
-            if !pipelines.iter().any(|known| Arc::ptr_eq(known, pipeline)) {
+        let mut required: Vec<bool> = Vec::new();
+        for (wanted, pipeline) in
+            prepared.iter().flat_map(|(wanted, one)| one.fitted().iter().map(move |p| (wanted, p)))
+        {
+            let place = pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline)).unwrap_or_else(|| {
                 pipelines.push(Arc::clone(pipeline));
-            }
+                required.push(false);
+                pipelines.len() - 1
+            });
+            required[place] |= wanted.required;
         }
         let detectors: Vec<Detector> = pipelines.iter().cloned().map(Detector::of_pipeline).collect();
         let plan = Plan::new(&detectors);
         let mut scores = vec![Vec::new(); detectors.len()];
         for_each_block(source, |block| {
-            for (all, scored) in scores.iter_mut().zip(plan.score_block(block, NonFinite::Reject)?) {
+            for (all, scored) in scores.iter_mut().zip(score(&plan, block, &required)?) {
                 all.extend(scored.scores);
             }
             Ok(())
@@ -302,6 +393,19 @@ impl CalibrationScores {
     fn of_pipeline(&self, pipeline: &Arc<Pipeline>) -> &Vec<f64> {
         let place = self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
         &self.scores[place.unwrap_or(0)]
+    }
+}
+
+/// Scores `block`. Finite features whose score overflows are an error where it is that of a `required` pipeline; others score
+/// negative infinity, so that their pipeline cannot be calibrated.
+fn score(plan: &Plan, block: &Block, required: &[bool]) -> Result<Vec<Scored>> {
+    match plan.score_block(block, NonFinite::Reject) {
+        Err(error) if error.kind() == ErrorKind::NotFinite && !any_not_finite(&block.features) => {
+            let scored = plan.score_block(block, NonFinite::OutOfDistribution)?;
+            let overflows = |(one, required): (&Scored, &bool)| *required && one.scores.contains(&f64::NEG_INFINITY);
+            if scored.iter().zip(required).any(overflows) { Err(error) } else { Ok(scored) }
+        }
+        outcome => outcome,
     }
 }
 
@@ -352,5 +456,95 @@ impl FeatureSource for Watched<'_, '_> {
         self.done += block.rows() as u64;
         self.progress.advance(self.what, self.done, self.total);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::ArraySource;
+    use ndarray::Array2;
+
+    fn head() -> Arc<LinearHead> {
+        let weight = vec![1.0, -0.2, 0.0, 0.3, -0.1, 1.5, 0.2, -0.3];
+        Arc::new(LinearHead::from_rows(weight, vec![0.1, 0.0], 4).unwrap())
+    }
+
+    fn features(rows: usize, phase: f32) -> Array2<f32> {
+        Array2::from_shape_fn((rows, 4), |(row, unit)| 1.0 + (0.7 * row as f32 + 2.1 * unit as f32 + phase).sin())
+    }
+
+    fn spec(text: &str) -> Spec {
+        text.parse().unwrap()
+    }
+
+    fn names(fitted: &Fitted) -> (Vec<String>, Vec<String>) {
+        let detectors = fitted.artifact.detectors().iter().map(|one| one.detector().spec().to_string()).collect();
+        (detectors, fitted.left_out.iter().map(|left_out| left_out.spec.to_string()).collect())
+    }
+
+    #[test]
+    fn what_takes_labels_is_left_out_where_there_are_none() {
+        let (training, calibration) = (features(200, 0.0), features(99, 0.3));
+        let fit = |specs: &[&str]| {
+            let fit = Fit::new(head()).calibrate_on(|| Ok(ArraySource::new(calibration.view())));
+            specs.iter().fold(fit, |fit, text| fit.detector_if_possible(spec(text)))
+        };
+        let fitted = fit(&["mds", "energy", "temp-scale", "fisher(energy, mds)"]);
+        let fitted = fitted.features(ArraySource::new(training.view())).unwrap();
+        let (kept, left_out) = names(&fitted);
+        assert_eq!(
+            (kept, left_out),
+            (vec!["energy".into()], ["mds", "temp-scale", "fisher(energy, mds)"].map(String::from).to_vec())
+        );
+        assert_eq!(fitted.left_out[0].reason.missing(), Some(Missing::Labels));
+        // A required one fails, and so does a fit of which nothing is left.
+        let required = fit(&["energy"]).detector(spec("mds")).features(ArraySource::new(training.view()));
+        assert_eq!(required.unwrap_err().missing(), Some(Missing::Labels));
+        let nothing = fit(&["mds", "temp-scale"]).features(ArraySource::new(training.view())).unwrap_err();
+        assert_eq!(nothing.missing(), Some(Missing::Labels));
+    }
+
+    #[test]
+    fn what_the_data_cannot_support_is_left_out_and_the_rest_is_as_alone() {
+        let training = features(200, 0.0);
+        let labels: Vec<i64> = (0..200).map(|row| row % 2).collect();
+        let calibration = features(99, 0.3);
+        let fit = || Fit::new(head()).calibrate_on(|| Ok(ArraySource::new(calibration.view())));
+        let source = || ArraySource::with_labels(training.view(), &labels).unwrap();
+        let all = Spec::all().into_iter().fold(fit(), Fit::detector_if_possible).features(source()).unwrap();
+        let (kept, left_out) = names(&all);
+        assert_eq!(kept.len() + left_out.len(), Spec::all().len());
+        assert!(kept.contains(&"energy".to_owned()) && kept.contains(&"knn".to_owned()), "{kept:?}");
+        for (calibrated, name) in all.artifact.detectors().iter().zip(&kept) {
+            let alone = fit().detector(spec(name)).features(source()).unwrap();
+            let alone = &alone.artifact.detectors()[0];
+            let scores = |one: &Calibrated| one.detector().score(calibration.view()).unwrap();
+            assert_eq!(scores(calibrated), scores(alone), "{name}");
+            assert_eq!(calibrated.threshold(), alone.threshold(), "{name}");
+        }
+        for left_out in &all.left_out {
+            assert!(fit().detector(left_out.spec.clone()).features(source()).is_err(), "{}", left_out.spec);
+        }
+    }
+
+    /// Too few inputs for the tail of `evidence`, which rests on half of them, and enough for a threshold.
+    #[test]
+    fn a_combination_without_enough_inputs_is_left_out() {
+        let (training, calibration) = (features(200, 0.0), features(8, 0.3));
+        let fit = Fit::new(head()).tpr(0.5).calibrate_on(|| Ok(ArraySource::new(calibration.view())));
+        let fit = fit.detector(spec("energy")).detector_if_possible(spec("evidence(energy, msp)"));
+        let fitted = fit.features(ArraySource::new(training.view())).unwrap();
+        assert_eq!(names(&fitted), (vec!["energy".into()], vec!["evidence(energy, msp)".into()]));
+    }
+
+    #[test]
+    fn required_detectors_are_not_added_twice() {
+        let training = features(60, 0.0);
+        let fit = Fit::new(head()).detector(spec("msp")).detector_if_possible(spec("msp"));
+        let fitted = fit.detector_if_possible(spec("energy")).features(ArraySource::new(training.view())).unwrap();
+        assert_eq!(names(&fitted).0, ["msp", "energy"]);
+        let twice = Fit::new(head()).detector(spec("msp")).detector(spec("msp"));
+        assert!(twice.features(ArraySource::new(training.view())).unwrap_err().to_string().contains("'msp' twice"));
     }
 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::{Calibration, Threshold};
 use crate::detector::Detector;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::head::LinearHead;
 use crate::io::location::Location;
 use crate::io::state::write_state;
@@ -435,6 +435,18 @@ pub fn read_statistics(file: impl Into<Location>) -> Result<Statistics> {
     }
     let mean = read_vector(&file, &MEAN_NAMES)?;
     Statistics::from_mean_activation(Array1::from(mean)).map_err(|error| error.file(&file))
+}
+
+/// Reads statistics of several parts of the training data, as [`read_statistics`] does each, and merges them.
+///
+/// # Errors
+/// As [`read_statistics`] and [`Statistics::merge`]; [`ErrorKind::Missing`] for no files.
+pub fn read_merged_statistics<F: Into<Location>>(files: impl IntoIterator<Item = F>) -> Result<Statistics> {
+    let mut files = files.into_iter().map(read_statistics);
+    let none = || Error::lacking(Missing::Statistics, "no statistics");
+    let mut merged = files.next().ok_or_else(none)??;
+    files.try_for_each(|statistics| merged.merge(&statistics?))?;
+    Ok(merged)
 }
 
 fn load_statistics(path: &Path) -> Result<Statistics> {

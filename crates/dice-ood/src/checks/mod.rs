@@ -11,6 +11,7 @@ mod calibration;
 mod labels;
 mod reading;
 mod rows;
+mod sentences;
 
 use std::fmt;
 
@@ -156,108 +157,37 @@ pub enum Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LAYER: &str = "Check that the features are the inputs of this very layer of this very network, with \
-                             their units in order, and that the head is its last linear layer.";
-        let percent = |share: &f64| format!("{:.1} %", 100.0 * share);
-        match self {
-            Self::HeadDoesNotFit { variation, shuffled } => write!(
-                f,
-                "The head reads these features no better than with its units shuffled: logits vary by {variation:.3} between \
-                 inputs, and by up to {shuffled:.3} with units in random order. {LAYER}"
-            ),
-            Self::LargeMargins { margin } => write!(
-                f,
-                "The largest logit leads the second by {margin:.0} in the median, which is more than trained networks reach. \
-                 Check that the features are scaled as in training (multiplied by 255?)."
-            ),
-            Self::FlatPredictions { margin, confidence, chance } => write!(
-                f,
-                "The predictions hardly depend on the input: the largest logit leads the second by {margin:.3} in the median, and \
-                 the mean probability of the predicted class is {confidence:.3}, where guessing gives {chance:.3}. Check that the \
-                 features are scaled as in training, and that they are neither probabilities nor normalised rows."
-            ),
-            Self::FewClassesPredicted { predicted, classes, most_frequent } => write!(
-                f,
-                "Predictions collapse to few of the {classes} classes: they are as varied as {predicted:.1} equally frequent ones, and \
-                 {} of the inputs are predicted as one class. {LAYER}",
-                percent(most_frequent)
-            ),
-            Self::Probabilities { share } => write!(
-                f,
-                "{} of the rows sum to one and hold nothing negative: these look like probabilities, not like penultimate features. \
-                 Check that they are the inputs of the head, and not the outputs of a softmax.",
-                percent(share)
-            ),
-            Self::LogProbabilities { share } => write!(
-                f,
-                "The exponentials of {} of the rows sum to one: these look like log-probabilities, not like penultimate features. \
-                 Check that they are the inputs of the head, and not the outputs of a log-softmax.",
-                percent(share)
-            ),
-            Self::Logits { agreement } => write!(
-                f,
-                "There are as many units as classes, and the largest unit is the label for {} of the inputs: these look like \
-                 logits. Check that they are the inputs of the head, and not its outputs.",
-                percent(agreement)
-            ),
-            Self::WholeNumbers { low, high } => write!(
-                f,
-                "All features are whole numbers, from {low} to {high}: these look like quantised values, counts or pixels. Check \
-                 that they are the inputs of the head, scaled as in training."
-            ),
-            Self::ConstantUnits { constant, units } => write!(
-                f,
-                "{constant} of {units} units have one value for all inputs. Check that the features are not padded, and not those \
-                 of one input repeated."
-            ),
-            Self::LabelsOutOfRange { rows, lowest, highest, classes } => write!(
-                f,
-                "{rows} labels name no class: labels run from {lowest} to {highest}, classes from 0 to {}. Check that labels are \
-                 counted from 0, and that they are those of this head.",
-                classes - 1
-            ),
-            Self::LabelsShifted { add, accuracy, shifted } => write!(
-                f,
-                "The labels are shifted by one: the accuracy of the head is {} with the labels as they are, and {} with {add:+} \
-                 added to each.",
-                percent(accuracy),
-                percent(shifted)
-            ),
-            Self::LabelsInAnotherOrder { accuracy, reordered } => write!(
-                f,
-                "The labels count the classes in another order than the head: the accuracy is {} with the labels as they are, and \
-                 {} if each class stood for the label most frequent in it. Check which class each label stands for.",
-                percent(accuracy),
-                percent(reordered)
-            ),
-            Self::AccuracyNearChance { accuracy, chance, confidence } => write!(
-                f,
-                "The accuracy of the head on these features is {}, near the {} of chance, while its mean confidence is {}. Check \
-                 that labels and features are in the same order (one of them shuffled?), and that the features are the inputs of \
-                 this very layer.",
-                percent(accuracy),
-                percent(chance),
-                percent(confidence)
-            ),
-            Self::CalibrationOverlapsTraining { share, rows } => write!(
-                f,
-                "{} of the {rows} calibration rows are rows that the detector was fitted to: it is surer of them than of new \
-                 inputs, and fewer of these are accepted than promised. Calibrate on inputs that are in neither set.",
-                percent(share)
-            ),
-            Self::CalibrationRepeats { distinct, rows } => write!(
-                f,
-                "Only {distinct} of the {rows} calibration rows are different: the promise rests on as many inputs, and the \
-                 intervals of the realised rate are too narrow. Calibrate on each input once."
-            ),
-            Self::CalibrationUnlikeTraining { distance, spread, separation } => write!(
-                f,
-                "The calibration inputs are not like the training inputs: the means of their features are {distance:.2} standard \
-                 deviations apart, their variance is {spread:.2} times that of the training features, and a training row has the \
-                 higher energy in {} of the pairs, where 50 % means alike. The promise holds for inputs like the calibration inputs \
-                 only: check that they are in-distribution.",
-                percent(separation)
-            ),
+        match *self {
+            Self::HeadDoesNotFit { variation, shuffled } => sentences::head_does_not_fit(f, variation, shuffled),
+            Self::LargeMargins { margin } => sentences::large_margins(f, margin),
+            Self::FlatPredictions { margin, confidence, chance } => {
+                sentences::flat_predictions(f, margin, confidence, chance)
+            }
+            Self::FewClassesPredicted { predicted, classes, most_frequent } => {
+                sentences::few_classes_predicted(f, predicted, classes, most_frequent)
+            }
+            Self::Probabilities { share } => sentences::probabilities(f, share),
+            Self::LogProbabilities { share } => sentences::log_probabilities(f, share),
+            Self::Logits { agreement } => sentences::logits(f, agreement),
+            Self::WholeNumbers { low, high } => sentences::whole_numbers(f, low, high),
+            Self::ConstantUnits { constant, units } => sentences::constant_units(f, constant, units),
+            Self::LabelsOutOfRange { rows, lowest, highest, classes } => {
+                sentences::labels_out_of_range(f, rows, lowest, highest, classes)
+            }
+            Self::LabelsShifted { add, accuracy, shifted } => sentences::labels_shifted(f, add, accuracy, shifted),
+            Self::LabelsInAnotherOrder { accuracy, reordered } => {
+                sentences::labels_in_another_order(f, accuracy, reordered)
+            }
+            Self::AccuracyNearChance { accuracy, chance, confidence } => {
+                sentences::accuracy_near_chance(f, accuracy, chance, confidence)
+            }
+            Self::CalibrationOverlapsTraining { share, rows } => {
+                sentences::calibration_overlaps_training(f, share, rows)
+            }
+            Self::CalibrationRepeats { distinct, rows } => sentences::calibration_repeats(f, distinct, rows),
+            Self::CalibrationUnlikeTraining { distance, spread, separation } => {
+                sentences::calibration_unlike_training(f, distance, spread, separation)
+            }
         }
     }
 }

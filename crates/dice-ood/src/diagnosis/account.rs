@@ -1,13 +1,13 @@
 //! Readings of sets as numbers.
 
 use super::estimate::{Estimate, Sums, auroc_gain, folds, jackknife};
-use super::forecast::Distance;
 use super::ladder::{Ladder, Rung};
 use super::reading::{Reading, Readout};
 use super::report::{Kind, Level, MaskAccount, Separation, SetAccount};
 use super::simulate::{Simulation, Units};
 use super::variance::{Outputs, mean_and_variance};
 use crate::error::Result;
+use crate::evaluation::Distance;
 use crate::mask::contribution;
 use crate::metrics::Curve;
 use crate::salience::{NEAR_SILENT, Salience};

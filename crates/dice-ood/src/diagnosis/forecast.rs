@@ -5,16 +5,7 @@
 
 use serde::Serialize;
 
-/// How like the training inputs out-of-distribution inputs are: images of other classes of the same kind are near, of other
-/// things altogether far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Distance {
-    /// Near.
-    Near,
-    /// Far.
-    Far,
-}
+use crate::evaluation::Distance;
 
 /// What pruning does to AUROC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -23,10 +23,11 @@ mod variance;
 
 use std::sync::Arc;
 
+pub use crate::evaluation::Distance;
 pub use collapse::Collapse;
 pub use estimate::Estimate;
 pub use forecast::{
-    Distance, Effect, Expectation, Forecast, Instead, MATERIAL, RELIABLE, Rule, SIGNAL, SIGNED, Tried, effect_of,
+    Effect, Expectation, Forecast, Instead, MATERIAL, RELIABLE, Rule, SIGNAL, SIGNED, Tried, effect_of,
 };
 pub use reading::Profile;
 pub use report::{Diagnosis, Kind, Level, MaskAccount, Separation, SetAccount};

@@ -4,10 +4,11 @@ use serde::Serialize;
 
 use super::collapse::Collapse;
 use super::estimate::Estimate;
-use super::forecast::{Distance, Forecast};
+use super::forecast::Forecast;
 use super::reading::Profile;
 use super::simulate::Simulation;
 use super::variance::Outputs;
+use crate::evaluation::Distance;
 
 /// What a set of inputs is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

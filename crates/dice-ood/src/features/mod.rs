@@ -7,6 +7,7 @@ mod block;
 mod hold_out;
 mod ids;
 mod layout;
+mod peeked;
 mod source;
 
 pub use block::Block;
@@ -14,6 +15,7 @@ pub(crate) use block::{any_not_finite, not_finite};
 pub use hold_out::HoldOut;
 pub use ids::{Id, Ids};
 pub use layout::{Layout, Note};
+pub(crate) use peeked::Peeked;
 pub use source::{ArraySource, FeatureSource, for_each_block};
 pub(crate) use source::{Opening, block_rows};
 

@@ -10,6 +10,7 @@
 //! Which steps there are, and what they take, is in [`METHODS`](crate::methods::METHODS). What does not make sense
 //! together does not parse.
 
+mod all;
 mod parse;
 
 use std::fmt;

@@ -14,31 +14,40 @@ use crate::io::files::AtomicFile;
 use crate::io::write::row::ScoreRow;
 
 /// Scores as Parquet: `id` text or a whole number, as the first one is, `score` f64, `p_value` f64, `decision` text, these two
-/// null without calibration, and `prediction` u32.
+/// null without calibration, `prediction` u32, and votes f64.
 pub(super) struct ScoreTable {
     /// The file, until the type of ids is known.
     file: Option<AtomicFile>,
     writer: Option<ArrowWriter<AtomicFile>>,
     schema: Arc<Schema>,
+    /// Names of the columns of votes.
+    votes: Vec<String>,
     destination: PathBuf,
 }
 
 impl ScoreTable {
     pub(super) fn create(file: AtomicFile) -> Self {
         let destination = file.destination().to_path_buf();
-        Self { file: Some(file), writer: None, schema: Arc::new(Schema::empty()), destination }
+        Self { file: Some(file), writer: None, schema: Arc::new(Schema::empty()), votes: Vec::new(), destination }
+    }
+
+    /// Takes columns of votes, of these names.
+    pub(super) fn add_columns(&mut self, votes: &[String]) {
+        self.votes = votes.to_vec();
     }
 
     /// The writer, of ids of the type of `id`.
     fn writer(&mut self, id: &DataType) -> Result<&mut ArrowWriter<AtomicFile>> {
         if let Some(file) = self.file.take() {
-            self.schema = Arc::new(Schema::new(vec![
+            let mut fields = vec![
                 Field::new("id", id.clone(), false),
                 Field::new("score", DataType::Float64, false),
                 Field::new("p_value", DataType::Float64, true),
                 Field::new("decision", DataType::Utf8, true),
                 Field::new("prediction", DataType::UInt32, true),
-            ]));
+            ];
+            fields.extend(self.votes.iter().map(|name| Field::new(name, DataType::Float64, true)));
+            self.schema = Arc::new(Schema::new(fields));
             // Dictionaries would be tried for scores, which never repeat.
             let properties = parquet::file::properties::WriterProperties::builder()
                 .set_compression(parquet::basic::Compression::SNAPPY)
@@ -61,13 +70,17 @@ impl ScoreTable {
         }
         let ids = column_of_ids(rows).map_err(|error| located(self, error))?;
         self.writer(ids.data_type())?;
-        let columns: Vec<ArrayRef> = vec![
+        let mut columns: Vec<ArrayRef> = vec![
             ids,
             Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.score))),
             Arc::new(rows.iter().map(|row| row.p_value).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|row| row.decision.map(|decision| decision.to_string())).collect::<StringArray>()),
             Arc::new(rows.iter().map(|row| row.prediction).collect::<UInt32Array>()),
         ];
+        for place in 0..self.votes.len() {
+            let votes = rows.iter().map(|row| row.votes.get(place).copied().flatten());
+            columns.push(Arc::new(votes.collect::<Float64Array>()));
+        }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns);
         let batch = batch.map_err(|error| located(self, failed(error)))?;
         let written = self.writer(&DataType::Utf8)?.write(&batch);

@@ -16,4 +16,7 @@ pub struct ScoreRow {
     pub decision: Option<Decision>,
     /// The class that the network predicts, where it was asked for and the input could be scored.
     pub prediction: Option<u32>,
+    /// What each member of a combination says of it, as many as [`ScoreWriter::with_votes`](crate::io::ScoreWriter::with_votes) was
+    /// told; `None` where a member could not score it.
+    pub votes: Vec<Option<f64>>,
 }

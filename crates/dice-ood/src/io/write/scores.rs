@@ -21,7 +21,16 @@ fn json_of(id: &Id) -> serde_json::Value {
 }
 
 /// Writes scores, a block at a time.
-pub struct ScoreWriter(Sink);
+pub struct ScoreWriter {
+    sink: Sink,
+    /// Names of the columns of votes.
+    votes: Vec<String>,
+    /// Whether the names of columns are written.
+    begun: bool,
+}
+
+/// The columns before those of votes.
+const COLUMNS: [&str; 5] = ["id", "score", "p_value", "decision", "prediction"];
 
 enum Sink {
     Csv(Text),
@@ -65,15 +74,15 @@ impl ScoreWriter {
         let path = path.as_ref();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
-            "csv" => Self::csv(Text::File(AtomicFile::create(path)?)),
-            "jsonl" | "ndjson" => Ok(Self(Sink::JsonLines(Text::File(AtomicFile::create(path)?)))),
+            "csv" => Ok(Self::to(Sink::Csv(Text::File(AtomicFile::create(path)?)))),
+            "jsonl" | "ndjson" => Ok(Self::to(Sink::JsonLines(Text::File(AtomicFile::create(path)?)))),
             "npy" => {
                 let mut file = AtomicFile::create(path)?;
                 file.write_all(&header_for("<f8", 0)).map_err(|error| file.located(error))?;
-                Ok(Self(Sink::Npy { file, rows: 0 }))
+                Ok(Self::to(Sink::Npy { file, rows: 0 }))
             }
             #[cfg(feature = "columns")]
-            "parquet" => Ok(Self(Sink::Parquet(Box::new(ScoreTable::create(AtomicFile::create(path)?))))),
+            "parquet" => Ok(Self::to(Sink::Parquet(Box::new(ScoreTable::create(AtomicFile::create(path)?))))),
             _ => Err(Error::new(ErrorKind::Unsupported, format!("the extension `{extension}`"))
                 .file(path.display())
                 .expected(if cfg!(feature = "columns") {
@@ -84,22 +93,44 @@ impl ScoreWriter {
         }
     }
 
+    fn to(sink: Sink) -> Self {
+        Self { sink, votes: Vec::new(), begun: false }
+    }
+
     /// A writer of CSV to standard output.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`].
-    pub fn csv_to_stdout() -> Result<Self> {
-        Self::csv(Text::Stdout(BufWriter::new(io::stdout())))
+    pub fn csv_to_stdout() -> Self {
+        Self::to(Sink::Csv(Text::Stdout(BufWriter::new(io::stdout()))))
     }
 
     /// A writer of JSON lines to standard output.
     pub fn json_lines_to_stdout() -> Self {
-        Self(Sink::JsonLines(Text::Stdout(BufWriter::new(io::stdout()))))
+        Self::to(Sink::JsonLines(Text::Stdout(BufWriter::new(io::stdout()))))
     }
 
-    fn csv(mut out: Text) -> Result<Self> {
-        out.write(b"id,score,p_value,decision,prediction\n")?;
-        Ok(Self(Sink::Csv(out)))
+    /// Also writes what each member of a combination says, in columns of these names. A file of scores alone has no such columns.
+    #[must_use]
+    pub fn with_votes(mut self, names: Vec<String>) -> Self {
+        self.votes = names;
+        self
+    }
+
+    /// Writes the names of the columns, where they come before the rows.
+    fn begin(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        match &mut self.sink {
+            Sink::Csv(out) => {
+                let names = COLUMNS.into_iter().chain(self.votes.iter().map(String::as_str));
+                out.write(&csv_lines([names])?)
+            }
+            #[cfg(feature = "columns")]
+            Sink::Parquet(table) => {
+                table.add_columns(&self.votes);
+                Ok(())
+            }
+            Sink::JsonLines(_) | Sink::Npy { .. } => Ok(()),
+        }
     }
 
     /// Writes some rows.
@@ -107,36 +138,12 @@ impl ScoreWriter {
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn write(&mut self, rows: &[ScoreRow]) -> Result<()> {
-        match &mut self.0 {
-            Sink::Csv(out) => {
-                let mut text = ::csv::Writer::from_writer(Vec::new());
-                for row in rows {
-                    let p_value = row.p_value.map(|p| p.to_string()).unwrap_or_default();
-                    let decision = row.decision.map(|decision| decision.to_string()).unwrap_or_default();
-                    let prediction = row.prediction.map(|class| class.to_string()).unwrap_or_default();
-                    text.write_record([&row.id.to_string(), &row.score.to_string(), &p_value, &decision, &prediction])
-                        .map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
-                }
-                let text = text.into_inner().map_err(|error| Error::caused_by(ErrorKind::Io, error.into_error()))?;
-                out.write(&text)
-            }
+        self.begin()?;
+        match &mut self.sink {
+            Sink::Csv(out) => out.write(&csv_lines(rows.iter().map(csv_fields))?),
             Sink::JsonLines(out) => {
-                let mut text = String::new();
-                for row in rows {
-                    // JSON has no infinity: an input that could not be scored has the score null.
-                    let score = row.score.is_finite().then_some(row.score);
-                    let decision = row.decision.map(|decision| decision.to_string());
-                    let line = serde_json::json!({
-                        "id": json_of(&row.id),
-                        "score": score,
-                        "p_value": row.p_value,
-                        "decision": decision,
-                        "prediction": row.prediction,
-                    });
-                    text.push_str(&line.to_string());
-                    text.push('\n');
-                }
-                out.write(text.as_bytes())
+                let lines: String = rows.iter().map(|row| json_of_row(row, &self.votes).to_string() + "\n").collect();
+                out.write(lines.as_bytes())
             }
             Sink::Npy { file, rows: written } => {
                 let bytes: Vec<u8> = rows.iter().flat_map(|row| row.score.to_le_bytes()).collect();
@@ -152,8 +159,9 @@ impl ScoreWriter {
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
-    pub fn finish(self) -> Result<()> {
-        match self.0 {
+    pub fn finish(mut self) -> Result<()> {
+        self.begin()?;
+        match self.sink {
             Sink::Csv(out) | Sink::JsonLines(out) => out.finish(),
             Sink::Npy { mut file, rows } => {
                 let rewrite = |file: &mut AtomicFile| {
@@ -167,4 +175,39 @@ impl ScoreWriter {
             Sink::Parquet(table) => table.finish(),
         }
     }
+}
+
+/// Records as lines of CSV.
+fn csv_lines<R>(records: impl IntoIterator<Item = R>) -> Result<Vec<u8>>
+where
+    R: IntoIterator<Item: AsRef<[u8]>>,
+{
+    let mut text = ::csv::Writer::from_writer(Vec::new());
+    for record in records {
+        text.write_record(record).map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
+    }
+    text.into_inner().map_err(|error| Error::caused_by(ErrorKind::Io, error.into_error()))
+}
+
+fn csv_fields(row: &ScoreRow) -> Vec<String> {
+    fn text(value: Option<impl ToString>) -> String {
+        value.map(|value| value.to_string()).unwrap_or_default()
+    }
+    let own = [row.id.to_string(), row.score.to_string(), text(row.p_value), text(row.decision), text(row.prediction)];
+    own.into_iter().chain(row.votes.iter().map(|vote| text(*vote))).collect()
+}
+
+/// A row as JSON, which has no infinity: an input that could not be scored has the score null.
+fn json_of_row(row: &ScoreRow, votes: &[String]) -> serde_json::Value {
+    let mut object = serde_json::json!({
+        "id": json_of(&row.id),
+        "score": row.score.is_finite().then_some(row.score),
+        "p_value": row.p_value,
+        "decision": row.decision.map(|decision| decision.to_string()),
+        "prediction": row.prediction,
+    });
+    for (name, vote) in votes.iter().zip(&row.votes) {
+        object[name] = (*vote).into();
+    }
+    object
 }
