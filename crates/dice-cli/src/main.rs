@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod account;
+mod advice;
 mod columns;
 mod data;
 mod demo;

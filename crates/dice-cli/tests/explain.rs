@@ -1,11 +1,11 @@
-//! `dice explain`, by the real binary.
+//! `dice explain` and the advice of `dice eval`, by the real binary.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
 use std::fs;
 
-use common::{Desk, colours, failed, succeeded};
+use common::{Desk, colours, failed, stderr, stdout, succeeded};
 
 const PANEL: &str = "evidence(energy, knn(5), dice(0.9) | energy)";
 
@@ -127,4 +127,60 @@ fn images_are_explained_with_pictures() {
     assert_eq!(told["score"].as_f64(), Some(score));
     let message = failed(&desk.line("explain d.safetensors --model colours.onnx grey --id grey/4.bmp"), 1);
     assert!(message.contains("grey/04.bmp"), "{message}");
+}
+
+const EVAL: &str =
+    "eval d.safetensors --id test.safetensors --ood letters=letters.safetensors --ood photos=photos.safetensors";
+
+#[test]
+fn an_evaluation_ends_with_advice_unless_it_is_not_wanted() {
+    let desk = Desk::fitted(&["dice(0.9) | energy", "energy", "msp"]);
+    let report = succeeded(&desk.line(EVAL));
+    let advice = report.split("Advice\n").nth(1).unwrap();
+    for part in [
+        "Best by FPR at 95 % TPR, mean of all sets (2 sets): msp with 16.24 %: 5.96 points lower than energy [",
+        "]: no difference that these data can show.",
+        "Next best: energy, 5.96 points higher than msp [",
+        "\nletters: best is ",
+        "$ dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d 'evidence(lts, nci, mds, vim, core)'",
+    ] {
+        assert!(advice.contains(part), "`{part}` is missing from:\n{advice}");
+    }
+    for quiet in ["--quiet", "--format csv", "--format latex", "--bootstrap 0"] {
+        let output = desk.line(&format!("{EVAL} {quiet}"));
+        assert!(!succeeded(&output).contains("Advice") && !stderr(&output).contains("Advice"), "{quiet}");
+    }
+    let data = json(&stdout(&desk.line(&format!("{EVAL} --format json --quiet --sort auroc"))));
+    assert_eq!(
+        (data["advice"]["metric"].as_str(), data["advice"]["baseline"].as_str()),
+        (Some("auroc"), Some("energy"))
+    );
+    let lead = &data["advice"]["overall"]["comparisons"][0];
+    assert_eq!((lead["detector"].as_str(), lead["against"].as_str()), (Some("dice(0.9) | energy"), Some("energy")));
+    let auroc = |detector: &str| {
+        let all = data["detectors"].as_array().unwrap();
+        all.iter().find(|one| one["detector"] == detector).unwrap()["average"]["auroc"].as_f64().unwrap()
+    };
+    let difference = auroc("dice(0.9) | energy") - auroc("energy");
+    assert!((lead["difference"].as_f64().unwrap() - difference).abs() < 1e-12);
+    assert!(data["advice_commands"][0]["command"].as_str().unwrap().starts_with("dice "));
+}
+
+/// The command that advice names works as it stands.
+#[test]
+fn the_panel_that_is_advised_can_be_fitted() {
+    let desk = Desk::fitted(&["energy"]);
+    let data = json(&stdout(&desk.line(&format!("{EVAL} --format json"))));
+    let commands = data["advice_commands"].as_array().unwrap();
+    let panel = commands.iter().filter_map(|one| one["command"].as_str()).find(|one| one.contains("evidence")).unwrap();
+    let words = panel.split('\'').enumerate().flat_map(|(place, part)| match place % 2 {
+        0 => part.split_whitespace().collect::<Vec<_>>(),
+        _ => vec![part],
+    });
+    let words: Vec<&str> = words.skip(1).collect();
+    succeeded(&desk.run(&words));
+    assert!(
+        succeeded(&desk.line("eval next.safetensors --id test.safetensors --ood photos=photos.safetensors"))
+            .contains("Best by")
+    );
 }

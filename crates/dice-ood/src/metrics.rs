@@ -5,6 +5,7 @@
 //! have different names here.
 
 mod bootstrap;
+pub(crate) mod paired;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -111,6 +112,11 @@ impl Curve {
             curve.counts.push((ids as u32, oods as u32));
         }
         Ok(curve)
+    }
+
+    /// Groups of equal scores, the highest first: how many in-distribution and out-of-distribution inputs have each.
+    pub(crate) fn groups(&self) -> &[(u32, u32)] {
+        &self.counts
     }
 
     /// Every metric, at the given TPR in (0, 1] (0.95 for FPR@95TPR). AUTC is NaN where a score is infinite.
@@ -258,7 +264,7 @@ fn mirrored(counts: &[(u32, u32)]) -> impl Iterator<Item = (u32, u32)> + Clone +
 
 /// The false-positive rate at the first threshold whose true-positive rate is at least `tpr`. Groups are (positives,
 /// negatives), the most positive first.
-fn fpr_at_tpr(groups: impl Iterator<Item = (u32, u32)> + Clone, tpr: f64) -> f64 {
+pub(crate) fn fpr_at_tpr(groups: impl Iterator<Item = (u32, u32)> + Clone, tpr: f64) -> f64 {
     let (positives, negatives) = sums(groups.clone());
     let (mut tp, mut fp) = (0u64, 0u64);
     for (hits, misses) in groups {
@@ -276,7 +282,7 @@ fn sums(groups: impl Iterator<Item = (u32, u32)>) -> (u64, u64) {
 }
 
 /// The Mann-Whitney count over all pairs, in integers.
-fn auroc(counts: &[(u32, u32)]) -> f64 {
+pub(crate) fn auroc(counts: &[(u32, u32)]) -> f64 {
     let (id_total, ood_total) = totals(counts);
     // Twice the number of won pairs, so that a tie counts one.
     let mut doubled = 0u128;
@@ -286,6 +292,14 @@ fn auroc(counts: &[(u32, u32)]) -> f64 {
         doubled += u128::from(*ids) * (2 * u128::from(ood_below) + u128::from(*oods));
     }
     doubled as f64 / (2 * u128::from(id_total) * u128::from(ood_total)) as f64
+}
+
+/// Average precision with in-distribution as the positive class, or with out-of-distribution.
+pub(crate) fn average_precision(counts: &[(u32, u32)], of_ood: bool) -> f64 {
+    match of_ood {
+        false => precision_areas(counts.iter().copied()).average,
+        true => precision_areas(mirrored(counts)).average,
+    }
 }
 
 /// Two areas under precision over recall.

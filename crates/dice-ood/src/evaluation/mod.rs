@@ -17,9 +17,12 @@
 //! # Ok::<(), dice_ood::Error>(())
 //! ```
 
+mod advice;
 mod report;
 
 use std::sync::{Arc, Mutex, PoisonError};
+
+use advice::{BASELINE, Compared, advise};
 
 use crate::artifact::Calibrated;
 use crate::calibration::{Decision, Threshold};
@@ -28,11 +31,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::BatchCheck;
 use crate::features::{Block, FeatureSource, Opening, for_each_block};
 use crate::head::LinearHead;
+use crate::metrics::paired::PairedScores;
 use crate::metrics::{Curve, Interval, ccr_at_fpr};
 use crate::plan::{NonFinite, Plan};
 use crate::progress::Progress;
 use crate::spec::Spec;
 use crate::statistics::{Needs, Statistics};
+pub use advice::{AccuracyLoss, Advice, Difference, Next, Standing};
 pub use report::{
     Averages, DecisionReport, DetectorReport, Distance, Quantiles, Ranking, RankingMetric, Report, SetReport,
 };
@@ -51,11 +56,14 @@ pub struct EvaluationOptions {
     pub seed: u64,
     /// What is done with inputs that hold NaN or infinity.
     pub non_finite: NonFinite,
+    /// By what detectors are compared with each other and with energy, by a paired bootstrap of so many replicates; `None` for no
+    /// [`Advice`].
+    pub advise: Option<Ranking>,
 }
 
 impl Default for EvaluationOptions {
     fn default() -> Self {
-        Self { at_tpr: 0.95, bootstrap: 200, seed: 0, non_finite: NonFinite::Reject }
+        Self { at_tpr: 0.95, bootstrap: 200, seed: 0, non_finite: NonFinite::Reject, advise: None }
     }
 }
 
@@ -129,9 +137,11 @@ pub fn evaluate(
     let head = one_head(detectors)?;
     let dense = dense_predictor(head)?;
     let mut scoring: Vec<&Detector> = detectors.iter().map(|calibrated| calibrated.detector()).collect();
+    let baseline = baseline(detectors, head, options)?;
     scoring.push(&dense);
+    scoring.extend(&baseline);
     let id = SetScores::of(id, &scoring, Some(head.classes()), options, progress)?;
-    scoring.pop();
+    scoring.remove(detectors.len());
     let ood = ood
         .into_iter()
         .map(|set| {
@@ -147,12 +157,34 @@ pub fn evaluate(
         reporter.detector(name, &id.scores[index], correct(index), Some(calibrated), sets)
     });
     let reports = reports.collect::<Result<_>>()?;
-    Ok(Report {
+    let mut report = Report {
         at_tpr: options.at_tpr,
         id_inputs: id.rows(),
         dense_accuracy: correct(detectors.len()).map(share),
         detectors: reports,
-    })
+        advice: None,
+    };
+    if let Some(ranking) = options.advise {
+        // Behind the detectors the whole head stands among the in-distribution scores alone.
+        let columns = (0..detectors.len()).map(|place| (place, place));
+        let columns = columns.chain(baseline.iter().map(|_| (detectors.len() + 1, detectors.len())));
+        let scores = columns.map(|(in_id, in_ood)| PairedScores {
+            id: &id.scores[in_id],
+            ood: ood.iter().map(|(_, scores)| &scores[in_ood][..]).collect(),
+        });
+        let compared = Compared { report: &report, scores: scores.collect(), correct: id.correct.as_deref() };
+        report.advice = advise(&compared, ranking, options);
+    }
+    Ok(report)
+}
+
+/// What detectors are compared with, where it is wanted and none of them.
+fn baseline(detectors: &[Calibrated], head: &Arc<LinearHead>, options: &EvaluationOptions) -> Result<Option<Detector>> {
+    let spec: Spec = BASELINE.parse()?;
+    if options.advise.is_none() || detectors.iter().any(|one| *one.detector().spec() == spec) {
+        return Ok(None);
+    }
+    spec.fit(head, &Statistics::new(head.units(), &Needs::default())).map(Some)
 }
 
 /// Evaluates scores `[N]` that any tool gave, higher = more in-distribution; `name` stands for the detector.
@@ -178,7 +210,13 @@ pub fn evaluate_scores(
     let reporter = Reporter::new(options, progress, ood.len());
     let sets = ood.iter().map(|(label, scores)| (label, &scores[..]));
     let report = reporter.detector(name.into(), id, None, None, sets)?;
-    Ok(Report { at_tpr: options.at_tpr, id_inputs: id.len(), dense_accuracy: None, detectors: vec![report] })
+    Ok(Report {
+        at_tpr: options.at_tpr,
+        id_inputs: id.len(),
+        dense_accuracy: None,
+        detectors: vec![report],
+        advice: None,
+    })
 }
 
 fn check<'a>(options: &EvaluationOptions, names: impl Iterator<Item = &'a str>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::{Check, Verdict};
 use crate::metrics::{Interval, Intervals, Metrics};
@@ -41,6 +42,9 @@ pub struct Report {
     pub dense_accuracy: Option<f64>,
     /// What each detector did, in the order they were given.
     pub detectors: Vec<DetectorReport>,
+    /// Which detector to take, where that was asked for and there are sets to compare them on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
 }
 
 /// What one detector did.
@@ -154,7 +158,8 @@ pub struct Ranking {
 }
 
 /// A metric that detectors are ranked by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RankingMetric {
     /// [`Averages::fpr_at_tpr`], lower is better.
     FprAtTpr,

@@ -219,3 +219,32 @@ fn a_ranking_without_sets_is_refused() {
     );
     assert_eq!(report, before);
 }
+
+/// Where energy is not among the detectors it is scored besides them, and stays out of the report.
+#[test]
+fn advice_compares_with_energy_whether_it_is_given_or_not() {
+    let head = head();
+    let (id, far) = (rows(200, 1.0), rows(120, 0.3));
+    let labels = labels(200);
+    let advise = Some(Ranking { over: None, metric: RankingMetric::Auroc });
+    let told = |specs: &[&str], options: &EvaluationOptions| {
+        let detectors: Vec<Calibrated> =
+            specs.iter().map(|spec| Calibrated::scores_only(fitted(spec, &head))).collect();
+        let id = TestSet::of("test", ArraySource::with_labels(id.view(), &labels).unwrap());
+        let sets = vec![TestSet::of("far", ArraySource::new(far.view()))];
+        evaluate(&detectors, id, sets, options, &mut ()).unwrap()
+    };
+    let options = EvaluationOptions { bootstrap: 50, advise, ..Default::default() };
+    let (without, with) = (told(&["msp"], &options), told(&["msp", "energy"], &options));
+    assert_eq!((without.detectors.len(), with.detectors.len(), without.dense_accuracy), (1, 2, Some(1.0)));
+    let against = |report: &Report| report.advice.as_ref().unwrap().overall.comparisons[0].difference;
+    assert_eq!(against(&without), against(&with));
+    let auroc = |report: &Report, place: usize| report.detectors[place].sets[0].metrics.auroc;
+    assert_eq!(against(&with), auroc(&with, 0) - auroc(&with, 1));
+    let best = if against(&with) > 0.0 { "msp" } else { "energy" };
+    assert_eq!(with.advice.as_ref().unwrap().overall.best, best);
+    assert_eq!(without.advice.as_ref().unwrap().overall.best, "msp", "energy is none of the detectors compared");
+    for options in [EvaluationOptions { advise: None, ..options }, EvaluationOptions { bootstrap: 0, ..options }] {
+        assert_eq!(told(&["msp"], &options).advice, None);
+    }
+}

@@ -185,6 +185,12 @@ impl Cumulated {
     }
 }
 
+/// Shares `draws` out among cells that are all equally likely: multinomial, exactly.
+pub(super) fn draw_evenly(draws: u64, drawn: &mut [u32], random: &mut SplitMix64) {
+    let cells: Counts = vec![(1, 0); drawn.len()];
+    Cumulated::new(&cells, |cell| cell.0).draw_counts(0, draws, drawn, random);
+}
+
 /// How many of `draws` uniform numbers are below `part / whole`: binomial, exactly, in integers.
 ///
 /// Numbers are compared bit by bit with the binary fraction of `part / whole`, all at once: a fair coin for each number that
