@@ -73,7 +73,7 @@ pub struct Difference {
     pub interval: Option<Interval>,
     /// Its p-value, adjusted for the family.
     pub p_value: Option<f64>,
-    /// Whether it is more than noise: an adjusted p-value of at most 0.05.
+    /// Whether it is more than noise: an adjusted p-value of at most 0.05, and an interval without 0.
     pub beyond_noise: bool,
     /// About how many times as many inputs it would take to show a difference of this size, where it is not more than noise.
     pub inputs_needed: Option<f64>,

@@ -20,17 +20,21 @@ pub(super) fn judged(family: &[Contrast], level: f64) -> Vec<(usize, usize, Diff
     let reach = normal_quantile(1.0 - (1.0 - level) / (2.0 * judged.max(1) as f64));
     let p_values = holm(&family.iter().map(p_value).collect::<Vec<_>>());
     let difference = |(contrast, p_value): (&Contrast, Option<f64>)| {
-        let beyond_noise = p_value.is_some_and(|p_value| p_value <= 1.0 - level);
         let around = |error: f64| Interval {
             low: contrast.difference - reach * error,
             high: contrast.difference + reach * error,
         };
+        let interval = contrast.standard_error.map(around);
+        // Holm's adjustment shows a little more than the intervals of Bonferroni: what is told agrees with both.
+        let excludes = |interval: &Interval| interval.low > 0.0 || interval.high < 0.0;
+        let beyond_noise =
+            p_value.is_some_and(|p_value| p_value <= 1.0 - level) && interval.as_ref().is_some_and(excludes);
         let times = |error: f64| (reach * error / contrast.difference).powi(2);
         let told = Difference {
             detector: String::new(),
             against: String::new(),
             difference: contrast.difference,
-            interval: contrast.standard_error.map(around),
+            interval,
             p_value,
             beyond_noise,
             inputs_needed: contrast
