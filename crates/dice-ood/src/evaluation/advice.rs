@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::report::{Distance, Ranking, RankingMetric, Report};
 use super::{EvaluationOptions, LEVEL};
-use crate::metrics::paired::{PairedScores, Replicates};
+use crate::metrics::paired::{OfGroups, PairedScores, Replicates};
 use crate::metrics::{Interval, auroc, average_precision, fpr_at_tpr};
 use families::{Contrast, judged};
 
@@ -259,7 +259,7 @@ impl<'a> Table<'a> {
 }
 
 /// A metric of all inputs.
-fn exact(id: &[f64], ood: &[f64], metric: &dyn Fn(&[(u32, u32)]) -> f64) -> f64 {
+fn exact(id: &[f64], ood: &[f64], metric: &OfGroups) -> f64 {
     crate::metrics::Curve::new(id, ood).map_or(f64::NAN, |curve| metric(curve.groups()))
 }
 
