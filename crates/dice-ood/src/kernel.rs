@@ -31,6 +31,7 @@
 //! | [`exp`] | exponentials, and the summary of lanes of logits |
 //! | [`level`] | which instruction sets this machine has; `DICE_SIMD=portable\|avx2\|avx512` forces one |
 //! | [`isa`], `x86` | what an instruction set adds to the loops |
+//! | [`nested`] | one pass for several masks that nest |
 //! | [`product`] | the dense loop for any matrix (a bank, a basis), in slabs |
 //! | [`moment`] | sums of products of features, in f64 |
 //!
@@ -57,6 +58,7 @@ mod level;
 mod moment;
 #[cfg(test)]
 mod naive;
+mod nested;
 mod pack;
 mod product;
 mod scratch;
@@ -72,6 +74,7 @@ use generic::{NARROW, Visit};
 pub(crate) use isa::will_read;
 use level::Level;
 pub use moment::second_moment;
+pub(crate) use nested::{Nested, is_within};
 use pack::Packing;
 pub use product::{Product, Slab};
 pub use scratch::Scratch;
@@ -94,6 +97,24 @@ pub(crate) struct Wanted<'a, 'b> {
     pub(crate) summaries: &'a mut [Summaries<'b>],
     /// The logits `[n, C]`, row by row.
     pub(crate) logits: Option<&'b mut [f32]>,
+}
+
+impl Wanted<'_, '_> {
+    /// Asserts that there is room for so many inputs.
+    fn check(&self, count: usize, classes: usize) {
+        assert!(self.summaries.iter().all(|summaries| summaries.out.len() == count), "summaries are [n]");
+        assert!(self.logits.as_ref().is_none_or(|out| out.len() == count * classes), "logits are [n, C]");
+    }
+}
+
+/// Refuses a mask of another shape than the head's.
+fn check_mask(head: &LinearHead, mask: &Mask) -> Result<()> {
+    if mask.kept().dim() == head.weight().dim() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Shape, format!("{:?}", mask.kept().dim()))
+        .tensor("mask")
+        .expected(format!("{:?}, as the head's weight", head.weight().dim())))
 }
 
 /// The summaries of `n` inputs at one temperature.
@@ -127,11 +148,7 @@ impl Kernel {
     }
 
     fn at_level(level: Level, head: &LinearHead, mask: Option<&Mask>, clip: Option<f32>) -> Result<Self> {
-        if let Some(mask) = mask.filter(|mask| mask.kept().dim() != head.weight().dim()) {
-            return Err(Error::new(ErrorKind::Shape, format!("{:?}", mask.kept().dim()))
-                .tensor("mask")
-                .expected(format!("{:?}, as the head's weight", head.weight().dim())));
-        }
+        mask.map_or(Ok(()), |mask| check_mask(head, mask))?;
         let kept = mask.map(Mask::kept);
         let kept = |class: usize, unit: usize| kept.is_none_or(|kept| kept[(class, unit)]);
         Ok(Self {
@@ -191,8 +208,7 @@ impl Kernel {
     pub(crate) fn visit(&self, features: &[f32], scratch: &mut Scratch, mut wanted: Wanted<'_, '_>) -> bool {
         let count = features.len() / self.units;
         assert_eq!(features.len(), count * self.units, "features are [n, D]");
-        assert!(wanted.summaries.iter().all(|summaries| summaries.out.len() == count), "summaries are [n]");
-        assert!(wanted.logits.as_ref().is_none_or(|out| out.len() == count * self.bias.len()), "logits are [n, C]");
+        wanted.check(count, self.bias.len());
         let batch = self.batch();
         let mut first = 0;
         let mut finite = true;

@@ -200,19 +200,39 @@ unsafe fn by_tiles<I: Isa, const L: usize, const S: usize>(block: Visit<'_, '_, 
         let ahead = if index + 1 == tiles.len() { features.len() } else { part.columns.len() };
         // SAFETY: (1), (2); (3), (4) by `Packing::check`, for as many lines as the assert above allows.
         finite &= unsafe { transpose::<I, L>(features, units, &part.chunks, kernel.clip, tile, ahead) };
-        match &part.weights {
-            // SAFETY: (1); (4), (5) by `Packing::check`.
-            Weights::Sparse { pairs, shared, apart } => unsafe { sparse::<I, L>(pairs, shared, apart, tile, logits) },
-            Weights::Dense(weights) => dense::<I, L, S>(weights, part.units, tile, logits),
-        }
+        // SAFETY: (1); (4), (5) by `Packing::check`.
+        unsafe { add_tile::<I, L, S>(&part.weights, part.units, tile, logits) };
     }
-    let logits = &logits[..classes * L];
+    give_lanes::<I, L>(&logits[..classes * L], wanted, rows);
+    finite
+}
+
+/// Adds the products of the `weights` of a tile of `units`.
+///
+/// # Safety
+/// (1); (4), (5) of the weights, in `tile` and `logits`.
+#[inline(always)]
+pub(super) unsafe fn add_tile<I: Isa, const L: usize, const S: usize>(
+    weights: &Weights,
+    units: usize,
+    tile: &[f32],
+    logits: &mut [f32],
+) {
+    match weights {
+        // SAFETY: (1), (4), (5).
+        Weights::Sparse { pairs, shared, apart } => unsafe { sparse::<I, L>(pairs, shared, apart, tile, logits) },
+        Weights::Dense(weights) => dense::<I, L, S>(weights, units, tile, logits),
+    }
+}
+
+/// Gives what is wanted of the logits of `rows`, the first of the `L` lanes.
+#[inline(always)]
+pub(super) fn give_lanes<I: Isa, const L: usize>(logits: &[f32], wanted: &mut Wanted<'_, '_>, rows: Range<usize>) {
     if L > NARROW {
         give::<I, L, 16>(logits, wanted, rows);
     } else {
         give::<I, L, L>(logits, wanted, rows);
     }
-    finite
 }
 
 /// Gives what is wanted of the logits of `rows`, the first of the `L` lanes, summarising `S` lanes at a time.

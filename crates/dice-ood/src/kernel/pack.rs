@@ -212,7 +212,13 @@ impl RowWeights {
 }
 
 impl Tile {
-    fn new(head: &LinearHead, kept: &dyn Fn(usize, usize) -> bool, units: &[usize], columns: Range<usize>) -> Self {
+    /// The weights that `kept` marks among `units`, ascending and within `columns`.
+    pub(super) fn new(
+        head: &LinearHead,
+        kept: &dyn Fn(usize, usize) -> bool,
+        units: &[usize],
+        columns: Range<usize>,
+    ) -> Self {
         let (classes, all) = head.weight().dim();
         let chunks = chunks(columns.clone(), units, all);
         let lists: Vec<List> = (0..classes).map(|class| List::new(head, kept, units, class)).collect();
@@ -244,7 +250,7 @@ impl Tile {
     }
 
     /// Asserts conditions (3) to (5) of [`generic`](super::generic).
-    fn check(&self, classes: usize, all: usize, lanes: usize) {
+    pub(super) fn check(&self, classes: usize, all: usize, lanes: usize) {
         assert!(self.columns.start <= self.columns.end && self.columns.end <= all, "(3): columns of the rows");
         assert!(self.units * lanes <= TILE, "(4): the units fit the tile");
         for chunk in &self.chunks {
@@ -344,6 +350,9 @@ fn sparse(mut lists: Vec<List>) -> Weights {
         let best = (0..left.len().min(CANDIDATES)).min_by_key(cost);
         let Some(second) = best.and_then(|best| left.remove(best)) else { break };
         let shared = first.shared_with(&second);
+        if first.weights.is_empty() && second.weights.is_empty() {
+            continue;
+        }
         matched.push((shared, first.weights.len().max(second.weights.len()) - shared, first, second));
     }
     // Runs of equal lengths, so that the ends of the loops are predicted.

@@ -360,3 +360,97 @@ fn a_second_moment_is_its_chains_bit_for_bit_at_every_level_and_split() {
         });
     }
 }
+
+/// Masks of random levels that nest, the sparsest first: weight `i` is kept from mask `level[i]` on.
+fn nesting(classes: usize, units: usize, masks: usize, seed: u64) -> Vec<Mask> {
+    let mut choice = SplitMix64::new(seed);
+    let level = Array2::from_shape_fn((classes, units), |_| choice.below(masks as u64 + 1));
+    (0..masks as u64).map(|mask| Mask::new(level.mapv(|level| level <= mask))).collect()
+}
+
+/// Under every mask, the logits of all masks in one pass against the naive sum, within the bound of a single kernel: a logit is one
+/// chain of the same products.
+#[test]
+fn masks_that_nest_agree_with_the_reference_within_the_higham_bound() {
+    at_every_level(|level| {
+        for (classes, units, count, clip) in
+            [(1, 1, 1, None), (3, 40, 20, Some(0.25)), (10, 342, 20, None), (37, 300, 5, Some(0.5)), (130, 17, 3, None)]
+        {
+            let (head, _) = problem(classes, units, 1.0, 7);
+            let masks = nesting(classes, units, count, 5);
+            let all: Vec<Option<&Mask>> = masks.iter().map(Some).chain([None]).collect();
+            let nested = Nested::at_level(level, &head, &all, clip).unwrap();
+            let rows = 64 + NARROW + 3;
+            let features = random(rows * units, 11);
+            let mut out = vec![vec![0.0f32; rows * classes]; all.len()];
+            let mut summaries = vec![vec![Summary::default(); rows]; all.len()];
+            let mut parts: Vec<[Summaries<'_>; 1]> =
+                summaries.iter_mut().map(|out| [Summaries::at(1.0, &mut out[..])]).collect();
+            let mut wanted: Vec<Wanted<'_, '_>> = parts
+                .iter_mut()
+                .zip(&mut out)
+                .map(|(summaries, logits)| Wanted { summaries, logits: Some(&mut logits[..]) })
+                .collect();
+            assert!(nested.visit(&features, &mut Scratch::default(), &mut wanted));
+            for ((mask, logits), summaries) in all.iter().zip(&out).zip(&summaries) {
+                for ((row, found), summary) in features.chunks(units).zip(logits.chunks(classes)).zip(summaries) {
+                    let expected = reference::logits(&head, *mask, clip, row);
+                    let bound = gamma(units + 2) * reference::logit_magnitude(&head, *mask, clip, row);
+                    for (found, expected) in found.iter().zip(&expected) {
+                        assert!((f64::from(*found) - expected).abs() <= bound, "{level} [{classes}, {units}]");
+                    }
+                    assert_eq!(summary.max, found[summary.argmax as usize]);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_batch_of_masks_that_nest_is_its_rows_bit_for_bit() {
+    at_every_level(|level| {
+        for classes in [10, 37] {
+            let (head, _) = problem(classes, 300, 1.0, 3);
+            let masks = nesting(classes, 300, 4, 9);
+            let all: Vec<Option<&Mask>> = masks.iter().map(Some).collect();
+            let nested = Nested::at_level(level, &head, &all, Some(0.5)).unwrap();
+            let rows = 64 + NARROW + 3;
+            let features = random(rows * 300, 5);
+            let scored = |size: usize| {
+                let mut out = vec![vec![Summary::default(); rows]; all.len()];
+                for (index, features) in features.chunks(size * 300).enumerate() {
+                    let range = index * size..index * size + features.len() / 300;
+                    let mut parts: Vec<[Summaries<'_>; 1]> =
+                        out.iter_mut().map(|out| [Summaries::at(1.0, &mut out[range.clone()])]).collect();
+                    let mut wanted: Vec<Wanted<'_, '_>> =
+                        parts.iter_mut().map(|summaries| Wanted { summaries, logits: None }).collect();
+                    assert!(nested.visit(features, &mut Scratch::default(), &mut wanted));
+                }
+                out
+            };
+            let batch = scored(rows);
+            for size in [1, 2, NARROW, 15, 32, 64, 65] {
+                assert_eq!(scored(size), batch, "{level}, {size} at a time");
+            }
+        }
+    });
+}
+
+#[test]
+fn masks_that_do_not_nest_and_rows_that_are_not_finite_are_refused() {
+    let (head, _) = problem(3, 40, 1.0, 1);
+    let masks = nesting(3, 40, 2, 1);
+    assert_eq!(Nested::new(&head, &[Some(&masks[1]), Some(&masks[0])], None).unwrap_err().kind(), ErrorKind::Argument);
+    assert_eq!(Nested::new(&head, &[], None).unwrap_err().kind(), ErrorKind::Argument);
+    let other = Mask::new(Array2::from_elem((3, 39), true));
+    assert_eq!(Nested::new(&head, &[Some(&other)], None).unwrap_err().kind(), ErrorKind::Shape);
+    at_every_level(|level| {
+        let nested = Nested::at_level(level, &head, &[Some(&masks[0]), None], None).unwrap();
+        for place in [0, 39, 40 * 70 - 1] {
+            let mut features = random(40 * 70, 2);
+            features[place] = f32::NAN;
+            let mut wanted = [Wanted::default(), Wanted::default()];
+            assert!(!nested.visit(&features, &mut Scratch::default(), &mut wanted), "{level}: {place}");
+        }
+    });
+}
