@@ -117,7 +117,7 @@ the next best is more than noise: the same inputs are drawn for all detectors, o
 --quiet drops it, JSON carries it as advice. Intervals are 95 % bootstrap percentiles; sides of more than 65,536 inputs are resampled on a grid
 that moves their ends by less than 0.05 percentage points of FPR and 0.01 of AUROC.";
 
-fn parse_set(text: &str) -> std::result::Result<(SetLabel, String), String> {
+pub(crate) fn parse_set(text: &str) -> std::result::Result<(SetLabel, String), String> {
     let Some((label, file)) = text.split_once('=') else { return Err(A_SET.into()) };
     let tagged = Distance::ALL.into_iter().find_map(|distance| {
         let name = label.strip_prefix(distance.name())?.strip_prefix(':')?;
@@ -146,7 +146,7 @@ const RANKINGS: [(&str, &str, Ranking); 12] = [
 ];
 const NO_ALIAS: &str = "";
 
-fn ranking_parser() -> impl TypedValueParser<Value = Ranking> {
+pub(crate) fn ranking_parser() -> impl TypedValueParser<Value = Ranking> {
     let value = |(name, alias, _): (&'static str, &'static str, Ranking)| match alias {
         NO_ALIAS => PossibleValue::new(name),
         alias => PossibleValue::new(name).alias(alias),

@@ -4,6 +4,7 @@
 
 mod account;
 mod advice;
+mod basis;
 mod columns;
 mod data;
 mod demo;
@@ -24,6 +25,8 @@ mod report;
 mod score;
 #[cfg(unix)]
 mod signals;
+mod sweep;
+mod tune;
 mod wanted;
 
 use std::io::{self, Write};
@@ -66,6 +69,8 @@ const EXAMPLES: &str = "Examples:
   dice eval detector.safetensors --id test.npz --ood svhn=svhn.npy --ood textures=dtd.npy
   dice diagnose train.safetensors --head model.pth
   dice explain detector.safetensors new.npy --row 17
+  dice sweep detector.safetensors -d 'dice(P) | energy' --grid P=0:0.99:20 --id test.npz --ood svhn=svhn.npy
+  dice tune --features train.safetensors --head model.pth --id test.npz --ood svhn=svhn.npy -o chosen.safetensors
   dice inspect detector.safetensors
 
 Features: .npy .npz .safetensors .csv .parquet .arrow, a glob, a directory, or - for
@@ -97,6 +102,8 @@ enum Command {
     Eval(eval::Eval),
     Explain(explain::Explain),
     Diagnose(diagnose::Diagnose),
+    Sweep(sweep::Sweep),
+    Tune(tune::Tune),
     Export(export::Export),
     Inspect(inspect::Inspect),
     Methods(methods::Methods),
@@ -124,6 +131,8 @@ impl Command {
             Self::Eval(eval) => eval.output.iter().cloned().collect(),
             Self::Explain(explain) => explain.output.iter().cloned().collect(),
             Self::Diagnose(diagnose) => diagnose.output.iter().cloned().collect(),
+            Self::Sweep(sweep) => sweep.output.iter().cloned().collect(),
+            Self::Tune(tune) => tune.output.iter().cloned().collect(),
             Self::Export(export) => vec![export.output.clone()],
             Self::Inspect(_) | Self::Methods(_) | Self::Demo(_) | Self::Completions { .. } | Self::Man { .. } => {
                 Vec::new()
@@ -207,6 +216,8 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Eval(eval) => eval.run(context),
         Command::Explain(explain) => explain.run(context),
         Command::Diagnose(diagnose) => diagnose.run(context),
+        Command::Sweep(sweep) => sweep.run(context),
+        Command::Tune(tune) => tune.run(context),
         Command::Export(export) => export.run(context),
         Command::Inspect(inspect) => inspect.run(),
         Command::Methods(methods) => methods.run(context),
@@ -225,7 +236,8 @@ fn run(command: Command, context: &Context) -> Result<()> {
                     Some(found) => found.clone(),
                     None => {
                         return Err(Error::new(ErrorKind::Argument, format!("`{name}`")).expected(
-                            "a command: features, fit, score, eval, diagnose, export, inspect, methods, demo, completions",
+                            "a command: features, fit, score, eval, diagnose, sweep, tune, export, inspect, methods, demo, \
+                             completions",
                         ));
                     }
                 },

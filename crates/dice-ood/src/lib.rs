@@ -16,6 +16,7 @@ mod features;
 mod fit;
 mod gaussian;
 pub mod graph;
+pub mod grid;
 mod head;
 pub mod io;
 mod kernel;
@@ -36,6 +37,7 @@ mod sphere;
 pub mod state;
 mod statistics;
 mod training;
+pub mod tune;
 mod views;
 mod votes;
 

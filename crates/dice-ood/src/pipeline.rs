@@ -21,6 +21,7 @@ pub struct Fitting<'a> {
     training: Training<'a>,
     /// By the specs that they print as.
     stems: Kept<String, Stem>,
+    shapers: Shapers,
     pipelines: Kept<String, Pipeline>,
 }
 
@@ -30,12 +31,17 @@ impl<'a> Fitting<'a> {
     /// # Errors
     /// [`ErrorKind::Shape`] where the two disagree on D.
     pub fn new(head: &'a Arc<LinearHead>, statistics: &'a Statistics) -> Result<Self> {
-        Ok(Self { training: Training::new(head, statistics)?, stems: Kept::default(), pipelines: Kept::default() })
+        Ok(Self {
+            training: Training::new(head, statistics)?,
+            stems: Kept::default(),
+            shapers: Kept::default(),
+            pipelines: Kept::default(),
+        })
     }
 
     pub(crate) fn pipeline(&self, spec: &PipelineSpec) -> Result<Arc<Pipeline>> {
         self.pipelines.get(&spec.to_string(), || {
-            let stem = self.stem(&spec.stem, |training| Stem::fit(&spec.stem, training))?;
+            let stem = self.stem(&spec.stem, |training| Stem::fit(&spec.stem, training, &self.shapers))?;
             let logits = Arc::clone(&stem);
             let scorer = spec.score.fit(&self.training.behind(logits))?;
             Ok(Pipeline::new(spec.clone(), stem, scorer))
@@ -46,6 +52,9 @@ impl<'a> Fitting<'a> {
         self.stems.get(&spec.to_string(), || make(&self.training))
     }
 }
+
+/// Fitted shapings, by the specs that they print as: stems of one shaping share it.
+type Shapers = Kept<String, Arc<dyn Shaper>>;
 
 /// Everything before the score: shaped features through the kept weights of the head.
 #[derive(Debug)]
@@ -68,8 +77,12 @@ pub(crate) struct Pipeline {
 impl Stem {
     /// Fits shaping and sparsity. The mask rests on the mean of the features as they are also where they are shaped, as in
     /// the authors' code.
-    pub(crate) fn fit(spec: &StemSpec, on: &Training<'_>) -> Result<Self> {
-        let shaper = spec.shaping.as_ref().map(|shaping| shaping.fit(on)).transpose()?;
+    fn fit(spec: &StemSpec, on: &Training<'_>, shapers: &Shapers) -> Result<Self> {
+        let fit = |shaping: &Arc<dyn Shaping>| {
+            let alone = StemSpec { shaping: Some(Arc::clone(shaping)), sparsity: None };
+            shapers.get(&alone.to_string(), || shaping.fit(on)).map(|shaper| Arc::clone(&*shaper))
+        };
+        let shaper = spec.shaping.as_ref().map(fit).transpose()?;
         let mask = spec.sparsity.as_ref().map(|sparsity| sparsity.mask(on)).transpose()?;
         Self::new(Arc::clone(on.head()), shaper, mask)
     }
@@ -85,6 +98,32 @@ impl Stem {
     pub(crate) fn is(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         let dense = |stem: &Self| stem.shaper.is_none() && stem.mask.is_none();
         Arc::ptr_eq(self, other) || (dense(self) && dense(other) && Arc::ptr_eq(&self.head, &other.head))
+    }
+
+    /// Whether both read the same rows with the same head, as far as pointers and clips tell.
+    pub(crate) fn reads_as(&self, other: &Self) -> bool {
+        let same = match (&self.shaper, &other.shaper) {
+            (None, None) => true,
+            (Some(one), Some(other)) => {
+                Arc::ptr_eq(one, other) || one.clip().is_some_and(|clip| other.clip() == Some(clip))
+            }
+            _ => false,
+        };
+        same && Arc::ptr_eq(&self.head, &other.head)
+    }
+
+    /// The rows as the kernel reads them: `features` `[n, D]`, or in `shaped` what becomes of them.
+    pub(crate) fn shaped<'a>(
+        &self,
+        features: &'a [f32],
+        shaped: &'a mut Vec<f32>,
+        workspace: &mut Workspace,
+    ) -> &'a [f32] {
+        let Some(shaper) = self.shaper() else { return features };
+        shaped.clear();
+        shaped.extend_from_slice(features);
+        shaped.chunks_exact_mut(self.head.units()).for_each(|row| shaper.shape(row, workspace));
+        shaped
     }
 
     /// The kept weights `[C, D]`; `None` where all are kept by definition.

@@ -101,6 +101,22 @@ impl Witness {
         self.sample = sample;
     }
 
+    /// The share of the rows that came by `other` too, surely.
+    pub(crate) fn share_in(&mut self, other: &mut Self) -> f64 {
+        self.hashes.settle();
+        other.hashes.settle();
+        let (share, margin) = self.hashes.share_in(&other.hashes);
+        (share - margin).max(0.0)
+    }
+
+    /// A number that depends on which rows came by, and not on their order.
+    pub(crate) fn fingerprint(&mut self) -> u64 {
+        self.hashes.settle();
+        let mixed =
+            self.hashes.counts.iter().map(|(hash, count)| SplitMix64::mix(hash.wrapping_add(u64::from(*count))));
+        mixed.fold(self.rows, u64::wrapping_add)
+    }
+
     /// How many rows came by.
     pub(super) fn rows(&self) -> u64 {
         self.rows

@@ -298,6 +298,15 @@ impl Plan {
     pub fn new<'a>(detectors: impl IntoIterator<Item = &'a Detector>) -> Self {
         Self::of_nodes(detectors.into_iter().map(|detector| detector.node.clone()))
     }
+
+    /// The same for a sweep: detectors whose masks nest cost little more together than one. Sums then run in another order, so that
+    /// scores differ by rounding from those of [`Plan::new`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] for an instruction set that this machine does not have.
+    pub fn nesting<'a>(detectors: impl IntoIterator<Item = &'a Detector>) -> Result<Self> {
+        Self::new(detectors).nest()
+    }
 }
 
 /// One list of scores for each pipeline, all of one length.

@@ -133,6 +133,32 @@ pub fn evaluate(
     options: &EvaluationOptions,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
+    evaluate_by(|detectors| Ok(Plan::new(detectors.iter().copied())), detectors, id, ood, options, progress)
+}
+
+/// The same where detectors differ in values of their parameters: those whose masks nest are scored in one pass, as by
+/// [`Plan::nesting`], and scores differ by rounding from those of [`evaluate`].
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn sweep(
+    detectors: &[Calibrated],
+    id: TestSet<'_>,
+    ood: Vec<TestSet<'_>>,
+    options: &EvaluationOptions,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    evaluate_by(|detectors| Plan::nesting(detectors.iter().copied()), detectors, id, ood, options, progress)
+}
+
+fn evaluate_by(
+    plan: impl Fn(&[&Detector]) -> Result<Plan>,
+    detectors: &[Calibrated],
+    id: TestSet<'_>,
+    ood: Vec<TestSet<'_>>,
+    options: &EvaluationOptions,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
     check(options, ood.iter().map(|set| set.label.name.as_str()))?;
     let head = one_head(detectors)?;
     let dense = dense_predictor(head)?;
@@ -140,13 +166,14 @@ pub fn evaluate(
     let baseline = baseline(detectors, head, options)?;
     scoring.push(&dense);
     scoring.extend(&baseline);
-    let id = SetScores::of(id, &scoring, Some(head.classes()), options, progress)?;
+    let id = SetScores::of(id, &plan(&scoring)?, scoring.len(), Some(head.classes()), options, progress)?;
     scoring.remove(detectors.len());
+    let plan = plan(&scoring)?;
     let ood = ood
         .into_iter()
         .map(|set| {
             let label = set.label.clone();
-            Ok((label, SetScores::of(set, &scoring, None, options, progress)?.scores))
+            Ok((label, SetScores::of(set, &plan, scoring.len(), None, options, progress)?.scores))
         })
         .collect::<Result<Vec<_>>>()?;
     let correct = |index: usize| id.correct.as_ref().map(|correct| &correct[index][..]);
@@ -259,10 +286,11 @@ struct SetScores {
 }
 
 impl SetScores {
-    /// Scores `set`; labels are looked at where the number of classes is given.
+    /// Scores `set` by a plan of so many detectors; labels are looked at where the number of classes is given.
     fn of(
         set: TestSet<'_>,
-        detectors: &[&Detector],
+        plan: &Plan,
+        detectors: usize,
         classes: Option<usize>,
         options: &EvaluationOptions,
         progress: &mut dyn Progress,
@@ -270,11 +298,8 @@ impl SetScores {
         let mut source = (set.open)()?;
         let total = source.rows();
         let mut done = 0;
-        let mut all = Self {
-            scores: vec![Vec::new(); detectors.len()],
-            correct: classes.map(|_| vec![Vec::new(); detectors.len()]),
-        };
-        let plan = Plan::new(detectors.iter().copied());
+        let mut all =
+            Self { scores: vec![Vec::new(); detectors], correct: classes.map(|_| vec![Vec::new(); detectors]) };
         for_each_block(&mut *source, |block| {
             let labels = match classes {
                 Some(classes) => checked_labels(block, classes)?,

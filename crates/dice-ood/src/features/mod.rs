@@ -8,6 +8,7 @@ mod hold_out;
 mod ids;
 mod layout;
 mod peeked;
+mod picked;
 mod source;
 
 pub use block::Block;
@@ -16,6 +17,7 @@ pub use hold_out::HoldOut;
 pub use ids::{Id, Ids};
 pub use layout::{Layout, Note};
 pub(crate) use peeked::Peeked;
+pub(crate) use picked::Picked;
 pub use source::{ArraySource, FeatureSource, for_each_block};
 pub(crate) use source::{Opening, block_rows};
 

@@ -1,0 +1,134 @@
+//! What sweep and tune fit candidates to: the head and statistics of a detector file, or features or statistics and a head.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dice_ood::artifact::read_merged_statistics;
+use dice_ood::io::Dataset;
+use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource as _, Layout, LinearHead, Result, Statistics};
+
+use crate::Context;
+use crate::columns::{Columns, record, recorded_in, tell};
+use crate::data::{Inputs, check_origin, dataset, detector, head};
+
+/// What candidates are fitted to.
+#[derive(clap::Args)]
+pub(crate) struct Basis {
+    /// A detector file, whose head and statistics candidates are fitted to.
+    #[arg(value_name = "DETECTOR", required_unless_present_any = ["features", "statistics"])]
+    artifact: Option<PathBuf>,
+    /// In place of DETECTOR: training features [N, D] to fit to, with --head.
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "head", conflicts_with = "artifact")]
+    pub(crate) features: Vec<String>,
+    /// Class labels [N] of --features, where they are in a file of their own.
+    #[arg(long, value_name = "FILE", requires = "features")]
+    labels: Option<String>,
+    /// In place of DETECTOR: statistics of training features, or a published mean activation, with --head.
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "head", conflicts_with_all = ["artifact", "features"])]
+    statistics: Vec<String>,
+    /// The linear head, as for `dice fit`.
+    #[arg(long, value_name = "FILE", conflicts_with = "artifact")]
+    head: Option<String>,
+    #[command(flatten)]
+    columns: Columns,
+}
+
+/// A basis that has been read, as far as it is read at once.
+pub(crate) struct Read {
+    pub(crate) head: Arc<LinearHead>,
+    pub(crate) from: From,
+    layout: Layout,
+    artifact: Option<(Artifact, PathBuf)>,
+    columns: Columns,
+    provenance: BTreeMap<String, String>,
+}
+
+/// What the statistics come from.
+pub(crate) enum From {
+    /// They are there.
+    Statistics(Statistics),
+    /// Training features, to be gathered.
+    Features(Dataset),
+}
+
+impl Basis {
+    /// Reads all but the features; `others` are the other inputs of the command.
+    pub(crate) fn read<'a>(&self, others: impl IntoIterator<Item = &'a str>, context: &Context) -> Result<Read> {
+        let columns = self.columns.clone();
+        if let Some(path) = &self.artifact {
+            let artifact = detector(path, others)?;
+            return Ok(Read {
+                head: Arc::clone(artifact.head()),
+                from: From::Statistics(artifact.statistics().clone()),
+                layout: Layout::default(),
+                provenance: artifact.provenance().clone(),
+                artifact: Some((artifact, path.clone())),
+                columns,
+            });
+        }
+        let (from, layout, units) = match self.statistics.is_empty() {
+            false => {
+                let statistics = read_merged_statistics(self.statistics.iter().map(String::as_str))?;
+                let units = statistics.units();
+                let layout = Layout { units: recorded_in(&self.statistics)?, ..Layout::default() };
+                (From::Statistics(statistics), layout, units)
+            }
+            true => {
+                let data = dataset(&self.features, self.labels.as_ref())?.with_columns(&columns.chosen());
+                let data = data.rereadable()?;
+                let source = data.open()?;
+                let (layout, units) = (source.layout(), source.units());
+                drop(source);
+                tell(&layout, &data.names()[0], context);
+                (From::Features(data), layout, units)
+            }
+        };
+        let file = self.head.as_deref().unwrap_or_default();
+        let head = Arc::new(head(file, units)?);
+        head.check_features(units)?;
+        let mut provenance: BTreeMap<String, String> = record(&layout).into_iter().collect();
+        provenance.insert("head".into(), file.into());
+        match &from {
+            From::Statistics(_) => provenance.insert("statistics".into(), self.statistics.join(" ")),
+            From::Features(_) => provenance.insert("features".into(), self.features.join(" ")),
+        };
+        Ok(Read { head, from, layout, artifact: None, columns, provenance })
+    }
+}
+
+impl Read {
+    /// Inputs with features of this network.
+    pub(crate) fn inputs(&self, files: &[String], labels: Option<&String>) -> Result<Inputs<'static>> {
+        let inputs = Inputs::Features(dataset(files, labels)?.rereadable()?);
+        match &self.artifact {
+            Some((artifact, path)) => {
+                let inputs = inputs.fitted_to(artifact, path, &self.columns)?;
+                check_origin(&inputs, artifact, path)?;
+                Ok(inputs)
+            }
+            None => Ok(inputs.with_columns(&self.columns).with_units(self.head.units(), &self.layout.units)),
+        }
+    }
+
+    /// Whether the training features have class labels; unknown of statistics.
+    pub(crate) fn labelled(&self) -> Result<Option<bool>> {
+        let From::Features(data) = &self.from else { return Ok(None) };
+        let mut block = Block::default();
+        data.open()?.read(&mut block, 1)?;
+        Ok(Some(block.labels.is_some()))
+    }
+
+    /// What a detector file says of where it came from.
+    pub(crate) fn provenance(&self) -> BTreeMap<String, String> {
+        self.provenance.clone()
+    }
+}
+
+/// The error for two inputs that are both standard input.
+pub(crate) fn standard_input_once<'a>(files: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    match files.into_iter().filter(|file| *file == "-").count() {
+        0 | 1 => Ok(()),
+        _ => Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once")),
+    }
+}
