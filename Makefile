@@ -46,6 +46,7 @@ demo:
 
 bench:
 	cargo bench --locked -p dice-ood --bench scoring
+	cargo bench --locked -p dice-ood --bench sweep
 
 # A virtual environment of its own, as torch is large; the times are the last thing printed.
 PEERS ?= target/peers

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dice_ood::evaluation::{Averages, DetectorReport, Distance, EvaluationOptions, Ranking, SetLabel, TestSet, sweep};
 use dice_ood::grid::{Candidate, Grid, Template, expand, fit};
 use dice_ood::io::AtomicFile;
-use dice_ood::{Calibrated, Detector, Error, FeatureSource as _, HoldOut, Needs, Report, Result, Salience, Statistics};
+use dice_ood::{Calibrated, Detector, Error, HoldOut, Needs, Report, Result, Salience, Statistics};
 use serde::Serialize;
 
 use crate::basis::{Basis, From, Read, standard_input_once};

@@ -135,10 +135,12 @@ fn range(from: &str, to: &str, count: &str) -> Option<Vec<String>> {
     let (from, to) = (from.parse::<f64>().ok()?, to.parse::<f64>().ok()?);
     let count = count.parse::<usize>().ok().filter(|count| (1..=MOST).contains(count))?;
     let all_finite = from.is_finite() && to.is_finite();
-    if !all_finite || (count == 1 && from != to) {
-        return None;
+    match (all_finite, count, from == to) {
+        (false, ..) | (true, 1, false) | (true, 2.., true) => return None,
+        (true, 1, true) => return Some(vec![from.to_string()]),
+        _ => {}
     }
-    let step = (to - from) / (count - 1).max(1) as f64;
+    let step = (to - from) / (count - 1) as f64;
     let places = |digits: i32, of: f64| digits - 1 - of.abs().max(1e-200).log10().floor() as i32;
     let scale = 10f64.powi(places(DIGITS, from.abs().max(to.abs())).max(places(STEP_DIGITS, step)).min(200));
     // Adding zero makes -0.0 print as 0.
