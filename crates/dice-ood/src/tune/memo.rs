@@ -9,8 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{AtomicFile, files};
 
-/// What the candidates came to in a stage: for each that could be fitted, by set, the loss and the AUROC.
-pub(super) type Stage = BTreeMap<String, Vec<[f64; 2]>>;
+/// What the candidates came to in a stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stage {
+    /// For each that could be fitted, by set, the loss and the AUROC.
+    pub(super) losses: BTreeMap<String, Vec<[f64; 2]>>,
+    /// Those that could not, and why.
+    pub(super) left_out: BTreeMap<String, String>,
+}
 
 /// The stages done so far, and the file that holds them.
 #[derive(Debug)]
@@ -96,7 +103,8 @@ mod tests {
     fn stages_are_kept_for_the_same_inputs_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stages.json");
-        let stage: Stage = [("energy".to_owned(), vec![[0.1, 0.9]])].into();
+        let losses = [("energy".to_owned(), vec![[0.1, 0.9]])].into();
+        let stage = Stage { losses, left_out: [("mds".to_owned(), "no labels".to_owned())].into() };
         let mut memo = Memo::open(&path).unwrap();
         memo.begin("a".into()).unwrap();
         assert_eq!(memo.stage("1", || Ok(stage.clone())).unwrap(), stage);

@@ -384,8 +384,13 @@ struct Tuning<'t> {
     left_out: BTreeMap<String, String>,
 }
 
+/// Candidates by name, each fitted or the reason why not.
+type Fitted = Vec<(String, Result<Detector>)>;
+
 /// What choosing came to.
 struct Choice {
+    /// What was fitted on the way, where it was: nothing where all stages were kept.
+    fitted: Option<Fitted>,
     /// Candidates with their loss on choosing rows, best first: those that were compared on all of them, then the others.
     ranking: Vec<Ranked>,
     /// Stand-ins that nobody tells apart.
@@ -434,11 +439,13 @@ impl Tuning<'_> {
         memo: &mut Memo,
         progress: &mut dyn Progress,
     ) -> Result<Tuned> {
-        let choice = self.choose(&ground, stand_ins, memo, progress)?;
-        let finalists = self.finalists(&choice)?;
-        let mut parts = self.parts(choice.id_rows);
-        let setting = self.report_on(&ground, &finalists, &choice.dropped, &mut parts, progress)?;
-        self.conclude(choice, finalists, &[setting], what, parts, &ground, progress)
+        let mut choice = self.choose(&ground, stand_ins, memo, progress)?;
+        let finalists = finalists(&choice)?;
+        let detectors = self.detectors(&ground, &finalists, choice.fitted.take(), progress)?;
+        let mut parts = Parts { id_choosing: choice.id_rows, ..Parts::default() };
+        let setting = self.report_on(&ground, &detectors, &choice.dropped, &mut parts, progress)?;
+        let chosen = detectors[0].clone();
+        self.conclude(choice, finalists, &[setting], what, parts, (&ground, chosen), progress)
     }
 
     /// The same where a class is left out at a time.
@@ -454,28 +461,37 @@ impl Tuning<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Tuned> {
         let needs = self.needs();
-        let (mut stages, mut id_rows) = (Vec::new(), 0);
+        let (mut stages, mut grounds) = (Vec::new(), Vec::new());
         for class in classes {
-            let name = format!("class {class}");
-            let alive: Vec<usize> = (0..self.candidates.len()).collect();
-            let stage = memo.stage(&name, || {
-                let ground = ground(*class, &needs)?;
-                let fitted = self.fit(&ground, &alive, progress)?;
-                Ok(self.compare(&ground, &fitted, 0, progress)?.0)
-            })?;
-            stages.push(stage);
+            let mut kept = None;
+            stages.push(memo.stage(&format!("class {class}"), || {
+                let mut ground = ground(*class, &needs)?;
+                let fitted = self.fit(&ground, &self.all(), progress)?;
+                let stage = self.compare(&ground, &fitted, &self.all(), 0, progress)?;
+                // What is fitted holds what it needs: a bank for each class would fill the memory.
+                ground.statistics = Statistics::new(ground.head.units(), &Needs::default());
+                kept = Some((ground, fitted));
+                Ok(stage)
+            })?);
+            grounds.push(kept);
         }
-        id_rows += (0..self.survey.id_rows)
-            .filter(|row| split::part(split::ID, self.options.seed, *row) == Part::Choosing)
-            .count();
-        let choice = Choice { ranking: self.rank(&stages, &[])?, dropped: Vec::new(), id_rows };
-        let finalists = self.finalists(&choice)?;
-        let mut parts = self.parts(choice.id_rows);
+        let choice = Choice {
+            fitted: None,
+            ranking: self.rank(&stages, &self.all(), &[]),
+            dropped: Vec::new(),
+            id_rows: self.choosing_rows(),
+        };
+        let finalists = finalists(&choice)?;
+        let mut parts = Parts { id_choosing: choice.id_rows, ..Parts::default() };
         let needs = finalists.iter().fold(Needs::marginals(), |needs, spec| needs.and(spec.needs()));
         let mut settings = Vec::new();
-        for class in classes {
-            let ground = ground(*class, &needs)?;
-            settings.push(self.report_on(&ground, &finalists, &[], &mut parts, progress)?);
+        for (class, kept) in classes.iter().zip(grounds) {
+            let (ground, fitted) = match kept {
+                Some((ground, fitted)) => (ground, Some(fitted)),
+                None => (ground(*class, &needs)?, None),
+            };
+            let detectors = self.detectors(&ground, &finalists, fitted, progress)?;
+            settings.push(self.report_on(&ground, &detectors, &[], &mut parts, progress)?);
         }
         let statistics = self.gather(training, &needs, progress)?;
         let whole = Ground {
@@ -484,16 +500,42 @@ impl Tuning<'_> {
             id: Box::new(move || Ok(Box::new(id()?) as Box<dyn FeatureSource + 'g>)),
             sets: Vec::new(),
         };
-        self.conclude(choice, finalists, &settings, what, parts, &whole, progress)
+        let chosen = self.detectors(&whole, &finalists[..1], None, progress)?.remove(0);
+        self.conclude(choice, finalists, &settings, what, parts, (&whole, chosen), progress)
+    }
+
+    fn all(&self) -> Vec<usize> {
+        (0..self.candidates.len()).collect()
+    }
+
+    /// How many in-distribution rows choose.
+    fn choosing_rows(&self) -> usize {
+        let chooses = |row: &u64| split::part(split::ID, self.options.seed, *row) == Part::Choosing;
+        (0..self.survey.id_rows).filter(chooses).count()
+    }
+
+    /// Detectors of `specs`, from what was fitted already where it was.
+    fn detectors(
+        &self,
+        ground: &Ground<'_>,
+        specs: &[Spec],
+        fitted: Option<Fitted>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Detector>> {
+        if let Some(fitted) = fitted {
+            let known = |spec: &Spec| {
+                let detector = fitted.iter().find(|(name, _)| *name == spec.to_string());
+                detector.and_then(|(_, detector)| detector.as_ref().ok()).cloned()
+            };
+            if let Some(all) = specs.iter().map(known).collect() {
+                return Ok(all);
+            }
+        }
+        ground.fit(&specs.iter().collect::<Vec<_>>(), self.options, progress)?.into_iter().collect()
     }
 
     /// Fits the candidates at these places; those that cannot be fitted and need not are left out.
-    fn fit(
-        &self,
-        ground: &Ground<'_>,
-        alive: &[usize],
-        progress: &mut dyn Progress,
-    ) -> Result<Vec<(String, Result<Detector>)>> {
+    fn fit(&self, ground: &Ground<'_>, alive: &[usize], progress: &mut dyn Progress) -> Result<Fitted> {
         let specs: Vec<&Spec> = alive.iter().map(|place| &self.candidates[*place].spec).collect();
         let fitted = ground.fit(&specs, self.options, progress)?;
         let mut named = Vec::with_capacity(fitted.len());
@@ -509,31 +551,37 @@ impl Tuning<'_> {
         Ok(named)
     }
 
-    /// Losses and AUROCs of fitted candidates on choosing rows, a part `2^-halvings` of them; and how many rows these are.
+    /// Losses and AUROCs of the fitted candidates at the places `alive` on choosing rows, a part `2^-halvings` of them.
     fn compare(
         &self,
         ground: &Ground<'_>,
-        fitted: &[(String, Result<Detector>)],
+        fitted: &Fitted,
+        alive: &[usize],
         halvings: u32,
         progress: &mut dyn Progress,
-    ) -> Result<(Stage, usize)> {
-        let usable: Vec<(&String, &Detector)> =
-            fitted.iter().filter_map(|(name, one)| Some((name, one.as_ref().ok()?))).collect();
+    ) -> Result<Stage> {
+        let names: Vec<String> = alive.iter().map(|place| self.candidates[*place].spec.to_string()).collect();
+        let mut stage = Stage::default();
+        let mut usable: Vec<(&String, &Detector)> = Vec::new();
+        for (name, one) in fitted.iter().filter(|(name, _)| names.contains(name)) {
+            match one {
+                Ok(detector) => usable.push((name, detector)),
+                Err(error) => drop(stage.left_out.insert(name.clone(), error.to_string())),
+            }
+        }
         let plan = Plan::nesting(usable.iter().map(|(_, detector)| *detector))?;
         let rows = Rows::id(Part::Choosing).thinned(halvings);
         let id = ground.id_scores(&plan, usable.len(), &rows, self.options, progress)?;
-        let mut stage: Stage = usable.iter().map(|(name, _)| ((*name).clone(), Vec::new())).collect();
         for (name, open) in &ground.sets {
-            let halvings = halvings.min(self.most_halvings(name));
-            let rows = Rows::ood(Part::Choosing).thinned(halvings);
+            let rows = Rows::ood(Part::Choosing).thinned(halvings.min(self.most_halvings(name)));
             let ood = scores(&plan, usable.len(), open, &rows, self.options, progress, name)?;
             for ((name, _), (id, ood)) in usable.iter().zip(id.iter().zip(&ood)) {
                 let loss = self.options.loss.measure(id, ood, self.options.at_tpr)?;
                 let auroc = 1.0 - Loss::Auroc.measure(id, ood, self.options.at_tpr)?;
-                stage.entry((*name).clone()).or_default().push([loss, auroc]);
+                stage.losses.entry((*name).clone()).or_default().push([loss, auroc]);
             }
         }
-        Ok((stage, id.first().map_or(0, Vec::len)))
+        Ok(stage)
     }
 
     /// How often the rows of a set can be halved with enough of them left to compare by.
@@ -550,57 +598,52 @@ impl Tuning<'_> {
         memo: &mut Memo,
         progress: &mut dyn Progress,
     ) -> Result<Choice> {
-        let all: Vec<usize> = (0..self.candidates.len()).collect();
-        let fitted = self.fit(ground, &all, progress)?;
-        for (name, one) in &fitted {
-            if let Err(error) = one {
-                self.left_out.insert(name.clone(), error.to_string());
-            }
-        }
-        let mut alive: Vec<(String, Result<Detector>)> = fitted.into_iter().filter(|(_, one)| one.is_ok()).collect();
-        let rows = self.survey.id_rows * 3 / 10;
-        let most = (rows / FEWEST_EARLY).checked_ilog2().unwrap_or(0);
+        let (mut alive, mut fitted) = (self.all(), None);
+        let most = (self.survey.id_rows * 3 / 10 / FEWEST_EARLY).checked_ilog2().unwrap_or(0);
         let wanted = if alive.len() > MANY { (alive.len() / (MANY / 2)).ilog2() } else { 0 };
-        let (mut lost, mut dropped, mut id_rows) = (Vec::new(), None, 0);
+        let (mut lost, mut gone) = (Vec::new(), None);
         for halvings in (0..=wanted.min(most)).rev() {
-            let stage = memo
-                .stage(&format!("{} candidates on 1/{} of the rows", alive.len(), 1u64 << halvings), || {
-                    Ok(self.compare(ground, &alive, halvings, progress)?.0)
-                })?;
-            let gone: &Vec<usize> = match &mut dropped {
-                Some(gone) => gone,
-                unset => unset.insert(if stand_ins { not_apart(&stage)? } else { Vec::new() }),
-            };
-            let mut ranking = self.rank(&[stage], gone)?;
+            let part = format!("1/{} of the rows", 1u64 << halvings);
+            let stage = memo.stage(&part, || {
+                let fitted = match &mut fitted {
+                    Some(fitted) => fitted,
+                    unset => unset.insert(self.fit(ground, &alive, progress)?),
+                };
+                self.compare(ground, fitted, &alive, halvings, progress)
+            })?;
+            if gone.is_none() {
+                gone = Some(if stand_ins { not_apart(&stage)? } else { Vec::new() });
+            }
+            let mut ranking = self.rank(&[stage], &alive, gone.as_deref().unwrap_or_default());
             if halvings > 0 {
                 let worse = ranking.split_off(ranking.len().div_ceil(2));
                 let (baseline, worse): (Vec<Ranked>, Vec<Ranked>) =
                     worse.into_iter().partition(|one| one.detector == BASELINE);
                 ranking.extend(baseline);
-                let part = format!("1/{} of the rows", 1u64 << halvings);
                 lost.splice(0..0, worse.into_iter().map(|one| Ranked { compared_on: part.clone(), ..one }));
-                alive.retain(|(name, _)| ranking.iter().any(|one| one.detector == *name));
-                continue;
+                alive.retain(|place| {
+                    let name = self.candidates[*place].spec.to_string();
+                    ranking.iter().any(|one| one.detector == name)
+                });
+            } else {
+                lost.splice(0..0, ranking);
             }
-            lost.splice(0..0, ranking);
-            id_rows = (0..self.survey.id_rows)
-                .filter(|row| split::part(split::ID, self.options.seed, *row) == Part::Choosing)
-                .count();
         }
-        let dropped = dropped.unwrap_or_default().into_iter().map(|place| ground.sets[place].0.clone()).collect();
-        Ok(Choice { ranking: lost, dropped, id_rows })
+        let dropped = gone.unwrap_or_default().into_iter().map(|place| ground.sets[place].0.clone()).collect();
+        Ok(Choice { fitted, ranking: lost, dropped, id_rows: self.choosing_rows() })
     }
 
-    /// The candidates of stages by their mean loss over the sets that are not `gone`; those that are not in every stage are left out.
-    fn rank(&mut self, stages: &[Stage], gone: &[usize]) -> Result<Vec<Ranked>> {
+    /// The candidates at the places `alive` by their mean loss over the sets that are not `gone`, those that were fitted in every stage;
+    /// the others are left out.
+    fn rank(&mut self, stages: &[Stage], alive: &[usize], gone: &[usize]) -> Vec<Ranked> {
+        for stage in stages {
+            self.left_out.extend(stage.left_out.clone());
+        }
         let mut ranking = Vec::new();
-        for candidate in &self.candidates {
-            let name = candidate.spec.to_string();
-            let found: Vec<&Vec<[f64; 2]>> = stages.iter().filter_map(|stage| stage.get(&name)).collect();
+        for place in alive {
+            let name = self.candidates[*place].spec.to_string();
+            let found: Vec<&Vec<[f64; 2]>> = stages.iter().filter_map(|stage| stage.losses.get(&name)).collect();
             if found.len() < stages.len() {
-                if stages.len() > 1 {
-                    self.left_out.entry(name).or_insert_with(|| "it cannot be fitted without a class".into());
-                }
                 continue;
             }
             let losses: Vec<f64> = found
@@ -613,38 +656,19 @@ impl Tuning<'_> {
         }
         // The sort is stable: of equals the earlier candidate is taken.
         ranking.sort_by(|a, b| a.loss.total_cmp(&b.loss));
-        Ok(ranking)
-    }
-
-    /// The chosen detector, the next best one and the baseline, each once.
-    fn finalists(&self, choice: &Choice) -> Result<Vec<Spec>> {
-        let names = choice.ranking.iter().take(2).map(|one| one.detector.as_str()).chain([BASELINE]);
-        let mut found: Vec<Spec> = Vec::new();
-        for name in names {
-            let spec: Spec = name.parse()?;
-            if !found.contains(&spec) {
-                found.push(spec);
-            }
-        }
-        Ok(found)
-    }
-
-    fn parts(&self, choosing: usize) -> Parts {
-        Parts { id_choosing: choosing, ..Parts::default() }
+        ranking
     }
 
     /// Scores of the finalists on reporting rows.
     fn report_on(
         &self,
         ground: &Ground<'_>,
-        finalists: &[Spec],
+        detectors: &[Detector],
         dropped: &[String],
         parts: &mut Parts,
         progress: &mut dyn Progress,
     ) -> Result<Setting> {
-        let specs: Vec<&Spec> = finalists.iter().collect();
-        let detectors = ground.fit(&specs, self.options, progress)?.into_iter().collect::<Result<Vec<Detector>>>()?;
-        let plan = Plan::new(&detectors);
+        let plan = Plan::new(detectors);
         let id = ground.id_scores(&plan, detectors.len(), &Rows::id(Part::Reporting), self.options, progress)?;
         parts.id_reporting = parts.id_reporting.max(id[0].len());
         let mut setting = Setting { id, sets: Vec::new() };
@@ -671,14 +695,13 @@ impl Tuning<'_> {
         settings: &[Setting],
         (validation, worth): (&'static str, &'static str),
         mut parts: Parts,
-        ground: &Ground<'_>,
+        (ground, chosen): (&Ground<'_>, Detector),
         progress: &mut dyn Progress,
     ) -> Result<Tuned> {
         let options = self.options;
         progress.advance("bootstrap", 0, None);
         let compared =
             Compared::new(settings, options.loss, options.at_tpr, options.replicates, options.level, options.seed);
-        let chosen = ground.fit(&[&finalists[0]], options, progress)?.remove(0)?;
         let plan = Plan::new([&chosen]);
         let calibration = ground.id_scores(&plan, 1, &Rows::id(Part::Calibration), options, progress)?.remove(0);
         parts.id_calibration = calibration.len();
@@ -718,10 +741,23 @@ impl Tuning<'_> {
     }
 }
 
+/// The chosen detector, the next best one and the baseline, each once.
+fn finalists(choice: &Choice) -> Result<Vec<Spec>> {
+    let names = choice.ranking.iter().take(2).map(|one| one.detector.as_str()).chain([BASELINE]);
+    let mut found: Vec<Spec> = Vec::new();
+    for name in names {
+        let spec: Spec = name.parse()?;
+        if !found.contains(&spec) {
+            found.push(spec);
+        }
+    }
+    Ok(found)
+}
+
 /// Places of the stand-ins that no candidate tells apart.
 fn not_apart(stage: &Stage) -> Result<Vec<usize>> {
-    let sets = stage.values().next().map_or(0, Vec::len);
-    let best = |set: usize| stage.values().map(|sets| sets[set][1]).fold(0.0, f64::max);
+    let sets = stage.losses.values().next().map_or(0, Vec::len);
+    let best = |set: usize| stage.losses.values().map(|sets| sets[set][1]).fold(0.0, f64::max);
     let gone: Vec<usize> = (0..sets).filter(|set| best(*set) < NOT_APART).collect();
     if gone.len() < sets {
         return Ok(gone);
