@@ -4,14 +4,14 @@ use std::fmt::Write;
 
 use dice_ood::card::{Kind, Otherwise, Parameter};
 use dice_ood::methods::{Entry, METHODS};
-use dice_ood::{Result, Spec};
+use dice_ood::{ABSENT, Absent, Result, Spec};
 use serde::Serialize;
 
 use crate::measure::Measure;
 use crate::report::{Format, Table};
 use crate::{Context, print};
 
-/// List the steps that detectors are made of, or tell all about one.
+/// List the steps that detectors are made of, or tell all about one; known methods that are not here are told with the reason.
 ///
 /// A detector is a pipeline, [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy', or a combination of
 /// several, as in 'fisher(energy, knn(50))'. Scores are higher = more in-distribution.
@@ -19,7 +19,7 @@ use crate::{Context, print};
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Methods {
     /// The method to tell about; all by default.
-    #[arg(value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(METHODS.iter().map(|entry| entry.card.name)))]
+    #[arg(value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(names()))]
     name: Option<String>,
     /// How to print.
     #[arg(long, default_value = "table")]
@@ -64,22 +64,29 @@ const ROLES: [(&str, &str); 4] = [
 
 impl Methods {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let wanted = |entry: &&Entry| self.name.as_ref().is_none_or(|name| name == entry.card.name);
-        let entries: Vec<&Entry> = METHODS.iter().filter(wanted).collect();
+        let wanted = |name: &str| self.name.as_ref().is_none_or(|wanted| wanted == name);
+        let entries: Vec<&Entry> = METHODS.iter().filter(|entry| wanted(entry.card.name)).collect();
+        let absent: Vec<&Absent> = ABSENT.iter().filter(|absent| wanted(absent.name)).collect();
         if self.measure.is_wanted() {
             let specs: Vec<Spec> = entries.iter().map(|entry| Spec::of_method(entry)).collect::<Result<_>>()?;
             return print(&self.measure.tell(&specs, self.format.into(), context)?);
         }
-        print(&match (self.format, entries.as_slice()) {
-            (MethodsFormat::Json, _) => json(&entries)?,
-            (MethodsFormat::Markdown, _) => markdown(&entries),
-            (MethodsFormat::Table, [entry]) if self.name.is_some() => account(entry),
-            (MethodsFormat::Table, _) => table(&entries),
+        print(&match (self.format, entries.as_slice(), absent.as_slice()) {
+            (MethodsFormat::Json, _, _) => json(&entries, &absent)?,
+            (MethodsFormat::Markdown, _, _) => markdown(&entries, &absent),
+            (MethodsFormat::Table, [entry], []) => account(entry),
+            (MethodsFormat::Table, [], [absent]) => format!("{absent}\n"),
+            (MethodsFormat::Table, _, _) => table(&entries, &absent),
         })
     }
 }
 
-fn table(entries: &[&Entry]) -> String {
+/// Of all methods, here or not.
+fn names() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().map(|entry| entry.card.name).chain(ABSENT.iter().map(|absent| absent.name))
+}
+
+fn table(entries: &[&Entry], absent: &[&Absent]) -> String {
     let mut table = Table::new("", &["method", "is a", "what it does", "example"], 4);
     for (role, _) in ROLES {
         for entry in entries.iter().filter(|entry| entry.role() == role) {
@@ -87,7 +94,10 @@ fn table(entries: &[&Entry]) -> String {
             table.rows.push([card.name, role, card.about, card.example].map(str::to_owned).to_vec());
         }
     }
-    table.render(Format::Table) + "\n`dice methods NAME` tells formula, source, parameters, needs and cost.\n"
+    let mut text = table.render(Format::Table);
+    text += "\nNot here, because:\n";
+    absent.iter().for_each(|absent| text += &format!("  {:10}{}\n", absent.name, absent.reason));
+    text + "\n`dice methods NAME` tells formula, source, parameters, needs and cost.\n"
 }
 
 fn account(entry: &Entry) -> String {
@@ -105,7 +115,7 @@ fn account(entry: &Entry) -> String {
     text
 }
 
-fn markdown(entries: &[&Entry]) -> String {
+fn markdown(entries: &[&Entry], absent: &[&Absent]) -> String {
     let mut text = "# Methods\n\nMade by `dice methods --format markdown`. A detector is a pipeline, `[shaping |] [sparsity |] \
                     score`, or a combination of several; scores are higher = more in-distribution. In formulae `h` are the \
                     penultimate features `[D]`, `f` the logits `[C]`, `P` their softmax and `y` the predicted class.\n"
@@ -128,6 +138,12 @@ fn markdown(entries: &[&Entry]) -> String {
             let _ = writeln!(text, "- ONNX export: {}.", if card.exports { "yes" } else { "no" });
             let _ = writeln!(text, "- Example: `{}`.", card.example);
         }
+    }
+    if !absent.is_empty() {
+        text += "\n## Not here, because\n\n";
+    }
+    for Absent { name, paper, year, reason } in absent {
+        let _ = writeln!(text, "- `{name}` ({paper}, {year}): {reason}.");
     }
     text
 }
@@ -158,7 +174,24 @@ struct ToldParameter {
     choices: Option<Vec<&'static str>>,
 }
 
-fn json(entries: &[&Entry]) -> Result<String> {
+/// A method that is not here, in the list of those that are.
+#[derive(Serialize)]
+struct ToldAbsent {
+    name: &'static str,
+    role: &'static str,
+    paper: &'static str,
+    year: u16,
+    reason: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ToldAny {
+    Here(Told),
+    Absent(ToldAbsent),
+}
+
+fn json(entries: &[&Entry], absent: &[&Absent]) -> Result<String> {
     let parameter = |parameter: &Parameter| ToldParameter {
         name: parameter.name,
         about: parameter.about,
@@ -187,8 +220,12 @@ fn json(entries: &[&Entry]) -> Result<String> {
         exportable: entry.card.exports,
         example: entry.card.example,
     };
-    let told: Vec<Told> = entries.iter().map(told).collect();
-    crate::report::json(&told)
+    let told_absent = |absent: &&Absent| {
+        let Absent { name, paper, year, reason } = **absent;
+        ToldAny::Absent(ToldAbsent { name, role: "absent", paper, year, reason })
+    };
+    let here = entries.iter().map(|entry| ToldAny::Here(told(entry)));
+    crate::report::json(&here.chain(absent.iter().map(told_absent)).collect::<Vec<ToldAny>>())
 }
 
 fn range(parameter: &Parameter) -> String {

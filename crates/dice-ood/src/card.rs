@@ -246,6 +246,15 @@ impl Parameter {
         otherwise: Otherwise::Required,
         bare: true,
     };
+    /// Which mean activation a sparsity ranks by.
+    pub(crate) const MEAN: Self = Self {
+        name: "mean",
+        about: "E[h] of the features as the network makes them, or of the shaped ones that the head will read: of the bank, \
+                all training rows or a uniform sample of 50,000 whose mean errs by sd / 224 a unit",
+        kind: Kind::Choice(&["raw", "shaped"]),
+        otherwise: Otherwise::Default(Value::Choice("raw")),
+        bare: false,
+    };
     /// By what training rows are put into classes.
     pub(crate) const BY: Self = Self {
         name: "by",

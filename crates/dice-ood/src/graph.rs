@@ -46,6 +46,13 @@ pub enum Op {
     Ranks(Wire),
     /// How many of these ascending values are at most `x` `[N, 1]`.
     CountAtMost(Wire, Arc<[f64]>),
+    /// How many values of each row `[N, K]` are at least each of these E: `[N, E]`.
+    CountAtLeast(Wire, Arc<[f32]>),
+    /// The same values in rows of so many columns: `[N, I K]` to `[N I, K]`, and back.
+    Reshape(Wire, usize),
+    /// `sum_k x_k W_mk [W_mk > t_k]` `[N, M]`: of `x` and `t` `[N, K]` and a constant `W` `[M, K]`, whose weights above a row's
+    /// own cuts count.
+    TimesAbove(Wire, Wire, Matrix),
 }
 
 /// A constant `[rows, columns]`, row-major.
@@ -356,7 +363,27 @@ fn evaluate(op: &Op, done: &[Dense], features: &[f32], rows: usize) -> Dense {
             ranks
         }),
         Op::CountAtMost(of, values) => done[of.0].map(|x| values.iter().filter(|value| **value <= x).count() as f64),
+        Op::CountAtLeast(of, values) => done[of.0].map_rows(values.len(), |row| {
+            let mut sorted = row.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            let below = |value: &f32| sorted.partition_point(|x| *x < f64::from(*value));
+            values.iter().map(|value| (row.len() - below(value)) as f64).collect()
+        }),
+        Op::Reshape(of, columns) => {
+            let values = done[of.0].values.clone();
+            Dense { rows: values.len() / columns, columns: *columns, values }
+        }
+        Op::TimesAbove(of, cuts, matrix) => times_above(&done[of.0], &done[cuts.0], &Dense::of(matrix)),
     }
+}
+
+fn times_above(x: &Dense, cuts: &Dense, weights: &Dense) -> Dense {
+    let sum = |x: &[f64], cuts: &[f64], weights: &[f64]| -> f64 {
+        let terms = x.iter().zip(cuts).zip(weights);
+        terms.filter(|((_, cut), weight)| weight > cut).map(|((x, _), weight)| x * weight).sum()
+    };
+    let row = |(x, cuts)| weights.rows().map(move |weights| sum(x, cuts, weights));
+    Dense { rows: x.rows, columns: weights.rows, values: x.rows().zip(cuts.rows()).flat_map(row).collect() }
 }
 
 /// `f_c = b_c + sum_d M[c, d] W[c, d] h_d` (paper, equation 6).

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod absent;
 pub mod artifact;
 mod boundaries;
 mod calibration;
@@ -18,6 +19,7 @@ mod gaussian;
 pub mod graph;
 pub mod grid;
 mod head;
+mod histogram;
 pub mod io;
 mod kernel;
 mod linalg;
@@ -41,6 +43,7 @@ pub mod tune;
 mod views;
 mod votes;
 
+pub use absent::{ABSENT, Absent};
 pub use artifact::{Artifact, Calibrated, Decides};
 pub use calibration::{Calibration, Decision, Threshold};
 pub use checks::{Accuracy, Finding};

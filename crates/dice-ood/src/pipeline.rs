@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, Op, Wire};
 use crate::head::LinearHead;
@@ -9,10 +11,13 @@ use crate::kernel::{Kernel, Scratch};
 use crate::mask::Mask;
 use crate::methods::{Scorer, Shaper, Shaping, Views};
 use crate::spec::{PipelineSpec, StemSpec};
-use crate::state::State;
-use crate::statistics::Statistics;
-use crate::training::{Kept, Readout, Training};
+use crate::state::{State, check_finite};
+use crate::statistics::{BankRows, Statistics};
+use crate::training::{Kept, Readout, SHAPED_ROWS, Training};
 use crate::views::{Takes, Workspace};
+
+/// Rows that are shaped by one thread together.
+const TOGETHER: usize = 1024;
 
 /// A place to fit detectors to one head and one set of statistics. Steps are fitted once: detectors with the same shaping and
 /// sparsity share its mask and packed weights, and equal pipelines are one.
@@ -61,6 +66,8 @@ type Shapers = Kept<String, Arc<dyn Shaper>>;
 pub(crate) struct Stem {
     pub(crate) head: Arc<LinearHead>,
     shaper: Option<Arc<dyn Shaper>>,
+    /// The mean `[D]` of shaped training features, where the mask rests on it.
+    shaped_mean: Option<Arc<[f64]>>,
     mask: Option<Arc<Mask>>,
     pub(crate) kernel: Kernel,
 }
@@ -76,22 +83,28 @@ pub(crate) struct Pipeline {
 
 impl Stem {
     /// Fits shaping and sparsity. The mask rests on the mean of the features as they are also where they are shaped, as in
-    /// the authors' code.
+    /// the authors' code, unless the sparsity takes that of the shaped ones.
     fn fit(spec: &StemSpec, on: &Training<'_>, shapers: &Shapers) -> Result<Self> {
         let fit = |shaping: &Arc<dyn Shaping>| {
             let alone = StemSpec { shaping: Some(Arc::clone(shaping)), sparsity: None };
             shapers.get(&alone.to_string(), || shaping.fit(on)).map(|shaper| Arc::clone(&*shaper))
         };
         let shaper = spec.shaping.as_ref().map(fit).transpose()?;
-        let mask = spec.sparsity.as_ref().map(|sparsity| sparsity.mask(on)).transpose()?;
-        Self::new(Arc::clone(on.head()), shaper, mask)
+        let takes_shaped = spec.sparsity.as_ref().is_some_and(|sparsity| sparsity.takes_shaped_mean());
+        let shaped_mean = match shaper.as_ref().filter(|_| takes_shaped) {
+            Some(shaper) => Some(mean_of_shaped(&**shaper, &on.statistics().bank()?.first(SHAPED_ROWS))),
+            None => None,
+        };
+        let on = on.shaped(shaped_mean.clone());
+        let mask = spec.sparsity.as_ref().map(|sparsity| sparsity.mask(&on)).transpose()?;
+        Ok(Self { shaped_mean, ..Self::new(Arc::clone(on.head()), shaper, mask)? })
     }
 
     fn new(head: Arc<LinearHead>, shaper: Option<Arc<dyn Shaper>>, mask: Option<Mask>) -> Result<Self> {
         let clip = shaper.as_ref().and_then(|shaper| shaper.clip());
         let kernel = Kernel::new(&head, mask.as_ref(), clip)?;
         let mask = mask.map(Arc::new);
-        Ok(Self { head, shaper, mask, kernel })
+        Ok(Self { head, shaper, shaped_mean: None, mask, kernel })
     }
 
     /// Whether both make the same logits, as far as pointers tell: no weights are compared.
@@ -137,7 +150,7 @@ impl Stem {
     }
 
     /// A row `[D]` as the head reads it.
-    pub(crate) fn shaped(&self, row: &[f32]) -> Vec<f32> {
+    pub(crate) fn shaped_row(&self, row: &[f32]) -> Vec<f32> {
         let mut row = row.to_vec();
         if let Some(shaper) = &self.shaper {
             shaper.shape(&mut row, &mut Workspace::default());
@@ -156,13 +169,17 @@ impl Stem {
             shaper.save(&mut part);
             to.put_part("shaping", part);
         }
+        if let Some(mean) = &self.shaped_mean {
+            to.put("shaped_mean", &[mean.len()], Arc::clone(mean));
+        }
         if let Some(mask) = &self.mask {
             let (classes, units) = mask.kept().dim();
             to.put("mask", &[classes, units], mask.kept().iter().map(|kept| u8::from(*kept)).collect::<Vec<u8>>());
         }
     }
 
-    /// Reads what [`Stem::save`] wrote. The mask must be the one that the sparsity gives on this very `training`.
+    /// Reads what [`Stem::save`] wrote. The mask must be the one that the sparsity gives on this very `training`, and on the
+    /// mean of shaped features that is read with it: the bank is not shaped again.
     pub(crate) fn load(spec: &StemSpec, state: &mut State, on: &Training<'_>) -> Result<Self> {
         let head = on.head();
         let load = |shaping: &Arc<dyn Shaping>| -> Result<Arc<dyn Shaper>> {
@@ -173,6 +190,10 @@ impl Stem {
             Ok(shaper)
         };
         let shaper = spec.shaping.as_ref().map(load).transpose()?;
+        let takes_shaped = spec.sparsity.as_ref().is_some_and(|sparsity| sparsity.takes_shaped_mean());
+        let shaped_mean = takes_shaped.then(|| state.take::<f64>("shaped_mean", &[Some(head.units())])).transpose()?;
+        shaped_mean.iter().try_for_each(|mean| check_finite("shaped_mean", mean))?;
+        let on = &on.shaped(shaped_mean.clone());
         let mask = match &spec.sparsity {
             None => None,
             Some(sparsity) => {
@@ -186,7 +207,7 @@ impl Stem {
                 Some(mask)
             }
         };
-        Self::new(Arc::clone(head), shaper, mask)
+        Ok(Self { shaped_mean, ..Self::new(Arc::clone(head), shaper, mask)? })
     }
 
     /// The logits `[N, C]` as operators, and the features that they are of.
@@ -221,6 +242,29 @@ impl Readout for Stem {
             }
         }
     }
+}
+
+/// The mean `[D]` of the shaped rows of a bank, each as often as it was seen. Parts are added in their order, whatever the
+/// threads.
+fn mean_of_shaped(shaper: &dyn Shaper, bank: &BankRows) -> Arc<[f64]> {
+    let parts: Vec<(Vec<f64>, f64)> = bank
+        .features
+        .par_chunks(TOGETHER * bank.units)
+        .zip(bank.counts.par_chunks(TOGETHER))
+        .map(|(rows, counts)| {
+            let (mut sums, mut shaped, mut workspace) = (vec![0.0; bank.units], Vec::new(), Workspace::default());
+            for (row, count) in rows.chunks_exact(bank.units).zip(counts) {
+                shaped.clear();
+                shaped.extend_from_slice(row);
+                shaper.shape(&mut shaped, &mut workspace);
+                let add = |(sum, value): (&mut f64, &f32)| *sum += *count as f64 * f64::from(*value);
+                sums.iter_mut().zip(&shaped).for_each(add);
+            }
+            (sums, counts.iter().map(|count| *count as f64).sum())
+        })
+        .collect();
+    let rows: f64 = parts.iter().map(|(_, rows)| rows).sum();
+    (0..bank.units).map(|unit| parts.iter().map(|(sums, _)| sums[unit]).sum::<f64>() / rows).collect()
 }
 
 /// What can be fitted again from these statistics must be what was read.

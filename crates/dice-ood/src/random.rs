@@ -29,6 +29,40 @@ impl SplitMix64 {
     }
 }
 
+/// Standard normal numbers, by Marsaglia's polar method.
+#[derive(Debug, Clone)]
+pub(crate) struct Normal {
+    random: SplitMix64,
+    /// They come in pairs.
+    second: Option<f64>,
+}
+
+impl Normal {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { random: SplitMix64::new(seed), second: None }
+    }
+
+    pub(crate) fn next(&mut self) -> f64 {
+        if let Some(second) = self.second.take() {
+            return second;
+        }
+        loop {
+            let (x, y) = (self.coordinate(), self.coordinate());
+            let square = x * x + y * y;
+            if square > 0.0 && square < 1.0 {
+                let scale = (-2.0 * square.ln() / square).sqrt();
+                self.second = Some(y * scale);
+                return x * scale;
+            }
+        }
+    }
+
+    /// Uniform between -1 and 1.
+    fn coordinate(&mut self) -> f64 {
+        (self.random.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+}
+
 /// A random order of `0..count` (Fisher and Yates).
 pub(crate) fn shuffle(count: usize, seed: u64) -> Vec<usize> {
     let mut random = SplitMix64::new(seed);
@@ -42,6 +76,22 @@ pub(crate) fn shuffle(count: usize, seed: u64) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn normal_numbers_have_the_moments_and_tails_of_the_distribution() {
+        const COUNT: usize = 40_000;
+        let mut normal = Normal::new(7);
+        let drawn: Vec<f64> = (0..COUNT).map(|_| normal.next()).collect();
+        let mean = |f: &dyn Fn(f64) -> f64| drawn.iter().map(|x| f(*x)).sum::<f64>() / COUNT as f64;
+        let beyond = |x: f64| f64::from(u8::from(x.abs() > 1.96));
+        // The mean of each, and five of its standard errors.
+        let moments: [(f64, f64, &dyn Fn(f64) -> f64); 4] =
+            [(0.0, 1.0, &|x| x), (1.0, 2.0, &|x| x * x), (3.0, 96.0, &|x| x.powi(4)), (0.05, 0.0475, &beyond)];
+        for (expected, variance, f) in moments {
+            let found = mean(f);
+            assert!((found - expected).abs() < 5.0 * (variance / COUNT as f64).sqrt(), "{found} for {expected}");
+        }
+    }
 
     #[test]
     fn the_stream_is_the_published_one() {

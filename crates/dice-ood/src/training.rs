@@ -18,6 +18,8 @@ pub struct Training<'a> {
     statistics: &'a Statistics,
     /// Of the shaped features and kept weights that the score at hand will read.
     logits: Option<Arc<dyn Readout>>,
+    /// The mean `[D]` of the shaped features that the sparsity at hand will stand behind.
+    shaped: Option<Arc<[f64]>>,
     axes: Arc<Kept<About, Axes>>,
 }
 
@@ -49,12 +51,17 @@ impl<'a> Training<'a> {
                 .expected(format!("[{}], one for each unit of the head", head.units()))
                 .fix("are features and head of the same network?"));
         }
-        Ok(Self { head, statistics, logits: None, axes: Arc::default() })
+        Ok(Self { head, statistics, logits: None, shaped: None, axes: Arc::default() })
     }
 
     /// The same, for a score that reads these logits.
     pub(crate) fn behind(&self, logits: Arc<dyn Readout>) -> Self {
         Self { logits: Some(logits), ..self.clone() }
+    }
+
+    /// The same, for a sparsity behind a shaping whose features have this mean `[D]`.
+    pub(crate) fn shaped(&self, mean: Option<Arc<[f64]>>) -> Self {
+        Self { shaped: mean, ..self.clone() }
     }
 
     /// The dense head.
@@ -65,6 +72,19 @@ impl<'a> Training<'a> {
     /// What was gathered from its training features.
     pub fn statistics(&self) -> &Statistics {
         self.statistics
+    }
+
+    /// The mean `[D]` of shaped training features, for a sparsity that says that it
+    /// [takes](crate::methods::Sparsity::takes_shaped_mean) it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] where no shaping stands before the sparsity.
+    pub fn shaped_mean_activation(&self) -> Result<&Arc<[f64]>> {
+        self.shaped.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Missing, "no shaping before the sparsity")
+                .tensor("mean of shaped features")
+                .expected("a shaping, as in `ras | dice(0.9, mean=shaped)`")
+        })
     }
 
     /// Logits `[n, C]` of `rows` `[n, D]`, from the shaped features and kept weights that the score at hand will read.

@@ -13,6 +13,8 @@ use crate::write::operators::Operators;
 
 /// Up to so many numbers are compared with a score at once; more are searched in blocks, which takes less memory.
 const AT_ONCE: usize = 512;
+/// Numbers that are compared with each other for one input at once, at most: 4 MiB of f32. Tests have several blocks.
+const BLOCK: usize = if cfg!(test) { 16 } else { 1 << 20 };
 
 /// A weight of the model itself that is the head's, bit for bit.
 pub(crate) struct StoredWeight<'m> {
@@ -48,10 +50,13 @@ pub(crate) fn constant_bytes(graph: &Graph, wanted: &[Wire]) -> usize {
     let needed = needed(graph, wanted);
     let needed = graph.nodes().iter().zip(needed).filter(|(_, needed)| *needed);
     let values = |op: &Op| match op {
-        Op::Constant(matrix) | Op::Times(_, matrix) | Op::Pick(_, matrix) => matrix.values.len(),
+        Op::Constant(matrix) | Op::Times(_, matrix) | Op::Pick(_, matrix) | Op::TimesAbove(_, _, matrix) => {
+            matrix.values.len()
+        }
         Op::CountAtMost(_, values) => values.len(),
+        Op::CountAtLeast(_, values) => values.len(),
         Op::Features | Op::Logits(..) | Op::Binary(..) | Op::Unary(..) | Op::Reduce(..) => 0,
-        Op::Softmax(_) | Op::Ascending(_) | Op::Ranks(_) => 0,
+        Op::Softmax(_) | Op::Ascending(_) | Op::Ranks(_) | Op::Reshape(..) => 0,
     };
     needed.map(|(op, _)| values(op).saturating_mul(size_of::<f32>())).fold(0, usize::saturating_add)
 }
@@ -83,11 +88,12 @@ fn needed(graph: &Graph, wanted: &[Wire]) -> Vec<bool> {
 fn operands(op: &Op) -> [Option<Wire>; 2] {
     match op {
         Op::Features | Op::Constant(_) => [None, None],
-        Op::Binary(_, a, b) => [Some(*a), Some(*b)],
+        Op::Binary(_, a, b) | Op::TimesAbove(a, b, _) => [Some(*a), Some(*b)],
         Op::Logits(of, _, _) | Op::Unary(_, of) | Op::Reduce(_, of) | Op::Times(of, _) | Op::Softmax(of) => {
             [Some(*of), None]
         }
         Op::Pick(of, _) | Op::Ascending(of) | Op::Ranks(of) | Op::CountAtMost(of, _) => [Some(*of), None],
+        Op::CountAtLeast(of, _) | Op::Reshape(of, _) => [Some(*of), None],
     }
 }
 
@@ -130,6 +136,9 @@ impl Lowering<'_> {
             Op::Ascending(of) => (self.ascending(*of), self.columns(*of)),
             Op::Ranks(of) => (self.ranks(*of), self.columns(*of)),
             Op::CountAtMost(of, values) => (self.count_at_most(*of, values), 1),
+            Op::CountAtLeast(of, values) => (self.count_at_least(*of, values), values.len()),
+            Op::Reshape(of, columns) => (self.operators.reshape(&self.name(*of), &[-1, *columns as i64]), *columns),
+            Op::TimesAbove(of, cuts, matrix) => (self.times_above(*of, *cuts, matrix), matrix.shape[0]),
         };
         Value { name, columns }
     }
@@ -320,6 +329,56 @@ impl Lowering<'_> {
         self.node("Add", &[&before, &rest])
     }
 
+    /// Of blocks of numbers, so that what is compared at once stays small for each input.
+    fn count_at_least(&mut self, of: Wire, values: &[f32]) -> String {
+        let columns = self.columns(of);
+        let of = self.name(of);
+        let of = self.operators.reshape(&of, &[-1, columns as i64, 1]);
+        let blocks = values.chunks((BLOCK / columns.max(1)).max(1));
+        let counts: Vec<String> = blocks
+            .map(|block| {
+                let below: Vec<f32> = block.iter().map(|value| just_below(f64::from(*value))).collect();
+                let below = self.operators.floats("values", &[1, 1, below.len()], &below);
+                let above = self.node("Greater", &[&of, &below]);
+                let ones = self.operators.cast(&above, element::FLOAT);
+                let counts = self.operators.reduce("ReduceSum", &ones, 1);
+                self.operators.reshape(&counts, &[-1, block.len() as i64])
+            })
+            .collect();
+        self.side_by_side(&counts)
+    }
+
+    /// Of blocks of the matrix's rows: which of its weights count is another matrix for each input.
+    fn times_above(&mut self, of: Wire, cuts: Wire, matrix: &Matrix) -> String {
+        let columns = matrix.shape[1];
+        let (of, cuts) = (self.name(of), self.name(cuts));
+        let of = self.operators.reshape(&of, &[-1, columns as i64, 1]);
+        let cuts = self.operators.reshape(&cuts, &[-1, 1, columns as i64]);
+        let blocks = matrix.values.chunks((BLOCK / columns).max(1) * columns);
+        let sums: Vec<String> = blocks
+            .map(|block| {
+                let rows = block.len() / columns;
+                let weights = self.operators.floats("weights", &[1, rows, columns], block);
+                let above = self.node("Greater", &[&weights, &cuts]);
+                let kept = self.operators.cast(&above, element::FLOAT);
+                let kept = self.node("Mul", &[&kept, &weights]);
+                let sums = self.node("MatMul", &[&kept, &of]);
+                self.operators.reshape(&sums, &[-1, rows as i64])
+            })
+            .collect();
+        self.side_by_side(&sums)
+    }
+
+    fn side_by_side(&mut self, parts: &[String]) -> String {
+        match parts {
+            [one] => one.clone(),
+            _ => {
+                let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+                self.operators.node("Concat", &parts, vec![AttributeProto::int("axis", 1)])
+            }
+        }
+    }
+
     /// How many of the values of each row are below `x` `[N, 1]`.
     fn count_above(&mut self, x: &str, values: &str) -> String {
         let above = self.node("Greater", &[x, values]);
@@ -474,6 +533,17 @@ mod tests {
         ("min-zero", |g, x| clipped(g, Binary::Min, x, 0.0)),
         ("max-zero", |g, x| clipped(g, Binary::Max, x, 0.0)),
         ("exp", |g, x| g.unary(Unary::Exp, x)),
+        ("count-at-least", |g, x| g.push(Op::CountAtLeast(x, [-2.0, -0.5, 0.0, 0.125, 2.0, 3.0].into()))),
+        ("reshape", |g, x| {
+            let rows = g.push(Op::Reshape(x, 1));
+            let doubled = g.scale(rows, 2.0);
+            g.push(Op::Reshape(doubled, UNITS))
+        }),
+        ("times-above", |g, x| {
+            let cuts = binary(g, Binary::Mul, x);
+            let values = (0..4 * UNITS).map(|i| ((i * 7) % 13) as f32 / 4.0 - 1.5).collect();
+            g.push(Op::TimesAbove(x, cuts, Matrix { shape: [4, UNITS], values }))
+        }),
         ("sqrt", |g, x| {
             let squares = g.mul(x, x);
             g.unary(Unary::Sqrt, squares)

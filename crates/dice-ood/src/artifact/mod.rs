@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `head.weight` f32 `[C, D]`, `head.bias` f32 `[C]` | the dense head |
 //! | `statistics.activation_sum` f64 `[D]`, `statistics.rows` u64 `[1]`, `statistics.…` | what was gathered |
-//! | `stem.K.mask` u8 `[C, D]`, `stem.K.shaping.…` | the K-th distinct shaping and sparsity |
+//! | `stem.K.mask` u8 `[C, D]`, `stem.K.shaping.…`, `stem.K.shaped_mean` f64 `[D]` | the K-th distinct shaping and sparsity; the mean of shaped features where the mask rests on it |
 //! | `pipeline.K.score.…`, `pipeline.K.reference` f64 `[m]` | the K-th distinct pipeline: its fitted score, and its scores of the reference inputs where a combination needs them |
 //! | `detector.N.calibration` f64 `[n]` | ascending calibration scores of detector N |
 //!

@@ -2,13 +2,15 @@ use super::*;
 use crate::statistics::{By, Need, Needs, Space};
 use ndarray::Array2;
 
-const SPECS: [&str; 6] = [
+const SPECS: [&str; 8] = [
     "react(0.9) | dice(0.5) | energy",
     "msp",
     "dice(0.4, preset=openood) | energy",
     "knn(3)",
     "ash-s(0.4) | energy",
     "fisher(knn(3), react(0.9) | dice(0.5) | energy*2, fisher(entropy, msp))",
+    "react(0.9) | dice(0.5, mean=shaped) | energy",
+    "weiper(repeats=3, bins=8, s1=2, s2=5)",
 ];
 
 fn artifact() -> (Artifact, Array2<f32>) {
@@ -126,6 +128,16 @@ fn parts_that_contradict_each_other_are_refused() {
     refused("a spec that does not parse", &|_, description| description.detectors[1].spec = "mspp".into());
     refused("a tensor too many", &|state, _| state.put("detector.9.calibration", &[1], vec![1.0]));
     refused("a tensor too few", &|state, _| drop(state.take_any("pipeline.3.score.bank")));
+    for mean in [-1.0, f64::NAN] {
+        refused("another mean of shaped features", &|state, _| state.put("stem.4.shaped_mean", &[9], vec![mean; 9]));
+    }
+    refused("no mean of shaped features", &|state, _| drop(state.take_any("stem.4.shaped_mean")));
+    for edge in [f32::NAN, 1.0] {
+        refused("edges", &|state, _| state.put("pipeline.7.score.features.edges", &[9], vec![edge; 9]));
+    }
+    for share in [f64::NAN, -0.5, 1.5] {
+        refused("shares", &|state, _| state.put("pipeline.7.score.perturbed.shares", &[8], vec![share; 8]));
+    }
     refused("no reference", &|state, _| drop(state.take_any("pipeline.3.reference")));
     refused("not a number", &|state, _| state.put("pipeline.3.reference", &[1], vec![f64::NAN]));
     refused("an order", &|state, _| {

@@ -10,13 +10,15 @@ use crate::mask::{Mask, contribution, largest, numpy_quantile_f32, numpy_quantil
 use crate::statistics::{Need, Needs, Statistics};
 use crate::training::Training;
 
-/// `dice(0.9)`, `dice(0.9, preset=openood)`, `dice(0.9, contribution=absolute, scope=per-class)`.
+/// `dice(0.9)`, `dice(0.9, preset=openood)`, `dice(0.9, contribution=absolute, scope=per-class)`,
+/// `ras | dice(0.9, mean=shaped)`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dice {
     p: f64,
     preset: Preset,
     ranked: Ranked,
     scope: Scope,
+    mean: Mean,
 }
 
 /// Whose convention decides which weights are kept.
@@ -41,6 +43,46 @@ enum Ranked {
     Absolute,
     /// `W * |mean|`, for features that can be negative.
     AbsoluteMean,
+}
+
+/// Which mean activation weights or units are ranked by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Mean {
+    /// That of the features as the network makes them, as in the authors' code, which clips after it has taken the mean.
+    Raw,
+    /// That of the shaped features.
+    Shaped,
+}
+
+/// Training rows that the mean of shaped features rests on, at most.
+const ROWS: usize = 50_000;
+
+impl Mean {
+    pub(super) fn of_word(word: &str) -> Self {
+        if word == Self::Shaped.word() { Self::Shaped } else { Self::Raw }
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Shaped => "shaped",
+        }
+    }
+
+    pub(super) fn needs(self) -> Needs {
+        match self {
+            Self::Raw => Needs::default(),
+            Self::Shaped => Needs::bank(ROWS),
+        }
+    }
+
+    /// The mean `[D]`.
+    pub(super) fn of(self, on: &Training<'_>) -> Result<Array1<f64>> {
+        match self {
+            Self::Raw => Ok(on.statistics().mean_activation()),
+            Self::Shaped => on.shaped_mean_activation().map(|mean| mean.iter().copied().collect()),
+        }
+    }
 }
 
 /// Over what weights are ranked.
@@ -95,6 +137,7 @@ impl Method for Dice {
                 otherwise: Otherwise::Default(Value::Choice("global")),
                 bare: false,
             },
+            Parameter::MEAN,
         ],
     };
 
@@ -104,17 +147,20 @@ impl Method for Dice {
             preset: meant(&PRESETS, given.choice("preset"), Preset::Paper),
             ranked: meant(&RANKED, given.choice("contribution"), Ranked::Signed),
             scope: meant(&SCOPES, given.choice("scope"), Scope::Global),
+            mean: Mean::of_word(given.choice("mean")),
         };
-        if dice.preset != Preset::Paper && (dice.ranked, dice.scope) != (Ranked::Signed, Scope::Global) {
-            return Err("a preset copies a peer, which ranks signed contributions globally: drop `contribution` and \
-                        `scope`"
+        let of_peers = (Ranked::Signed, Scope::Global, Mean::Raw);
+        if dice.preset != Preset::Paper && (dice.ranked, dice.scope, dice.mean) != of_peers {
+            return Err("a preset copies a peer, which ranks signed contributions of the raw mean globally: drop \
+                        `contribution`, `scope` and `mean`"
                 .into());
         }
         Ok(dice)
     }
 
     fn arguments(&self) -> Arguments {
-        let words = [word(&PRESETS, self.preset), word(&RANKED, self.ranked), word(&SCOPES, self.scope)];
+        let words =
+            [word(&PRESETS, self.preset), word(&RANKED, self.ranked), word(&SCOPES, self.scope), self.mean.word()];
         Arguments::new(
             Self::CARD,
             std::iter::once(Some(Value::Real(self.p))).chain(words.map(|word| Some(Value::Choice(word)))),
@@ -136,14 +182,18 @@ impl Sparsity for Dice {
     fn needs(&self) -> Needs {
         match self.preset {
             Preset::OpenOod => Needs::of([Need::SequentialMean]),
-            Preset::Paper | Preset::Official | Preset::PytorchOod => Needs::default(),
+            Preset::Paper | Preset::Official | Preset::PytorchOod => self.mean.needs(),
         }
+    }
+
+    fn takes_shaped_mean(&self) -> bool {
+        self.mean == Mean::Shaped
     }
 
     fn mask(&self, on: &Training<'_>) -> Result<Mask> {
         let (head, statistics) = (on.head(), on.statistics());
         Mask::of_method(match self.preset {
-            Preset::Paper => self.of_paper(head, statistics),
+            Preset::Paper => self.of_paper(head, &self.mean.of(on)?),
             Preset::Official => {
                 let values = contribution(head, statistics.mean_activation().view());
                 let threshold = numpy_quantile_f64(values.as_slice().unwrap_or_default(), self.p);
@@ -168,8 +218,7 @@ impl Sparsity for Dice {
 }
 
 impl Dice {
-    fn of_paper(&self, head: &LinearHead, statistics: &Statistics) -> Array2<bool> {
-        let mean = statistics.mean_activation();
+    fn of_paper(&self, head: &LinearHead, mean: &Array1<f64>) -> Array2<bool> {
         let values = match self.ranked {
             Ranked::Signed => contribution(head, mean.view()),
             Ranked::Absolute => contribution(head, mean.view()).mapv(f64::abs),
@@ -189,5 +238,52 @@ fn sequential_mean(statistics: &Statistics) -> Result<Array1<f32>> {
     match statistics.sequential_mean_activation() {
         Err(_) if statistics.is_published() => Ok(statistics.mean_activation().mapv(|mean| mean as f32)),
         found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::laws::{Naive, assert_scores};
+
+    /// The energy of `shaped`, one of `rows` shaped, through the weights that contribute most to the mean of all of these.
+    fn energy(given: &Naive, rows: &[Vec<f64>], shaped: &[f64], p: f64) -> f64 {
+        let mean = |unit: usize| rows.iter().map(|row| row[unit]).sum::<f64>() / rows.len() as f64;
+        let of_class = |w: &Vec<f64>| -> Vec<f64> { w.iter().enumerate().map(|(unit, w)| w * mean(unit)).collect() };
+        let contributions: Vec<Vec<f64>> = given.weight.iter().map(of_class).collect();
+        let mut sorted = contributions.concat();
+        sorted.sort_by(f64::total_cmp);
+        let cut = sorted[(p * sorted.len() as f64).round() as usize - 1];
+        let term = |class: usize, unit: usize| match contributions[class][unit] > cut {
+            true => given.weight[class][unit] * shaped[unit],
+            false => 0.0,
+        };
+        let logit = |class: usize| given.bias[class] + (0..shaped.len()).map(|unit| term(class, unit)).sum::<f64>();
+        (0..given.bias.len()).map(|class| logit(class).exp()).sum::<f64>().ln()
+    }
+
+    #[test]
+    fn a_mask_rests_on_the_mean_of_shaped_rows_where_it_is_said() {
+        let clipped = |row: &Vec<f64>| -> Vec<f64> { row.iter().map(|value| value.min(0.5)).collect() };
+        assert_scores("react(c=0.5) | dice(0.75, mean=shaped) | energy", |given, h| {
+            let rows: Vec<Vec<f64>> = given.rows.iter().map(clipped).collect();
+            energy(given, &rows, &clipped(&h.to_vec()), 0.75)
+        });
+        let sorted = |row: &[f64]| {
+            let mut sorted = row.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted
+        };
+        assert_scores("ras | dice(0.75, mean=shaped) | energy", |given, h| {
+            let all: Vec<Vec<f64>> = given.rows.iter().map(|row| sorted(row)).collect();
+            let profile: Vec<f64> =
+                (0..h.len()).map(|place| all.iter().map(|row| row[place]).sum::<f64>() / all.len() as f64).collect();
+            let shape = |row: &[f64]| -> Vec<f64> {
+                let before =
+                    |unit: usize| (0..row.len()).filter(|other| (row[*other], *other) < (row[unit], unit)).count();
+                (0..row.len()).map(|unit| profile[before(unit)]).collect()
+            };
+            let rows: Vec<Vec<f64>> = given.rows.iter().map(|row| shape(row)).collect();
+            energy(given, &rows, &shape(h), 0.75)
+        });
     }
 }

@@ -19,6 +19,7 @@ mod gmm;
 mod gradnorm;
 mod kl_matching;
 mod knn;
+mod line;
 mod lts;
 mod max_cosine;
 mod max_logit;
@@ -50,6 +51,7 @@ mod vim;
 mod vra;
 mod weight_drop;
 mod weight_prune;
+mod weiper;
 
 /// Every method there is: shapings, sparsities, scores, combinations.
 pub static METHODS: &[Entry] = &[
@@ -77,6 +79,7 @@ pub static METHODS: &[Entry] = &[
     score::<gradnorm::GradNorm>(),
     score::<kl_matching::KlMatching>(),
     score::<knn::Knn>(),
+    score::<line::Line>(),
     score::<lts::Lts>(),
     score::<max_cosine::MaxCosine>(),
     score::<max_logit::MaxLogit>(),
@@ -96,6 +99,7 @@ pub static METHODS: &[Entry] = &[
     score::<she::She>(),
     score::<temp_scale::TempScale>(),
     score::<vim::Vim>(),
+    score::<weiper::Weiper>(),
     combination::<cauchy::Cauchy>(),
     combination::<evidence::Evidence>(),
     combination::<fisher::Fisher>(),
@@ -192,6 +196,12 @@ pub trait Sparsity: Step {
     /// What the mask rests on beyond the mean activation.
     fn needs(&self) -> Needs {
         Needs::default()
+    }
+
+    /// Whether the mask rests on [`Training::shaped_mean_activation`], so that a shaping must stand before it. It then needs a
+    /// bank, whose rows are shaped and averaged.
+    fn takes_shaped_mean(&self) -> bool {
+        false
     }
 
     /// The kept weights `[C, D]`.

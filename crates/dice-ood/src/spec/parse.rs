@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::{MemberSpec, PipelineSpec, Spec, StemSpec};
+use crate::absent::Absent;
 use crate::card::{Arguments, Card, Otherwise, Parameter, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::methods::{Combination, Entry, METHODS, Make, Score};
@@ -65,7 +66,13 @@ impl<'a> Parser<'a> {
                         return Err(self.wrong(name, "only one sparsity step, after any shaping"));
                     }
                     let given = self.arguments(name, entry.card)?;
-                    stem.sparsity = Some(make(&given).map_err(|message| self.wrong(name, message))?);
+                    let sparsity = make(&given).map_err(|message| self.wrong(name, message))?;
+                    if sparsity.takes_shaped_mean() && stem.shaping.is_none() {
+                        let message =
+                            "`mean=shaped` is the mean of shaped features: put a shaping before it, as in `ras | ";
+                        return Err(self.wrong(name, format!("{message}{}(0.9, mean=shaped)`", name.text)));
+                    }
+                    stem.sparsity = Some(sparsity);
                 }
                 Make::Score(make) => {
                     let given = self.arguments(name, entry.card)?;
@@ -152,13 +159,12 @@ impl<'a> Parser<'a> {
             return Err(self.error(name.at, 1, format!("a step is missing here; there are {}", names())));
         }
         Entry::find(name.text).ok_or_else(|| {
-            self.wrong(
-                name,
-                match nearest(name.text) {
-                    Some(near) => format!("unknown step `{}`, did you mean `{near}`?", name.text),
-                    None => format!("unknown step `{}`; there are {}", name.text, names()),
-                },
-            )
+            let message = match (Absent::find(name.text), nearest(name.text)) {
+                (Some(absent), _) => absent.to_string(),
+                (None, Some(near)) => format!("unknown step `{}`, did you mean `{near}`?", name.text),
+                (None, None) => format!("unknown step `{}`; there are {}", name.text, names()),
+            };
+            self.wrong(name, message)
         })
     }
 

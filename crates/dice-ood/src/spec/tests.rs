@@ -93,6 +93,13 @@ fn errors_point_at_the_character() {
         ("fisher(energy*0)", "a weight above 0"),
         ("fisher(energy, knn(5)", "expected `,` or `)`"),
         ("knn(0)", "a whole number between 1"),
+        ("odin", "`odin` (Liang, Li and Srikant, ICLR, 2018) is not here: "),
+        ("fisher(energy, RankFeat)", "`rankfeat` (Song, Sebe and Wang, NeurIPS, 2022) is not here: "),
+        ("dice(0.9, mean=shaped) | energy", "as in `ras | dice(0.9, mean=shaped)`"),
+        ("unit-prune(0.9, mean=shaped) | energy", "as in `ras | unit-prune(0.9, mean=shaped)`"),
+        ("ras | dice(0.9, mean=shaped, preset=official) | energy", "a preset copies a peer"),
+        ("ras | line", "would change nothing"),
+        ("weiper(bins=10, s1=11)", "at most `bins`"),
     ] {
         assert!(message(text).contains(expected), "{text}: {}", message(text));
     }
