@@ -262,8 +262,18 @@ mod tests {
         for (size, threshold) in sizes.into_iter().flat_map(|size| thresholds.map(|threshold| (size, threshold))) {
             let cut = cut(size, threshold);
             assert!(cut.is_finite());
-            let near =
-                [cut, cut.next_up().min(3e38), cut.next_down().max(-3e38), 0.7, 0.3, 0.0, -0.3, 1e-30, -5.0, 3e38];
+            let near = [
+                cut.clamp(-3e38, 3e38),
+                cut.next_up().min(3e38),
+                cut.next_down().max(-3e38),
+                0.7,
+                0.3,
+                0.0,
+                -0.3,
+                1e-30,
+                -5.0,
+                3e38,
+            ];
             for weight in near {
                 assert_eq!(weight > cut, size * f64::from(weight) > threshold, "{size} {threshold} {weight}");
             }
