@@ -59,7 +59,7 @@ impl Method for Line {
             },
             Parameter {
                 name: "clip",
-                about: "activation to clip at, as far as it matters of the scale of the network at hand",
+                about: "activation to clip at, on the scale of the features at hand",
                 kind: Kind::Real { least: 1e-9, most: 1e12 },
                 otherwise: Otherwise::Default(Value::Real(1.0)),
                 bare: false,
