@@ -23,6 +23,9 @@ pub struct Training<'a> {
     axes: Arc<Kept<About, Axes>>,
 }
 
+/// Training rows that the mean of shaped features rests on, at most.
+pub(crate) const SHAPED_ROWS: usize = 50_000;
+
 /// Rows of a bank whose logits are in memory together.
 const TOGETHER: usize = 1024;
 

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::head::LinearHead;
 use crate::mask::{Mask, contribution, largest, numpy_quantile_f32, numpy_quantile_f64, torch_quantile};
 use crate::statistics::{Need, Needs, Statistics};
-use crate::training::Training;
+use crate::training::{SHAPED_ROWS, Training};
 
 /// `dice(0.9)`, `dice(0.9, preset=openood)`, `dice(0.9, contribution=absolute, scope=per-class)`,
 /// `ras | dice(0.9, mean=shaped)`.
@@ -54,9 +54,6 @@ pub(super) enum Mean {
     Shaped,
 }
 
-/// Training rows that the mean of shaped features rests on, at most.
-const ROWS: usize = 50_000;
-
 impl Mean {
     pub(super) fn of_word(word: &str) -> Self {
         if word == Self::Shaped.word() { Self::Shaped } else { Self::Raw }
@@ -72,7 +69,7 @@ impl Mean {
     pub(super) fn needs(self) -> Needs {
         match self {
             Self::Raw => Needs::default(),
-            Self::Shaped => Needs::bank(ROWS),
+            Self::Shaped => Needs::bank(SHAPED_ROWS),
         }
     }
 
