@@ -55,7 +55,8 @@ struct Desk {
 
 /// The working memory of threads, kept between calls.
 #[derive(Debug, Default)]
-struct Desks(Mutex<Vec<Desk>>);
+#[expect(clippy::vec_box, reason = "a desk changes hands for every single input, and a pointer is moved faster")]
+struct Desks(Mutex<Vec<Box<Desk>>>);
 
 impl Desks {
     fn with<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
@@ -189,7 +190,9 @@ impl Plan {
     fn task(&self) -> usize {
         let alone = (0..self.groups.len()).filter(|group| !self.is_nested(*group));
         let alone = alone.map(|group| self.groups[group].stem.kernel.task());
-        alone.chain(self.nests.iter().map(|nest| nest.kernel.task())).max().unwrap_or(1)
+        let nests = self.nests.iter().map(|nest| nest.kernel.task());
+        let scorers = self.pipelines.iter().map(|pipeline| pipeline.scorer.task());
+        alone.chain(nests).chain(scorers).max().unwrap_or(1)
     }
 
     /// What each detector makes of the rows of `block`, in the order of the detectors; errors name its file and row.
@@ -426,8 +429,7 @@ impl Plan {
         };
         let (of_pipelines, of_groups) = (gathered(self.pipelines.len()), gathered(self.groups.len()));
         let leaf = |pipeline: &Arc<Pipeline>| -> Vec<f64> {
-            let place = self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline)).unwrap_or(0);
-            of_pipelines(place).map(|at| scores[at]).collect()
+            of_pipelines(self.place(pipeline)).map(|at| scores[at]).collect()
         };
         let scored = |(node, group): &(Node, usize)| {
             let scores = node.fold(&leaf);
@@ -442,15 +444,30 @@ impl Plan {
 
     /// Scores one row on the calling thread.
     pub(crate) fn score_one(&self, features: &[f32]) -> Result<f64> {
-        const MOST: usize = 64;
-        let (pipelines, groups) = (self.pipelines.len(), self.groups.len());
-        let (mut scores, mut classes) = ([0.0; MOST], [0; MOST]);
-        let (scores, classes) = (&mut scores[..pipelines.min(MOST)], &mut classes[..groups.min(MOST)]);
+        match &self.detectors[0].0 {
+            Node::Pipeline(_) => {
+                let mut score = [0.0];
+                self.run_one(features, &mut score, &mut [0])?;
+                Ok(score[0])
+            }
+            combined @ Node::Combined { .. } => {
+                let mut scores = vec![0.0; self.pipelines.len()];
+                self.run_one(features, &mut scores, &mut vec![0; self.groups.len()])?;
+                Ok(combined.fold_one(&|pipeline| scores[self.place(pipeline)]))
+            }
+        }
+    }
+
+    /// Scores one row: `scores` by pipeline, `classes` by group.
+    fn run_one(&self, features: &[f32], scores: &mut [f64], classes: &mut [u32]) -> Result<()> {
         self.desks
             .with(|desk| self.run(desk, features, NonFinite::Reject, scores, classes))
-            .map_err(|(row, column, value)| not_finite(row as u64, column, value))?;
-        let place = |pipeline: &Arc<Pipeline>| self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
-        Ok(self.detectors[0].0.fold_one(&|pipeline| scores[place(pipeline).unwrap_or(0)]))
+            .map_err(|(row, column, value)| not_finite(row as u64, column, value))
+    }
+
+    /// Which of the plan's pipelines this is.
+    fn place(&self, pipeline: &Arc<Pipeline>) -> usize {
+        self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline)).unwrap_or(0)
     }
 }
 

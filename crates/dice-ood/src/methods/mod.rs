@@ -244,6 +244,11 @@ pub trait Scorer: Debug + Send + Sync {
     /// Scores `rows` into `out` `[n]`; an input's score depends on that input alone.
     fn score(&self, rows: &Rows<'_>, workspace: &mut Workspace, out: &mut [f64]);
 
+    /// Inputs that are better scored together, where something large is read once for all of them.
+    fn task(&self) -> usize {
+        1
+    }
+
     /// Puts what was fitted.
     fn save(&self, _to: &mut State) {}
 
