@@ -1,4 +1,5 @@
-//! A [`State`] as a safetensors file: its values are written without conversion, and read tensor by tensor into shared memory.
+//! A [`State`] as a safetensors file: its values are written tensor by tensor, and read into shared memory. Large f32 tensors
+//! whose values are all halves, such as a bank of features that came as f16, are written as f16, which loses nothing.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,6 +11,7 @@ use safetensors::Dtype;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::files::{self, AtomicFile};
+use crate::io::tensors::element::{f16_of_f32, f32_of_f16};
 use crate::io::tensors::info::{DType, TensorInfo};
 use crate::io::tensors::rows::TensorFile;
 use crate::io::tensors::safetensors::SafetensorsHeader;
@@ -22,17 +24,18 @@ use crate::state::{Element, State, Tensor, Values};
 /// [`ErrorKind::Io`].
 pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String, String>) -> Result<()> {
     // Types of the widest values first, so that each tensor is aligned.
-    let mut tensors: Vec<(&str, &Tensor)> = state.tensors().collect();
-    tensors.sort_by_key(|(name, tensor)| (std::cmp::Reverse(width(&tensor.values)), *name));
+    let mut tensors: Vec<(&str, &[usize], Stored<'_>)> =
+        state.tensors().map(|(name, tensor)| (name, &tensor.shape[..], Stored::of(&tensor.values))).collect();
+    tensors.sort_by_key(|(name, _, stored)| (std::cmp::Reverse(stored.width()), *name));
     let mut header = write::header::HeaderWriter::default();
-    for (name, tensor) in &tensors {
-        header.declare(name, dtype(&tensor.values), &tensor.shape, tensor.values.bytes().len());
+    for (name, shape, stored) in &tensors {
+        header.declare(name, stored.dtype(), shape, stored.len());
     }
     let header = header.bytes(metadata.clone()).map_err(|error| error.file(path.display()))?;
     let mut file = AtomicFile::create(path)?;
     let mut write = || {
         file.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, tensor)| file.write_all(tensor.values.bytes()))
+        tensors.iter().try_for_each(|(_, _, stored)| stored.write(&mut file))
     };
     write().map_err(|error| Error::io(path, error))?;
     file.commit()
@@ -49,8 +52,56 @@ fn dtype(values: &Values) -> Dtype {
     }
 }
 
-fn width(values: &Values) -> usize {
-    values.bytes().len() / values.len().max(1)
+/// How values are written.
+enum Stored<'a> {
+    Plain(&'a Values),
+    Halves(&'a [f32]),
+}
+
+impl<'a> Stored<'a> {
+    /// Smaller tensors are written as the type that they have.
+    const LARGE: usize = 1 << 16;
+
+    fn of(values: &'a Values) -> Self {
+        let is_half = |value: &f32| f32_of_f16(f16_of_f32(*value)).to_bits() == value.to_bits();
+        match values {
+            Values::F32(floats) if floats.len() >= Self::LARGE && floats.iter().all(is_half) => Self::Halves(floats),
+            _ => Self::Plain(values),
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Plain(values) => dtype(values),
+            Self::Halves(_) => Dtype::F16,
+        }
+    }
+
+    /// Bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(values) => values.bytes().len(),
+            Self::Halves(values) => size_of::<u16>() * values.len(),
+        }
+    }
+
+    /// Bytes of a value.
+    fn width(&self) -> usize {
+        match self {
+            Self::Plain(values) => values.bytes().len() / values.len().max(1),
+            Self::Halves(_) => size_of::<u16>(),
+        }
+    }
+
+    fn write(&self, file: &mut impl Write) -> std::io::Result<()> {
+        match self {
+            Self::Plain(values) => file.write_all(values.bytes()),
+            Self::Halves(values) => values.chunks(Self::LARGE).try_for_each(|values| {
+                let halves: Vec<u8> = values.iter().flat_map(|value| f16_of_f32(*value).to_le_bytes()).collect();
+                file.write_all(&halves)
+            }),
+        }
+    }
 }
 
 impl SafetensorsHeader {
@@ -73,22 +124,73 @@ impl SafetensorsHeader {
 /// The header has been checked against the length of the file, so the bytes that a tensor claims are there.
 fn read_values(file: &mut File, info: &TensorInfo) -> Result<Values> {
     match info.dtype {
+        DType::F16 => read_halves(file, info),
         DType::F32 => read_as::<f32>(file, info),
         DType::F64 => read_as::<f64>(file, info),
         DType::I64 => read_as::<i64>(file, info),
         DType::U8 => read_as::<u8>(file, info),
         DType::U32 => read_as::<u32>(file, info),
         DType::U64 => read_as::<u64>(file, info),
-        _ => Err(Error::new(ErrorKind::Malformed, info.to_string()).expected("f32, f64, i64, u8, u32 or u64 values")),
+        _ => {
+            Err(Error::new(ErrorKind::Malformed, info.to_string())
+                .expected("f16, f32, f64, i64, u8, u32 or u64 values"))
+        }
     }
 }
 
-fn read_as<T: Element + bytemuck::Pod>(file: &mut File, info: &TensorInfo) -> Result<Values> {
+/// Halves, as the f32 values that they are.
+fn read_halves(file: &mut File, info: &TensorInfo) -> Result<Values> {
+    const PART: usize = 1 << 16;
+    let count = count_of(info)?;
+    let mut values: Arc<[f32]> = std::iter::repeat_n(0.0, count).collect();
+    let mut halves = vec![0; size_of::<u16>() * count.min(PART)];
+    for values in Arc::get_mut(&mut values).into_iter().flat_map(|values| values.chunks_mut(PART)) {
+        let halves = &mut halves[..size_of::<u16>() * values.len()];
+        file.read_exact(halves).map_err(|error| Error::io(&info.name, error))?;
+        for (value, half) in values.iter_mut().zip(halves.as_chunks().0) {
+            *value = f32_of_f16(u16::from_le_bytes(*half));
+        }
+    }
+    Ok(Values::F32(values))
+}
+
+fn count_of(info: &TensorInfo) -> Result<usize> {
     let count = info.shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent));
-    let Some(count) = count else { return Err(Error::new(ErrorKind::Malformed, info.to_string())) };
-    let mut values: Arc<[T]> = std::iter::repeat_n(T::zeroed(), count).collect();
+    count.ok_or_else(|| Error::new(ErrorKind::Malformed, info.to_string()))
+}
+
+fn read_as<T: Element + bytemuck::Pod>(file: &mut File, info: &TensorInfo) -> Result<Values> {
+    let mut values: Arc<[T]> = std::iter::repeat_n(T::zeroed(), count_of(info)?).collect();
     if let Some(values) = Arc::get_mut(&mut values) {
         file.read_exact(bytemuck::cast_slice_mut(values)).map_err(|error| Error::io(&info.name, error))?;
     }
     Ok(T::into_values(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_tensors_of_halves_are_written_as_such_and_read_back_to_the_bit() {
+        let path = std::env::temp_dir().join(format!("dice-halves-{}.safetensors", std::process::id()));
+        let halves: Vec<f32> = (0..=u16::MAX).map(f32_of_f16).filter(|value| value.is_finite()).collect();
+        let halves: Vec<f32> = halves.iter().chain(&halves).copied().collect();
+        let mut others = halves.clone();
+        others[77_777] = 0.1;
+        for (values, bytes) in [(&halves, 2), (&others, 4), (&halves[..100].to_vec(), 4)] {
+            let mut state = State::default();
+            state.put("values", &[values.len()], values.clone());
+            state.put("odd", &[3], vec![1u8, 2, 3]);
+            write_state(&path, &state, &BTreeMap::new()).unwrap();
+            let length = std::fs::metadata(&path).unwrap().len() as usize;
+            assert!((0..1000).contains(&(length - bytes * values.len())), "{length}");
+            let read = SafetensorsHeader::read(&path).unwrap().state().unwrap();
+            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+            let found = read.clone().take::<f32>("values", &[None]).unwrap();
+            assert!(found.iter().zip(values).all(same) && found.len() == values.len());
+            assert_eq!(read.clone().take::<u8>("odd", &[None]).unwrap()[..], [1, 2, 3]);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -55,6 +55,12 @@ pub(super) trait Isa {
     /// (1).
     unsafe fn is_zero(value: Self::Vector) -> bool;
 
+    /// A bit for each value of `a` that is greater than that of `b`, the first the lowest; none for NaN.
+    ///
+    /// # Safety
+    /// (1).
+    unsafe fn greater(a: Self::Vector, b: Self::Vector) -> u32;
+
     /// # Safety
     /// (1).
     unsafe fn splat_f64(value: f64) -> Self::VectorF64;
@@ -164,6 +170,10 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn is_zero(value: [f32; 4]) -> bool {
         value == [0.0; 4]
+    }
+    #[inline(always)]
+    unsafe fn greater(a: [f32; 4], b: [f32; 4]) -> u32 {
+        (0..4).map(|i| u32::from(a[i] > b[i]) << i).sum()
     }
     #[inline(always)]
     unsafe fn splat_f64(value: f64) -> [f64; 2] {

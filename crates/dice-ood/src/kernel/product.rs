@@ -8,7 +8,7 @@
 //!     for each block of lanes:
 //!         lines[m][lanes] = bias[m]
 //!         for each tile:   lines[m][lanes] += sum_{k in tile} weight[m, k] * x[k][lanes]
-//!         visit the slab's values of these rows
+//!         visit the slab's values of these rows, or those above a floor of each row
 //! ```
 //!
 //! A slab's weights stay in the second-level cache while the blocks pass over them, a transposed tile stays in the first
@@ -35,6 +35,8 @@ const SLAB: usize = 1 << 19;
 const FEWEST: usize = 16 * GROUP;
 /// The most outputs of a slab of short rows, so that their lines stay in the second-level cache.
 const MOST: usize = 128 * GROUP;
+/// Lanes of the widest block of any level.
+const MOST_LANES: usize = 64;
 /// With more rows than this, a wide block with idle lanes costs less than narrow blocks.
 const PADDED: usize = 3 * NARROW;
 
@@ -107,6 +109,11 @@ impl Product {
         self.slab = groups * GROUP;
     }
 
+    /// K, the values of a row that is multiplied.
+    pub fn units(&self) -> usize {
+        self.units
+    }
+
     /// M, the values of a row of the product.
     pub fn outputs(&self) -> usize {
         self.outputs
@@ -136,43 +143,88 @@ impl Product {
     /// `rows` is not finite: then the slabs held nothing of use.
     #[must_use]
     pub fn for_each_slab(&self, rows: &[f32], scratch: &mut Scratch, mut visit: impl FnMut(Slab<'_>)) -> bool {
+        let mut out = std::mem::take(&mut scratch.rows);
+        out.resize(self.slab * self.level.lanes(), 0.0);
+        let finite = self.for_each_sheet(rows, scratch, &mut |sheet| {
+            let values = &mut out[..sheet.rows.len() * sheet.outputs.len()];
+            self.level.run(Unfolding { sheet: &sheet, out: values });
+            visit(Slab { rows: sheet.rows, outputs: sheet.outputs, values });
+        });
+        scratch.rows = out;
+        finite
+    }
+
+    /// Multiplies `rows` `[n, K]` with the transposed matrix and shows to `visit` the row, output and value of every
+    /// product that is above the floor of its row, and perhaps of some that are not: for each row in ascending order of
+    /// outputs. `visit` returns the new floor of the row. False where a value of `rows` is not finite: then what was shown
+    /// is of no use.
+    #[must_use]
+    pub(crate) fn for_each_above(
+        &self,
+        rows: &[f32],
+        scratch: &mut Scratch,
+        floors: &mut [f32],
+        mut visit: impl FnMut(usize, usize, f32) -> f32,
+    ) -> bool {
+        assert_eq!(floors.len() * self.units, rows.len(), "rows are [n, K] and floors are [n]");
+        let mut found = Vec::new();
+        self.for_each_sheet(rows, scratch, &mut |sheet| {
+            let floors = &mut floors[sheet.rows.clone()];
+            found.clear();
+            self.level.run(Selection { sheet: &sheet, floors, found: &mut found });
+            for (lane, place, value) in &found {
+                floors[*lane] = visit(sheet.rows.start + lane, sheet.outputs.start + place, *value);
+            }
+        })
+    }
+
+    /// Multiplies `rows` `[n, K]` with the transposed matrix, some outputs for a block of rows at a time.
+    fn for_each_sheet(&self, rows: &[f32], scratch: &mut Scratch, visit: &mut dyn FnMut(Sheet<'_>)) -> bool {
         assert_eq!(rows.len() % self.units, 0, "rows are [n, K]");
         let mut finite = true;
         let mut first = 0;
         for rows in rows.chunks(self.task() * self.units) {
-            finite &= self.pass(rows, first, scratch, &mut visit);
+            finite &= self.pass(rows, first, scratch, visit);
             first += rows.len() / self.units;
         }
         finite
     }
 
     /// One pass over the weights, for the rows from `first` on.
-    fn pass(&self, rows: &[f32], first: usize, scratch: &mut Scratch, visit: &mut dyn FnMut(Slab<'_>)) -> bool {
+    fn pass(&self, rows: &[f32], first: usize, scratch: &mut Scratch, visit: &mut dyn FnMut(Sheet<'_>)) -> bool {
         let count = rows.len() / self.units;
         let wide = self.level.lanes();
         // The lines of a block: one a unit, and a spare one behind each tile.
         let depth = self.units + self.tiles.len();
         let panels = scratch.tile.take(blocks(count, wide).map(|(_, lanes)| lanes * depth).sum());
         let lines = scratch.logits.take(self.slab * wide);
-        scratch.rows.resize(self.slab * wide, 0.0);
         let mut finite = true;
         for (block, lanes) in blocks(count, wide) {
             let panel = &mut panels[block.start * depth..][..lanes * depth];
             let rows = &rows[block.start * self.units..block.end * self.units];
             finite &= self.level.run(Transposition { rows, product: self, lanes, panel });
         }
-        for outputs in (0..self.outputs).step_by(self.slab) {
-            let outputs = outputs..self.outputs.min(outputs + self.slab);
+        for start in (0..self.outputs).step_by(self.slab) {
+            let outputs = start..self.outputs.min(start + self.slab);
             for (block, lanes) in blocks(count, wide) {
                 let panel = &panels[block.start * depth..][..lanes * depth];
-                let out = &mut scratch.rows[..block.len() * outputs.len()];
                 let outputs = outputs.clone();
-                self.level.run(Multiplication { product: self, panel, lanes, outputs: outputs.clone(), lines, out });
-                visit(Slab { rows: first + block.start..first + block.end, outputs, values: out });
+                self.level.run(Multiplication { product: self, panel, lanes, outputs: outputs.clone(), lines });
+                let rows = first + block.start..first + block.end;
+                visit(Sheet { rows, lanes, lines: &lines[..outputs.len() * lanes], outputs });
             }
         }
         finite
     }
+}
+
+/// Some outputs for a block of rows.
+struct Sheet<'a> {
+    rows: Range<usize>,
+    outputs: Range<usize>,
+    lanes: usize,
+    /// A line of lanes an output; lanes beyond the rows hold nothing of use.
+    lines: &'a [f32],
 }
 
 /// Cuts `count` rows into blocks, each with its lanes. All blocks but the last have as many rows as lanes, so that the
@@ -247,8 +299,6 @@ struct Multiplication<'a> {
     /// From the first of a group on.
     outputs: Range<usize>,
     lines: &'a mut [f32],
-    /// `[rows, outputs]`.
-    out: &'a mut [f32],
 }
 
 impl Multiplication<'_> {
@@ -272,7 +322,6 @@ impl Multiplication<'_> {
                 );
             }
         }
-        write_rows::<L>(lines, self.outputs.len(), self.out);
     }
 }
 
@@ -287,6 +336,64 @@ impl Work for Multiplication<'_> {
             _ if I::LANES == 64 => self.by_lanes::<I, 64, 64>(),
             _ if I::LANES == 32 => self.by_lanes::<I, 32, 16>(),
             _ => self.by_lanes::<I, 16, 8>(),
+        }
+    }
+}
+
+/// Writes the lanes of a sheet as rows.
+struct Unfolding<'a> {
+    sheet: &'a Sheet<'a>,
+    /// `[rows, outputs]`.
+    out: &'a mut [f32],
+}
+
+impl Work for Unfolding<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<I: Isa>(self) {
+        let (lines, width) = (self.sheet.lines, self.sheet.outputs.len());
+        match self.sheet.lanes {
+            1 => self.out.copy_from_slice(lines),
+            NARROW => write_rows::<NARROW>(lines, width, self.out),
+            _ if I::LANES == 64 => write_rows::<64>(lines, width, self.out),
+            _ if I::LANES == 32 => write_rows::<32>(lines, width, self.out),
+            _ => write_rows::<16>(lines, width, self.out),
+        }
+    }
+}
+
+/// Finds the values of a sheet that are above the floors `[rows]`: the lane, the place among the outputs, and the value.
+struct Selection<'a> {
+    sheet: &'a Sheet<'a>,
+    floors: &'a [f32],
+    found: &'a mut Vec<(usize, usize, f32)>,
+}
+
+impl Work for Selection<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<I: Isa>(self) {
+        let lanes = self.sheet.lanes;
+        // Nothing is above the floors of idle lanes.
+        let mut floors = [f32::INFINITY; MOST_LANES];
+        floors[..self.floors.len()].copy_from_slice(self.floors);
+        let width = if lanes.is_multiple_of(I::WIDTH) { I::WIDTH } else { 1 };
+        for (place, line) in self.sheet.lines.chunks_exact(lanes).enumerate() {
+            for (part, (values, floors)) in line.chunks_exact(width).zip(floors.chunks_exact(width)).enumerate() {
+                let mut above = if width == 1 {
+                    u32::from(values[0] > floors[0])
+                } else {
+                    // SAFETY: (1); both are `WIDTH` values.
+                    unsafe { I::greater(I::load(values.as_ptr()), I::load(floors.as_ptr())) }
+                };
+                while above != 0 {
+                    let lane = above.trailing_zeros() as usize;
+                    self.found.push((part * width + lane, place, values[lane]));
+                    above &= above - 1;
+                }
+            }
         }
     }
 }

@@ -121,6 +121,11 @@ impl Isa for Avx2 {
         // SAFETY: (1) of `Isa`. NaN is unequal to zero.
         unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(value, _mm256_setzero_ps())) == 0 }
     }
+    #[inline(always)]
+    unsafe fn greater(a: __m256, b: __m256) -> u32 {
+        // SAFETY: (1) of `Isa`.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) as u32 }
+    }
 }
 
 impl Isa for Avx512 {
@@ -139,6 +144,11 @@ impl Isa for Avx512 {
     unsafe fn is_zero(value: __m512) -> bool {
         // SAFETY: (1) of `Isa`. NaN is unequal to zero.
         unsafe { _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(value, _mm512_setzero_ps()) == 0 }
+    }
+    #[inline(always)]
+    unsafe fn greater(a: __m512, b: __m512) -> u32 {
+        // SAFETY: (1) of `Isa`.
+        unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b)) }
     }
 }
 

@@ -116,16 +116,14 @@ impl Scorer for Neighbours {
         queries.clear();
         queries.extend_from_slice(rows.all_features());
         queries.chunks_exact_mut(self.units).for_each(to_sphere);
-        let mut nearest: Vec<Nearest> = (0..rows.len()).map(|_| Nearest::new(self.k)).collect();
-        let _ = self.product.for_each_slab(queries, scratch, |slab| {
-            let values = slab.values.chunks_exact(slab.outputs.len());
-            for (nearest, values) in nearest[slab.rows.clone()].iter_mut().zip(values) {
-                nearest.add(values, &self.counts[slab.outputs.clone()]);
-            }
-        });
+        let nearest = Nearest::of(&self.product, queries, &self.counts, self.k, scratch);
         for ((score, nearest), query) in out.iter_mut().zip(nearest).zip(queries.chunks_exact(self.units)) {
             *score = 2.0 * f64::from(nearest.last()) - norm(query).powi(2);
         }
+    }
+
+    fn task(&self) -> usize {
+        self.product.task()
     }
 
     fn save(&self, to: &mut State) {

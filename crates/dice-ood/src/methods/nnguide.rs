@@ -139,16 +139,14 @@ impl Scorer for Guides {
         queries.clear();
         queries.extend_from_slice(rows.all_features());
         queries.chunks_exact_mut(rows.units).for_each(to_sphere);
-        let mut nearest: Vec<Nearest> = (0..rows.len()).map(|_| Nearest::new(self.k)).collect();
-        let _ = self.product.for_each_slab(queries, scratch, |slab| {
-            let values = slab.values.chunks_exact(slab.outputs.len());
-            for (nearest, values) in nearest[slab.rows.clone()].iter_mut().zip(values) {
-                nearest.add(values, &self.counts[slab.outputs.clone()]);
-            }
-        });
+        let nearest = Nearest::of(&self.product, queries, &self.counts, self.k, scratch);
         for ((out, nearest), summary) in out.iter_mut().zip(nearest).zip(rows.summaries()) {
             *out = summary.energy(1.0) * nearest.mean();
         }
+    }
+
+    fn task(&self) -> usize {
+        self.product.task()
     }
 
     fn save(&self, to: &mut State) {

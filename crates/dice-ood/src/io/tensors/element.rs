@@ -132,9 +132,39 @@ pub fn f32_of_f16(half: u16) -> f32 {
     f32::from_bits(sign | (f32::from_bits(magnitude) * REBIAS).to_bits())
 }
 
+/// The IEEE half nearest to `value`, of two equally near the even one.
+pub(crate) fn f16_of_f32(value: f32) -> u16 {
+    /// From here on, values round to infinity.
+    const INFINITE: u32 = 65_520f32.to_bits();
+    /// 2^-14, below which halves are subnormal.
+    const NORMAL: u32 = 0x3880_0000;
+    /// 0.5, whose neighbours are as far apart as subnormal halves.
+    const STEP: f32 = 0.5;
+    let (sign, magnitude) = ((value.to_bits() >> 16) as u16 & 0x8000, value.to_bits() & 0x7fff_ffff);
+    sign | match magnitude {
+        0x7f80_0001.. => 0x7e00,
+        INFINITE.. => 0x7c00,
+        ..NORMAL => ((f32::from_bits(magnitude) + STEP).to_bits() - STEP.to_bits()) as u16,
+        _ => ((magnitude + 0xfff + (magnitude >> 13 & 1) - (112 << 23)) >> 13) as u16,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_of_floats_are_those_of_the_half_crate() {
+        let check = |value: f32| {
+            let (found, expected) = (f16_of_f32(value), half::f16::from_f32(value).to_bits());
+            assert!(found == expected || value.is_nan() && f32_of_f16(found).is_nan(), "{value}: {found:#x}");
+        };
+        // 32 values between neighbouring halves, and one beside each.
+        for bits in (0..=u32::MAX).step_by(1 << 8).chain([f32::MAX.to_bits(), 65_520f32.to_bits() - 1]) {
+            check(f32::from_bits(bits));
+            check(f32::from_bits(bits ^ 1));
+        }
+    }
 
     #[test]
     fn every_half_is_what_the_half_crate_makes_of_it() {
