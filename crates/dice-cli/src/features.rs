@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dice_onnx::ImageSet;
+use dice_onnx::{Distortion, ImageSet};
 use dice_ood::Result;
 use indicatif::HumanDuration;
 
@@ -26,6 +26,13 @@ pub(crate) struct Features {
     /// Labels are the subfolders of a single folder, the .cls or .json beside an image of a shard, the label column of a table.
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     images: Vec<String>,
+    /// Distort the images before the network sees them, as stand-ins for out-of-distribution ones: flip, turn, mix, jigsaw (near),
+    /// phase, zoom, shuffle, blur (far).
+    #[arg(long, value_name = "NAME")]
+    distort: Option<Distortion>,
+    /// Take at most N of the images, evenly spaced; of shards and tables the first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    at_most: Option<u32>,
     #[command(flatten)]
     choices: Choices,
     #[command(flatten)]
@@ -39,14 +46,18 @@ const EXAMPLES: &str = "Examples:
   dice features --model resnet.onnx --images train/ --preprocess imagenet -o train.safetensors
   dice fit --features train.safetensors --head resnet.onnx -o detector.safetensors
   dice features --model resnet.onnx --images 'new/*.jpg' --preprocess imagenet -o new.safetensors
+  dice features --model resnet.onnx --images val/ --preprocess imagenet --distort phase --at-most 400 -o phase.safetensors
   dice score detector.safetensors new.safetensors";
 
 impl Features {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let network = Network::open(&self.model, &self.choices, &self.running, context)?;
-        let set = ImageSet::find(&self.images)?;
+        let mut set = ImageSet::find(&self.images)?;
+        if let Some(most) = self.at_most {
+            set = set.thinned(most as usize);
+        }
         let start = std::time::Instant::now();
-        let rows = network.save_features(&set, &self.output, context)?;
+        let rows = network.save_features(&set, self.distort, &self.output, context)?;
         let classes = set.classes().len();
         context.note(format_args!(
             "Wrote {}: {} images in {} ({:.0} a second){}",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dice_onnx::{Broken, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime};
+use dice_onnx::{Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime};
 use dice_ood::io::Location;
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
@@ -130,9 +130,31 @@ impl Network {
         Ok(Box::new(Images { source, context }))
     }
 
-    /// Writes the features of `set`, their labels and ids, the head and where they come from to `output`; how many.
-    pub(crate) fn save_features(&self, set: &ImageSet, output: &Path, context: &Context) -> Result<usize> {
-        let source = Watched::new(self.features(set, context)?, None, "images", context);
+    /// The features of `set`, each image distorted.
+    pub(crate) fn stand_ins<'a>(
+        &'a self,
+        set: &ImageSet,
+        distortion: Distortion,
+        context: &'a Context,
+    ) -> Result<Box<dyn FeatureSource + 'a>> {
+        let source = self.network.stand_ins(set, distortion, self.broken)?;
+        Ok(Box::new(Images { source, context }))
+    }
+
+    /// Writes the features of `set`, of distorted images where that is asked for, their labels and ids, the head and where they
+    /// come from to `output`; how many.
+    pub(crate) fn save_features(
+        &self,
+        set: &ImageSet,
+        distortion: Option<Distortion>,
+        output: &Path,
+        context: &Context,
+    ) -> Result<usize> {
+        let features = match distortion {
+            None => self.features(set, context)?,
+            Some(distortion) => self.stand_ins(set, distortion, context)?,
+        };
+        let source = Watched::new(features, None, "images", context);
         self.network.save_features(source, set.classes(), output)
     }
 }

@@ -11,6 +11,7 @@ mod text;
 mod write;
 
 pub use images::decode::{decode, decode_bytes};
+pub use images::distort::Distortion;
 pub use images::entry::{Encoded, Entry};
 pub use images::preprocess::{Channels, PixelLayout, Preprocess, Resize};
 pub use images::resample::Filter;

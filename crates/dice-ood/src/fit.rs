@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::artifact::{Artifact, Calibrated};
+use crate::auto::{Choice, Panel, Validation};
 use crate::calibration::Calibration;
 use crate::checks::{Accuracy, Finding, Judged, Witness, judge_calibration_alone};
 use crate::detector::{Detector, Prepared};
@@ -49,8 +50,11 @@ use crate::statistics::{Needs, Statistics};
 pub struct Fit<'a> {
     head: Arc<LinearHead>,
     wanted: Vec<Wanted>,
+    /// Before which of `wanted` the detector comes that is chosen here.
+    auto: Option<usize>,
     needs: Needs,
     calibration: CalibrateOn<'a>,
+    validation: Vec<(String, Opening<'a>)>,
     tpr: f64,
     provenance: BTreeMap<String, String>,
     progress: Box<dyn Progress + 'a>,
@@ -81,6 +85,8 @@ pub struct Fitted {
     pub findings: Vec<Finding>,
     /// What could not be fitted here, of what was to be fitted only where that is possible.
     pub left_out: Vec<LeftOut>,
+    /// What [`Fit::auto`] chose.
+    pub choice: Option<Choice>,
 }
 
 /// A detector that could not be fitted, and why.
@@ -101,8 +107,10 @@ impl<'a> Fit<'a> {
         Self {
             head,
             wanted: Vec::new(),
+            auto: None,
             needs: Needs::default(),
             calibration: CalibrateOn::Nothing,
+            validation: Vec::new(),
             tpr: Self::TPR,
             provenance: BTreeMap::new(),
             progress: Box::new(()),
@@ -124,6 +132,28 @@ impl<'a> Fit<'a> {
         if !self.wanted.iter().any(|known| known.required && known.spec == spec) {
             self.wanted.push(Wanted { spec, required: false });
         }
+        self
+    }
+
+    /// Adds the detector that is good on most networks, near and far: the panel of [`Choice`], of the members that can be fitted to
+    /// this head and these features. It rests on in-distribution inputs alone, unless [`Fit::validate_on`] gives others, and
+    /// needs inputs to calibrate on.
+    #[must_use]
+    pub fn auto(mut self) -> Self {
+        self.auto = self.auto.or(Some(self.wanted.len()));
+        self
+    }
+
+    /// Fits the weights of the members of [`Fit::auto`] to out-of-distribution features `[N, D]`, which `open` opens after the fit;
+    /// may be called for several sets. Half of each set fits the weights, the other half tells whether they are better than equal
+    /// ones; do not report on either.
+    #[must_use]
+    pub fn validate_on<S: FeatureSource + 'a>(
+        mut self,
+        name: impl Into<String>,
+        open: impl FnOnce() -> Result<S> + 'a,
+    ) -> Self {
+        self.validation.push((name.into(), boxed(open)));
         self
     }
 
@@ -185,6 +215,10 @@ impl<'a> Fit<'a> {
         self.head.check_features(training.units())?;
         let total = training.rows();
         let training = Peeked::new(training)?;
+        let mut panel = self.panel()?;
+        if !training.labelled() {
+            panel.iter_mut().for_each(Panel::drop_labelled);
+        }
         let left_out = if training.labelled() { Vec::new() } else { self.leave_out_what_takes_labels() };
         let (training, total): (Box<dyn FeatureSource + 'a>, _) = match &self.calibration {
             CalibrateOn::HeldOut(part, _) => (part.remaining(training), total),
@@ -194,10 +228,11 @@ impl<'a> Fit<'a> {
         let mut watched = Watched::new(training, &mut witness, &mut *self.progress, "gathering");
         watched.total = watched.total.or(total);
         let needs = self.wanted.iter().fold(self.needs.clone(), |needs, wanted| needs.and(wanted.spec.needs()));
+        let needs = panel.iter().fold(needs, |needs, panel| needs.and(panel.needs()));
         let statistics = Statistics::gather(&mut watched, Some(&self.head), &needs)?;
         drop(watched);
         let checks = Judged::judge(&self.head, witness);
-        self.finish(statistics, Some(checks), Selection { left_out })
+        self.finish(statistics, Some(checks), panel, Selection { left_out })
     }
 
     /// Fits to statistics that were gathered before, or published.
@@ -212,12 +247,18 @@ impl<'a> Fit<'a> {
                 .expected("rows to hold a part out of")
                 .fix("calibrate on features of their own"));
         }
-        self.finish(statistics, None, Selection::default())
+        let panel = self.panel()?;
+        self.finish(statistics, None, panel, Selection::default())
     }
 
     fn check_specs(&self) -> Result<()> {
-        if self.wanted.is_empty() {
+        if self.wanted.is_empty() && self.auto.is_none() {
             return Err(Error::new(ErrorKind::Argument, "none").argument("detectors").expected("at least one"));
+        }
+        if self.auto.is_some() && matches!(self.calibration, CalibrateOn::Nothing) {
+            return Err(Error::lacking(Missing::Reference, "no calibration inputs")
+                .argument("detector 'auto'")
+                .expected("inputs held out of the fit, for the p-values of its members"));
         }
         let twice = |at: &usize| self.wanted[..*at].iter().any(|known| known.spec == self.wanted[*at].spec);
         match (1..self.wanted.len()).find(twice) {
@@ -226,6 +267,10 @@ impl<'a> Fit<'a> {
                 .argument("detectors")
                 .expected("different ones")),
         }
+    }
+
+    fn panel(&self) -> Result<Option<Panel>> {
+        self.auto.map(|_| Panel::new()).transpose()
     }
 
     /// Drops detectors that need labels and are not required: the statistics of all are gathered in one pass, which would fail.
@@ -240,14 +285,24 @@ impl<'a> Fit<'a> {
         dropped.into_iter().map(|wanted: Wanted| LeftOut { spec: wanted.spec, reason: Arc::clone(&reason) }).collect()
     }
 
-    fn finish(self, statistics: Statistics, mut checks: Option<Judged>, mut selection: Selection) -> Result<Fitted> {
-        let Self { head, wanted, calibration, tpr, provenance, mut progress, .. } = self;
+    fn finish(
+        self,
+        statistics: Statistics,
+        mut checks: Option<Judged>,
+        panel: Option<Panel>,
+        mut selection: Selection,
+    ) -> Result<Fitted> {
+        let Self { head, mut wanted, auto, calibration, validation, tpr, provenance, mut progress, .. } = self;
         let fitting = Fitting::new(&head, &statistics)?;
+        let mut choice = panel.map(|panel| panel.choose(&fitting)).transpose()?;
+        if let (Some(choice), Some(place)) = (&choice, auto) {
+            put_first_of_its_kind(&mut wanted, place, choice.spec());
+        }
         let prepared = wanted.into_iter().map(|wanted| {
             let prepared = wanted.spec.prepare(&fitting);
             (wanted, prepared)
         });
-        let prepared = selection.keep(prepared)?;
+        let mut prepared = selection.keep(prepared)?;
         let mut findings = Vec::new();
         let scores = match calibration.open()? {
             None => None,
@@ -264,6 +319,12 @@ impl<'a> Fit<'a> {
                 Some(scores)
             }
         };
+        if let (Some(made), Some(scores)) = (choice.take(), &scores) {
+            let place = prepared.iter().position(|(wanted, _)| wanted.spec == made.spec()).unwrap_or(0);
+            let settled = settle(made, &fitting, scores, validation)?;
+            prepared[place] = (Wanted { spec: settled.spec(), required: true }, settled.spec().prepare(&fitting)?);
+            choice = Some(settled);
+        }
         let detectors = prepared.into_iter().map(|(wanted, prepared)| match &scores {
             None => (wanted, prepared.finish(&[]).map(Calibrated::scores_only)),
             Some(scores) => (wanted, scores.calibrate(prepared, tpr)),
@@ -273,8 +334,49 @@ impl<'a> Fit<'a> {
         findings.extend(checks.into_iter().flat_map(|training| training.findings));
         drop(fitting);
         let artifact = Artifact::new(head, statistics, detectors, provenance)?;
-        Ok(Fitted { artifact, accuracy, findings, left_out: selection.left_out })
+        Ok(Fitted { artifact, accuracy, findings, left_out: selection.left_out, choice })
     }
+}
+
+/// Puts a detector that was chosen at `place`; it is there once where it was also named.
+fn put_first_of_its_kind(wanted: &mut Vec<Wanted>, place: usize, spec: Spec) {
+    let before = wanted.iter().take(place).filter(|known| known.spec == spec).count();
+    wanted.retain(|known| known.spec != spec);
+    wanted.insert(place - before, Wanted { spec, required: true });
+}
+
+/// What is left of a choice once it is known what its members score the reference inputs and the validation sets.
+fn settle(
+    choice: Choice,
+    fitting: &Fitting<'_>,
+    scores: &CalibrationScores,
+    validation: Vec<(String, Opening<'_>)>,
+) -> Result<Choice> {
+    let reference = |choice: &Choice| Ok(scores.half(&choice.spec().prepare(fitting)?, true));
+    let all = reference(&choice)?;
+    let mut choice = choice.supported(&all)?;
+    if validation.is_empty() {
+        return Ok(choice);
+    }
+    let detectors = choice.spec().prepare(fitting)?.pipelines();
+    let plan = Plan::new(&detectors);
+    let mut sets = Vec::new();
+    for (name, open) in validation {
+        let mut scores = vec![Vec::new(); detectors.len()];
+        let named = |error: Error| error.file(&name);
+        let mut source = open()?;
+        detectors[0].head().check_features(source.units()).map_err(named)?;
+        for_each_block(&mut *source, |block| {
+            let scored = plan.score_block(block, NonFinite::Reject)?;
+            scores.iter_mut().zip(scored).for_each(|(all, scored)| all.extend(scored.scores));
+            Ok(())
+        })?;
+        drop(source);
+        sets.push(Validation { name, scores });
+    }
+    let reference = reference(&choice)?;
+    choice.weigh(&reference, &sets)?;
+    Ok(choice)
 }
 
 impl<'a> CalibrateOn<'a> {
@@ -369,25 +471,23 @@ impl CalibrationScores {
     /// Sets the threshold of a detector. That of a pipeline rests on all rows. The p-values of a combination's members rest on
     /// one half and its threshold on the other: on the same rows the promise would not hold.
     fn calibrate(&self, prepared: Prepared, tpr: f64) -> Result<Calibrated> {
-        let own: Vec<&Vec<f64>> = prepared.fitted().iter().map(|pipeline| self.of_pipeline(pipeline)).collect();
         if !prepared.takes_reference() {
-            let scores = own[0].clone();
+            let scores = self.of_pipeline(&prepared.fitted()[0]).clone();
             return Calibrated::new(prepared.finish(&[])?, Calibration::new(scores)?, tpr);
         }
-        let half = |wanted: bool| -> Vec<Vec<f64>> {
-            let rows = |scores: &&Vec<f64>| {
-                scores
-                    .iter()
-                    .zip(&self.reference)
-                    .filter(|(_, half)| **half == wanted)
-                    .map(|(score, _)| *score)
-                    .collect()
-            };
-            own.iter().map(rows).collect()
-        };
-        let detector = prepared.finish(&half(true))?;
-        let scores = detector.combine(&half(false))?;
+        let (reference, own) = (self.half(&prepared, true), self.half(&prepared, false));
+        let detector = prepared.finish(&reference)?;
+        let scores = detector.combine(&own)?;
         Calibrated::new(detector, Calibration::new(scores)?, tpr)
+    }
+
+    /// What each pipeline scores the rows of one half: those of reference, or the others.
+    fn half(&self, prepared: &Prepared, reference: bool) -> Vec<Vec<f64>> {
+        let rows = |pipeline: &Arc<Pipeline>| {
+            let all = self.of_pipeline(pipeline).iter().zip(&self.reference);
+            all.filter(|(_, half)| **half == reference).map(|(score, _)| *score).collect()
+        };
+        prepared.fitted().iter().map(rows).collect()
     }
 
     fn of_pipeline(&self, pipeline: &Arc<Pipeline>) -> &Vec<f64> {

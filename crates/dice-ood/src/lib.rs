@@ -3,6 +3,7 @@
 
 mod absent;
 pub mod artifact;
+pub mod auto;
 mod boundaries;
 mod calibration;
 pub mod card;
@@ -32,7 +33,7 @@ mod node;
 mod pipeline;
 mod plan;
 mod progress;
-mod random;
+pub mod random;
 mod salience;
 mod spec;
 mod sphere;
@@ -42,6 +43,7 @@ mod training;
 pub mod tune;
 mod views;
 mod votes;
+mod weights;
 
 pub use absent::{ABSENT, Absent};
 pub use artifact::{Artifact, Calibrated, Decides};

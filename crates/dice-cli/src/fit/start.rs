@@ -40,7 +40,7 @@ impl Start {
             // The held-out rows are read in a second pass, which images do not take: their features are kept meanwhile.
             let folder = TemporaryFolder::new()?;
             let path = folder.path().join("features.safetensors");
-            network.save_features(&ImageSet::find(&fit.images)?, &path, context)?;
+            network.save_features(&ImageSet::find(&fit.images)?, None, &path, context)?;
             let features = Dataset::new(&[path.to_string_lossy().into_owned()])?.called(&fit.images.join(" "));
             return Ok(Self::Features { training: features, _folder: Some(folder) });
         }

@@ -3,6 +3,7 @@
 #[cfg(feature = "columns")]
 mod columns;
 pub(crate) mod decode;
+pub(crate) mod distort;
 pub(crate) mod entry;
 mod places;
 pub(crate) mod preprocess;

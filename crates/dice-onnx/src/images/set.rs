@@ -22,6 +22,8 @@ pub struct ImageSet {
     parts: Vec<Part>,
     classes: Vec<String>,
     labelled: bool,
+    /// How many images are read, where not all.
+    most: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,12 +109,28 @@ impl ImageSet {
             classes.clone_from(&first.classes);
         }
         let labelled = parts.iter().all(Part::labelled);
-        Ok(Self { parts, classes, labelled })
+        Ok(Self { parts, classes, labelled, most: None })
     }
 
     /// The set without its labels, for images that some shard or table has none for.
     pub fn unlabelled(self) -> Self {
         Self { labelled: false, classes: Vec::new(), ..self }
+    }
+
+    /// At most `most` of the images, evenly spaced over those that are files of their own; of a set with shards or tables, which
+    /// are read in order, the first ones.
+    #[must_use]
+    pub fn thinned(mut self, most: usize) -> Self {
+        if let [Part::Files { paths, labels }] = &mut self.parts[..] {
+            let (count, kept) = (paths.len(), paths.len().min(most));
+            let places: Vec<usize> = (0..kept).map(|place| place * count / kept).collect();
+            *paths = places.iter().map(|place| std::mem::take(&mut paths[*place])).collect();
+            if let Some(labels) = labels {
+                *labels = places.iter().map(|place| labels[*place]).collect();
+            }
+        }
+        self.most = Some(most);
+        self
     }
 
     /// Names of the classes that labels are indices of: class folders, sorted, or what Hugging Face wrote into a table;
@@ -128,7 +146,8 @@ impl ImageSet {
 
     /// How many images there are, where that is known without reading them: not in shards.
     pub fn len_hint(&self) -> Option<u64> {
-        self.parts.iter().map(Part::len_hint).sum()
+        let all: Option<u64> = self.parts.iter().map(Part::len_hint).sum();
+        all.map(|all| self.most.map_or(all, |most| all.min(most as u64)))
     }
 
     /// Every file that is read: images, shards and tables.
@@ -145,7 +164,7 @@ impl ImageSet {
             parts: self.parts.iter(),
             current: Box::new(std::iter::empty()),
             labelled: self.labelled,
-            over: false,
+            left: self.most.unwrap_or(usize::MAX),
         }
     }
 }
@@ -205,33 +224,35 @@ pub struct Entries<'a> {
     parts: std::slice::Iter<'a, Part>,
     current: Stream<'a>,
     labelled: bool,
-    over: bool,
+    /// How many images may still come.
+    left: usize,
 }
 
 impl Iterator for Entries<'_> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.over {
+        while self.left > 0 {
             match self.current.next() {
                 Some(Ok(mut entry)) if !self.labelled || is_label(entry.label) => {
                     entry.label = entry.label.filter(|_| self.labelled);
+                    self.left -= 1;
                     return Some(Ok(entry));
                 }
                 Some(Ok(entry)) => {
-                    self.over = true;
+                    self.left = 0;
                     return Some(Err(Error::new(ErrorKind::Missing, "no label")
                         .file(entry.id)
                         .expected("a label for each image, as for the first")
                         .fix("label all images, or take such a shard or table on its own")));
                 }
                 Some(Err(error)) => {
-                    self.over = true;
+                    self.left = 0;
                     return Some(Err(error));
                 }
                 None => match self.parts.next() {
                     Some(part) => self.current = part.entries(),
-                    None => self.over = true,
+                    None => self.left = 0,
                 },
             }
         }
@@ -286,6 +307,23 @@ mod tests {
         assert!(entries[1].0.ends_with("dog/a.png"));
         let without = set.unlabelled();
         assert!(!without.labelled() && all(&without).iter().all(|entry| entry.1.is_none()));
+    }
+
+    #[test]
+    fn thinned_sets_keep_images_of_all_classes() {
+        let names: Vec<String> = (0..10).map(|at| format!("{}/{at}.png", ["cat", "dog"][at / 5])).collect();
+        let folder = folder_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let set = ImageSet::find(&[folder.path().display().to_string()]).unwrap();
+        for (most, kept) in [(0, vec![]), (2, vec![0, 5]), (4, vec![0, 2, 5, 7]), (10, (0..10).collect()), (99, (0..10).collect())]
+        {
+            let thinned = set.clone().thinned(most);
+            let wanted: Vec<(String, Option<i64>)> =
+                kept.iter().map(|at: &usize| (names[*at].clone(), Some((*at / 5) as i64))).collect();
+            let found = all(&thinned);
+            assert_eq!(thinned.len_hint(), Some(kept.len() as u64));
+            assert_eq!(found.len(), wanted.len(), "{most}");
+            assert!(found.iter().zip(&wanted).all(|(found, wanted)| found.0.ends_with(&wanted.0) && found.1 == wanted.1));
+        }
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use dice_ood::random::SplitMix64;
 use dice_ood::{Block, Error, ErrorKind, FeatureSource, Ids, Result};
 use rayon::prelude::*;
 
+use crate::images::distort::{Canvas, Distortion};
 use crate::images::entry::Entry;
-use crate::images::preprocess::Preprocess;
+use crate::images::preprocess::{PixelLayout, Preprocess};
 use crate::images::set::{Entries, ImageSet};
 use crate::run::backbone::Backbone;
 
@@ -58,9 +60,28 @@ impl<'a> ImageSource<'a> {
     /// # Errors
     /// [`ErrorKind::Io`] where no thread can be started.
     pub fn new(backbone: &'a Backbone, set: ImageSet, preprocess: Preprocess, broken: Broken) -> Result<Self> {
+        Self::start(backbone, set, Making { preprocess, distortion: None }, broken)
+    }
+
+    /// A source of the features of distorted images, as stand-ins for out-of-distribution ones. What is random depends on
+    /// the place of an image in the set alone; an image that comes alone is mixed with itself upside down.
+    ///
+    /// # Errors
+    /// As [`ImageSource::new`].
+    pub fn distorted(
+        backbone: &'a Backbone,
+        set: ImageSet,
+        preprocess: Preprocess,
+        distortion: Distortion,
+        broken: Broken,
+    ) -> Result<Self> {
+        Self::start(backbone, set, Making { preprocess, distortion: Some(distortion) }, broken)
+    }
+
+    fn start(backbone: &'a Backbone, set: ImageSet, making: Making, broken: Broken) -> Result<Self> {
         let (rows, labelled) = (set.len_hint(), set.labelled());
         let (ready, batches) = sync_channel(1);
-        let work = move || prepare(&set, &preprocess, &ready);
+        let work = move || prepare(&set, &making, &ready);
         let worker = thread::Builder::new()
             .name("dice-images".into())
             .spawn(work)
@@ -86,19 +107,61 @@ impl<'a> ImageSource<'a> {
     }
 }
 
+/// How images become inputs.
+struct Making {
+    preprocess: Preprocess,
+    distortion: Option<Distortion>,
+}
+
+impl Making {
+    /// Distorts the inputs of images that are prepared together; `first` is the place of the first one in the set.
+    fn distort(&self, prepared: &mut [Prepared], first: u64) {
+        let Some(distortion) = self.distortion else { return };
+        let layout = self.preprocess.layout;
+        let others: Vec<Option<Vec<f32>>> = match distortion {
+            Distortion::Mix => (0..prepared.len()).map(|place| partner(prepared, place, layout)).collect(),
+            _ => vec![None; prepared.len()],
+        };
+        prepared.par_iter_mut().zip(others).enumerate().for_each(|(place, (one, other))| {
+            let Ok((input, size)) = &mut one.input else { return };
+            let mut canvas = Canvas { values: std::mem::take(input), size: *size, layout };
+            let other = other.unwrap_or_default();
+            distortion.apply(&mut canvas, &other, &mut SplitMix64::new(SplitMix64::mix(first + place as u64)));
+            *input = canvas.values;
+        });
+    }
+}
+
+/// The input that the one at `place` is mixed with: the next of the same size, or itself upside down.
+fn partner(prepared: &[Prepared], place: usize, layout: PixelLayout) -> Option<Vec<f32>> {
+    let (own, size) = prepared[place].input.as_ref().ok()?;
+    let others = prepared[place + 1..].iter().chain(&prepared[..place]);
+    let next = others.filter_map(|one| one.input.as_ref().ok()).find(|(_, its)| its == size);
+    Some(next.map_or_else(|| flipped(own.clone(), *size, layout), |(input, _)| input.clone()))
+}
+
+fn flipped(values: Vec<f32>, size: [usize; 2], layout: PixelLayout) -> Vec<f32> {
+    let mut canvas = Canvas { values, size, layout };
+    Distortion::Flip.apply(&mut canvas, &[], &mut SplitMix64::new(0));
+    canvas.values
+}
+
 /// Prepares the images of `set`, batch by batch, until the receiver is gone.
-fn prepare(set: &ImageSet, preprocess: &Preprocess, ready: &SyncSender<Result<Vec<Prepared>>>) {
+fn prepare(set: &ImageSet, making: &Making, ready: &SyncSender<Result<Vec<Prepared>>>) {
     let mut entries = set.entries();
     let mut failed = None;
+    let mut first = 0;
     while failed.is_none() {
         let (batch, error) = next_batch(&mut entries);
         failed = error;
         if batch.is_empty() {
             break;
         }
-        if send_prepared(batch, preprocess, ready).is_none() {
+        let images = batch.len() as u64;
+        if send_prepared(batch, making, first, ready).is_none() {
             return;
         }
+        first += images;
     }
     if let Some(error) = failed {
         // The receiver is gone: the error has no reader.
@@ -123,21 +186,33 @@ fn next_batch(entries: &mut Entries<'_>) -> (Vec<Entry>, Option<Error>) {
 }
 
 /// Prepares a batch and sends it, in parts where its inputs take more than [`BATCH_INPUTS`]; `None` where the receiver is gone.
-fn send_prepared(batch: Vec<Entry>, preprocess: &Preprocess, ready: &SyncSender<Result<Vec<Prepared>>>) -> Option<()> {
+/// `first` is the place of the first image in the set.
+fn send_prepared(
+    batch: Vec<Entry>,
+    making: &Making,
+    first: u64,
+    ready: &SyncSender<Result<Vec<Prepared>>>,
+) -> Option<()> {
     let room = Room::default();
-    let prepared: Vec<_> = batch.into_par_iter().map(|entry| Prepared::of(entry, preprocess, &room)).collect();
-    let mut part = Vec::new();
+    let of = |entry, room: &Room| Prepared::of(entry, &making.preprocess, room);
+    let prepared: Vec<_> = batch.into_par_iter().map(|entry| of(entry, &room)).collect();
+    let (mut part, mut place) = (Vec::new(), first);
+    let send = |mut part: Vec<Prepared>, place: &mut u64| {
+        making.distort(&mut part, *place);
+        *place += part.len() as u64;
+        ready.send(Ok(part)).ok()
+    };
     for one in prepared {
         match one {
             Ok(one) => part.push(one),
             // The inputs before this one are sent first, which makes room for it.
             Err(entry) => {
-                ready.send(Ok(std::mem::take(&mut part))).ok()?;
-                part.push(Prepared::of(entry, preprocess, &Room::default()).ok()?);
+                send(std::mem::take(&mut part), &mut place)?;
+                part.push(of(entry, &Room::default()).ok()?);
             }
         }
     }
-    ready.send(Ok(part)).ok()
+    send(part, &mut place)
 }
 
 /// Bytes of the inputs of a batch.
@@ -299,6 +374,27 @@ mod tests {
     }
 
     #[test]
+    fn mixed_images_are_means_of_two_and_of_the_same_two_each_time() {
+        let (_folder, backbone, set) = desk(0);
+        let reds = || {
+            let mut source =
+                ImageSource::distorted(&backbone, set.clone(), levels(), Distortion::Mix, Broken::Fail).unwrap();
+            let mut reds = Vec::new();
+            for_each_block(&mut source, |block| {
+                reds.extend(block.features.chunks(3).map(|row| row[0]));
+                Ok(())
+            })
+            .unwrap();
+            reds
+        };
+        let mixed = reds();
+        // Batches of 32: the last of the first is mixed with its first.
+        assert_eq!(mixed[..31], (0..31).map(|index| index as f32 + 0.5).collect::<Vec<_>>());
+        assert_eq!(mixed[31], 15.5);
+        assert_eq!(mixed, reds());
+    }
+
+    #[test]
     fn inputs_that_are_large_together_are_sent_in_parts() {
         let folder = tempfile::tempdir().unwrap();
         let entries = (0..5).map(|index| {
@@ -308,7 +404,8 @@ mod tests {
             Entry { id: index.to_string(), label: None, image: Encoded::File(path) }
         });
         let (ready, parts) = sync_channel(8);
-        send_prepared(entries.collect(), &levels(), &ready).unwrap();
+        let making = Making { preprocess: levels(), distortion: None };
+        send_prepared(entries.collect(), &making, 0, &ready).unwrap();
         drop(ready);
         let parts: Vec<Vec<Prepared>> = parts.into_iter().map(Result::unwrap).collect();
         let made = |one: &Prepared| (one.id.clone(), one.input.as_ref().unwrap().0[0]);

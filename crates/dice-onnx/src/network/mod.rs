@@ -7,6 +7,7 @@ use std::path::Path;
 use dice_ood::io::FeaturesWriter;
 use dice_ood::{Error, ErrorKind, FeatureSource, Remedy, Result, for_each_block};
 
+use crate::images::distort::Distortion;
 use crate::images::preprocess::Preprocess;
 use crate::images::set::ImageSet;
 use crate::images::source::{Broken, ImageSource};
@@ -98,6 +99,14 @@ impl Network {
     /// As [`ImageSource::new`].
     pub fn features(&self, set: &ImageSet, broken: Broken) -> Result<ImageSource<'_>> {
         ImageSource::new(&self.backbone, set.clone(), self.origin.preprocess.clone(), broken)
+    }
+
+    /// The features of `set`, each image distorted: stand-ins for out-of-distribution inputs.
+    ///
+    /// # Errors
+    /// As [`ImageSource::new`].
+    pub fn stand_ins(&self, set: &ImageSet, distortion: Distortion, broken: Broken) -> Result<ImageSource<'_>> {
+        ImageSource::distorted(&self.backbone, set.clone(), self.origin.preprocess.clone(), distortion, broken)
     }
 
     /// Writes what `source` makes of a set, and the names of its `classes`, the head and the origin; the number of rows.

@@ -118,7 +118,7 @@ impl Base {
             return Ok(mean);
         }
         Err(Error::new(ErrorKind::Argument, format!("{mean} on the training features"))
-            .tensor("mean score of the logits")
+            .argument("mean score of the logits")
             .expected("a number above 0, to divide by")
             .fix("take `cadref(base=msp)`, which is above 0 for any logits"))
     }

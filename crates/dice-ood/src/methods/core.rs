@@ -221,7 +221,7 @@ impl Scale {
             return Ok(Self { mean, deviation });
         }
         Err(Error::new(ErrorKind::Argument, format!("{name} {mean} for every training row"))
-            .tensor("scales of `core`")
+            .argument("scales of `core`")
             .expected("training rows that differ"))
     }
 

@@ -87,7 +87,7 @@ impl Score for Gmm {
         let bank = on.statistics().bank()?.first(ROWS);
         if bank.counts.len() < components {
             return Err(Error::new(ErrorKind::Argument, format!("{} distinct training rows", bank.counts.len()))
-                .tensor("components of `gmm`")
+                .argument("components of `gmm`")
                 .expected(format!("at least {components}, one for each component")));
         }
         let standard = Standard::of(&bank)?;

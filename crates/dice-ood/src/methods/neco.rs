@@ -63,7 +63,7 @@ impl Neco {
             return Ok(dim);
         }
         Err(Error::new(ErrorKind::Argument, format!("{dim} of {units}"))
-            .tensor("principal components of `neco`")
+            .argument("principal components of `neco`")
             .expected(format!("at most the {units} units of the features")))
     }
 }

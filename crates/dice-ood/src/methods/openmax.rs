@@ -135,7 +135,7 @@ impl OpenMax {
 
     fn unfit(&self, class: usize, found: &str) -> Error {
         Error::new(ErrorKind::Argument, found)
-            .tensor(format!("class {class} of `openmax`"))
+            .argument(format!("class {class} of `openmax`"))
             .expected(format!("at least {} rows that the head is right on, at different distances", self.tail))
             .fix("take a shorter tail, or more training rows")
     }

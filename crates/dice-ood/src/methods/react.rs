@@ -84,7 +84,7 @@ impl Shaping for React {
             return Ok(Arc::new(Clip(clip)));
         }
         Err(Error::new(ErrorKind::Argument, clip.to_string())
-            .tensor("clip of `react`")
+            .argument("clip of `react`")
             .expected("an activation above 0: below, every input becomes the same")
             .fix("so many training activations are not positive: raise the quantile"))
     }

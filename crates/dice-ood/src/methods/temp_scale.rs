@@ -156,7 +156,7 @@ fn derivatives_of(logits: &[f32], label: usize, inverse: f64) -> (f64, f64) {
 
 fn unfit(found: &str) -> Error {
     Error::new(ErrorKind::Argument, found)
-        .tensor("temperature of `temp-scale`")
+        .argument("temperature of `temp-scale`")
         .expected("training rows that it can be fitted to: most classified as their labels say, not all")
 }
 

@@ -85,7 +85,7 @@ impl Dimensions {
             return Ok(dim);
         }
         Err(Error::new(ErrorKind::Argument, format!("{dim} of {units}"))
-            .tensor("dimensions of the principal subspace")
+            .argument("dimensions of the principal subspace")
             .expected(format!("fewer than the {units} units of the features")))
     }
 }

@@ -96,7 +96,7 @@ impl Shaping for Vra {
             return Ok(Arc::new(window));
         }
         Err(Error::new(ErrorKind::Argument, format!("{a} and {b}"))
-            .tensor("quantiles of `vra`")
+            .argument("quantiles of `vra`")
             .expected("a high activation above the low one, and above 0: otherwise every input becomes the same")
             .fix("so many training activations are equal: raise the high quantile"))
     }
