@@ -75,7 +75,7 @@ impl<'a> Reading<'a> {
             stem.shaping.is_some() || stem.sparsity.is_some()
         };
         let pipeline = pipelines.iter().find(changes).unwrap_or(&pipelines[0]);
-        let shaped = pipeline.stem.shaped(features);
+        let shaped = pipeline.stem.shaped_row(features);
         let dense = logits(detector.head(), None, features);
         let own = logits(detector.head(), pipeline.stem.mask(), &shaped);
         Self { pipeline, prediction: largest(&dense), shaped, dense, own }
