@@ -19,7 +19,7 @@ use crate::network::Running;
 use crate::progress::Bar;
 use crate::report::{Format, contradiction, json, tables};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
-use crate::wanted::{Wanted, named};
+use crate::wanted::{Named, Wanted, named};
 use crate::{Context, print};
 
 /// Evaluate detectors on in-distribution and out-of-distribution test sets.
@@ -300,7 +300,12 @@ impl Eval {
     fn compared(&self, artifact: &Artifact) -> Result<Vec<Calibrated>> {
         let held = |spec: &Spec| artifact.detectors().iter().find(|held| held.detector().spec() == spec);
         let fitting = Fitting::new(artifact.head(), artifact.statistics())?;
-        let (specs, all) = named(&self.detectors)?;
+        let Named { specs, all, auto } = named(&self.detectors)?;
+        if auto.is_some() {
+            return Err(Error::new(ErrorKind::Argument, "'auto'")
+                .argument("--detector")
+                .expected("a detector: `auto` is chosen by a fit, and stands in its file as what was chosen"));
+        }
         let found = specs.iter().map(|spec| match held(spec) {
             Some(held) => Ok(held.clone()),
             None => Ok(Calibrated::scores_only(spec.prepare(&fitting)?.finish(&[])?)),

@@ -7,8 +7,9 @@ mod start;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dice_ood::evaluation::SetLabel;
 use dice_ood::io::{Location, find_head};
-use dice_ood::{ErrorKind, FeatureSource as _, Fitted, HoldOut, LinearHead, Needs, Result, Spec};
+use dice_ood::{Error, ErrorKind, FeatureSource as _, Fitted, HoldOut, LinearHead, Needs, Result, Spec};
 
 use crate::Context;
 use crate::account::Account;
@@ -17,7 +18,7 @@ use crate::data::{Inputs, head, is_onnx};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running};
 use crate::progress::Bar;
-use crate::wanted::{Wanted, named};
+use crate::wanted::{Named, Wanted, named};
 use outputs::check_destination;
 use start::{Opened, Start};
 
@@ -50,9 +51,9 @@ pub(crate) struct Fit {
     running: Running,
     #[command(flatten)]
     columns: Columns,
-    /// The detector to fit; repeat to fit several from the same pass. `all`: every method with its defaults, as far as it can
-    /// be fitted to these inputs.
-    #[arg(long = "detector", short = 'd', value_name = "SPEC|all", default_value = "dice(0.9) | energy")]
+    /// The detector to fit; repeat to fit several from the same pass. `auto`: a panel of one score a family, which was best on
+    /// average over the networks that we measured. `all`: every method with its defaults, as far as it can be fitted.
+    #[arg(long = "detector", short = 'd', value_name = "SPEC|auto|all", default_value = "dice(0.9) | energy")]
     detectors: Vec<Wanted>,
     /// Probability with which a fresh in-distribution input is to be accepted.
     ///
@@ -65,6 +66,10 @@ pub(crate) struct Fit {
     /// Share of the training data to hold out of the fit for the threshold, to the nearest percent; 0 for none, and no decisions.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     calibration_fraction: f64,
+    /// Out-of-distribution inputs that weigh the members of `-d auto`: half of each set fits weights, which are taken where they
+    /// reject more of the other half. Do not evaluate on these inputs.
+    #[arg(long, value_name = "NAME=FILE", value_parser = crate::eval::parse_set)]
+    validation_ood: Vec<(SetLabel, String)>,
     /// Seed of the hold-out.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -103,6 +108,7 @@ const EXAMPLES: &str = "Examples:
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
       -d 'react(0.99) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
+  dice fit --features train.npz --head head.npz --calibration val.npy -d auto -d energy -o detector.safetensors
   dice fit --features train.npz --head head.npz --calibration val.npy -d all -o all.safetensors
   dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors";
 
@@ -119,7 +125,17 @@ fn help() -> String {
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         // The library refuses a detector that is named twice too, but only once images have become features.
-        named(&self.detectors)?;
+        let auto = named(&self.detectors)?.auto.is_some();
+        if auto && self.output.is_dir() {
+            return Err(Error::new(ErrorKind::Argument, "a directory")
+                .argument("--output with -d auto")
+                .expected("a file: what is chosen has no name before the fit"));
+        }
+        if !auto && !self.validation_ood.is_empty() {
+            return Err(Error::new(ErrorKind::Argument, "other detectors")
+                .argument("--validation-ood")
+                .expected("-d auto, whose members it weighs"));
+        }
         check_destination(&self.output)?;
         let fitted = self.fit(context)?;
         let account = Account { fitted: &fitted, head: self.head_name(), held_out: self.holds_out() };
@@ -168,14 +184,21 @@ impl Fit {
             }
             _ => fit,
         };
+        let validation = self.validation_inputs(network.as_ref())?;
+        let validation =
+            validation.into_iter().map(|(name, inputs)| (name, inputs.with_units(head.units(), &layout.units)));
+        let fit = validation.fold(fit, |fit, (name, inputs)| fit.validate_on(name, move || inputs.open(context)));
         let fitted = opened.fit(self.with_detectors(fit)?);
         fitted.map_err(|error| if error.kind() == ErrorKind::Calibration { error.file(&name) } else { error })
     }
 
     /// Adds the detectors that were asked for: those named one by one first, as the first of a file decides.
     fn with_detectors<'a>(&self, fit: dice_ood::Fit<'a>) -> Result<dice_ood::Fit<'a>> {
-        let (specs, all) = named(&self.detectors)?;
-        let fit = specs.into_iter().cloned().fold(fit, dice_ood::Fit::detector);
+        let Named { specs, all, auto } = named(&self.detectors)?;
+        let (before, after) = specs.split_at(auto.unwrap_or(0));
+        let fit = before.iter().map(|spec| (*spec).clone()).fold(fit, dice_ood::Fit::detector);
+        let fit = if auto.is_some() { fit.auto() } else { fit };
+        let fit = after.iter().map(|spec| (*spec).clone()).fold(fit, dice_ood::Fit::detector);
         let all = if all { Spec::all() } else { Vec::new() };
         Ok(all.into_iter().fold(fit, dice_ood::Fit::detector_if_possible))
     }
@@ -192,6 +215,15 @@ impl Fit {
         }
         let inputs = Inputs::find(network, &self.calibration)?.without_labels();
         Ok(Some(inputs.with_columns(&self.columns)))
+    }
+
+    /// What `--validation-ood` names.
+    fn validation_inputs<'a>(&self, network: Option<&'a Network>) -> Result<Vec<(String, Inputs<'a>)>> {
+        let find = |(label, file): &(SetLabel, String)| {
+            let inputs = Inputs::find(network, std::slice::from_ref(file))?.without_labels();
+            Ok((label.name.clone(), inputs.with_columns(&self.columns)))
+        };
+        self.validation_ood.iter().map(find).collect()
     }
 
     /// The head that was asked for, where several are there the one that the features, called `name`, feed; says which tensors

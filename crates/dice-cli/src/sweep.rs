@@ -120,8 +120,13 @@ impl Sweep {
         let ood = ood.collect::<Result<Vec<_>>>()?;
         let (statistics, detectors) = fitted(&basis, &candidates, context)?;
         let calibrated: Vec<Calibrated> = detectors.iter().cloned().map(Calibrated::scores_only).collect();
-        let options =
-            EvaluationOptions { at_tpr: self.at_tpr, bootstrap: 0, seed: 0, non_finite: self.non_finite.into() };
+        let options = EvaluationOptions {
+            at_tpr: self.at_tpr,
+            bootstrap: 0,
+            seed: 0,
+            non_finite: self.non_finite.into(),
+            advise: None,
+        };
         let sets = ood.iter().map(|(label, inputs)| TestSet::new((*label).clone(), || inputs.open(context))).collect();
         let mut report =
             sweep(&calibrated, TestSet::new(id.name(), || id.open(context)), sets, &options, &mut Bar::new(context))?;

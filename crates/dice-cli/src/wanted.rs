@@ -4,10 +4,11 @@ use std::str::FromStr;
 
 use dice_ood::{Error, ErrorKind, Result, Spec};
 
-/// A detector, or all there are.
+/// A detector, the one that a fit chooses, or all there are.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Wanted {
     All,
+    Auto,
     Spec(Box<Spec>),
 }
 
@@ -15,15 +16,30 @@ impl FromStr for Wanted {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text == "all" { Ok(Self::All) } else { Ok(Self::Spec(Box::new(text.parse()?))) }
+        Ok(match text {
+            "all" => Self::All,
+            "auto" => Self::Auto,
+            _ => Self::Spec(Box::new(text.parse()?)),
+        })
     }
 }
 
-/// The detectors that are named one by one, and whether all others are wanted too.
-pub(crate) fn named(wanted: &[Wanted]) -> Result<(Vec<&Spec>, bool)> {
+/// What a command line asks for.
+pub(crate) struct Named<'a> {
+    /// The detectors that are named one by one.
+    pub(crate) specs: Vec<&'a Spec>,
+    /// Whether all others are wanted too.
+    pub(crate) all: bool,
+    /// Before which of `specs` the chosen detector comes, where it is wanted.
+    pub(crate) auto: Option<usize>,
+}
+
+/// What `wanted` asks for.
+pub(crate) fn named(wanted: &[Wanted]) -> Result<Named<'_>> {
     if let Some(twice) = (1..wanted.len()).find(|at| wanted[..*at].contains(&wanted[*at])) {
         let name = match &wanted[twice] {
             Wanted::All => "all".to_owned(),
+            Wanted::Auto => "auto".to_owned(),
             Wanted::Spec(spec) => spec.to_string(),
         };
         return Err(Error::new(ErrorKind::Argument, format!("'{name}' twice"))
@@ -31,8 +47,13 @@ pub(crate) fn named(wanted: &[Wanted]) -> Result<(Vec<&Spec>, bool)> {
             .expected("different detectors"));
     }
     let spec = |wanted| match wanted {
-        &Wanted::All => None,
+        &(Wanted::All | Wanted::Auto) => None,
         Wanted::Spec(spec) => Some(&**spec),
     };
-    Ok((wanted.iter().filter_map(spec).collect(), wanted.contains(&Wanted::All)))
+    let auto = wanted.iter().position(|wanted| *wanted == Wanted::Auto);
+    Ok(Named {
+        specs: wanted.iter().filter_map(spec).collect(),
+        all: wanted.contains(&Wanted::All),
+        auto: auto.map(|place| wanted[..place].iter().filter_map(spec).count()),
+    })
 }

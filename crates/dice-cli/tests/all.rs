@@ -249,3 +249,62 @@ fn methods_are_measured_on_given_features() {
     assert!(succeeded(&desk.line("methods openmax")).contains("labels"));
     assert!(!succeeded(&desk.line("methods knn")).contains("labels"));
 }
+
+#[test]
+fn a_chosen_detector_is_one_like_any_other() {
+    let desk = Desk::new();
+    let output = desk.line(&format!("{FIT} -d energy -d auto --format json"));
+    let told = json(&succeeded(&output));
+    let chosen = told["choice"]["detector"].as_str().unwrap().to_owned();
+    assert_eq!(names(&told["detectors"]), ["energy", &chosen]);
+    assert!(chosen.starts_with("evidence(lts, nci, mds, vim"), "{chosen}");
+    assert!(stderr(&output).contains(&format!("Chosen (auto-1): {chosen}")), "{}", stderr(&output));
+    let report = json(&succeeded(&desk.line(&format!("{EVAL} --ood letters=letters.safetensors --format json"))));
+    let fpr = |place: usize| report["detectors"][place]["sets"][0]["metrics"]["fpr_at_tpr"].as_f64().unwrap();
+    assert!(fpr(1) < 0.02 && fpr(0) > 0.1, "chosen {}, energy {}", fpr(1), fpr(0));
+    let scores =
+        succeeded(&desk.run(&["score", "d.safetensors", "photos.safetensors", "-d", &chosen, "--only", "ood"]));
+    assert!(scores.lines().count() > 295, "{}", scores.lines().count());
+
+    // The same again, byte for byte.
+    let first = fs::read(desk.path("d.safetensors")).unwrap();
+    succeeded(&desk.line(&format!("{FIT} -d energy -d auto")));
+    assert_eq!(fs::read(desk.path("d.safetensors")).unwrap(), first);
+}
+
+#[test]
+fn weights_rest_on_validation_sets_and_print_back() {
+    let desk = Desk::new();
+    let output = desk.line(&format!("{FIT} -d auto --validation-ood letters=letters.safetensors"));
+    succeeded(&output);
+    let account = stderr(&output);
+    assert!(account.contains("Weights fitted to half of the validation sets were"), "{account}");
+    let inspected = succeeded(&desk.run(&["inspect", "d.safetensors"]));
+    assert!(inspected.contains("evidence("), "{inspected}");
+}
+
+#[test]
+fn what_cannot_be_chosen_is_refused_by_name() {
+    let desk = Desk::new();
+    for (line, parts) in [
+        (
+            "fit --features train.safetensors --head head.safetensors --calibration-fraction 0 -d auto -o d.safetensors",
+            "auto",
+        ),
+        ("fit --features train.safetensors --head head.safetensors -d auto -d auto -o d.safetensors", "'auto' twice"),
+        (
+            "fit --features train.safetensors --head head.safetensors --validation-ood a=letters.safetensors -o d.safetensors",
+            "--validation-ood",
+        ),
+        (
+            "fit --features train.safetensors --head head.safetensors -d auto --validation-ood letters -o d.safetensors",
+            "NAME=FILE",
+        ),
+    ] {
+        let output = desk.line(line);
+        assert!(!output.status.success() && stderr(&output).contains(parts), "{line}: {}", stderr(&output));
+    }
+    fs::create_dir(desk.path("folder")).unwrap();
+    let into_a_folder = desk.line("fit --features train.safetensors --head head.safetensors -d auto -o folder");
+    assert!(stderr(&into_a_folder).contains("has no name before the fit"), "{}", stderr(&into_a_folder));
+}

@@ -15,6 +15,8 @@ impl Fit {
         let all = Spec::all();
         let specs = self.detectors.iter().flat_map(|wanted| match wanted {
             Wanted::All => all.iter().collect(),
+            // It has no name before the fit: `Fit::run` refuses a directory for it.
+            Wanted::Auto => Vec::new(),
             Wanted::Spec(spec) => vec![&**spec],
         });
         self.outputs_of(specs)

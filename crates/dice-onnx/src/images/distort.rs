@@ -68,7 +68,9 @@ impl Distortion {
             Self::Flip => canvas.rearrange(|row, column| (height - 1 - row, column)),
             Self::Turn if height == width => canvas.rearrange(|row, column| (column, width - 1 - row)),
             Self::Turn => canvas.rearrange(|row, column| (height - 1 - row, width - 1 - column)),
-            Self::Mix => canvas.values.iter_mut().zip(other).for_each(|(value, other)| *value = f32::midpoint(*value, *other)),
+            Self::Mix => {
+                canvas.values.iter_mut().zip(other).for_each(|(value, other)| *value = f32::midpoint(*value, *other))
+            }
             Self::Jigsaw => canvas.jigsaw(random),
             Self::Phase => canvas.scramble_phases(random),
             Self::Zoom => canvas.zoom(random),
@@ -240,7 +242,8 @@ fn transform(values: &mut [Complex<f32>], [height, width]: [usize; 2], direction
     let mut planner = FftPlanner::new();
     planner.plan_fft(width, direction).process(values);
     let columns = planner.plan_fft(height, direction);
-    let mut turned: Vec<Complex<f32>> = (0..width * height).map(|at| values[at % height * width + at / height]).collect();
+    let mut turned: Vec<Complex<f32>> =
+        (0..width * height).map(|at| values[at % height * width + at / height]).collect();
     columns.process(&mut turned);
     for (at, value) in turned.into_iter().enumerate() {
         values[at % height * width + at / height] = value;
@@ -333,7 +336,10 @@ mod tests {
         for distortion in [Distortion::Zoom, Distortion::Blur] {
             let made = distorted(distortion, [16, 12], PixelLayout::Nchw);
             let (low, high) = (made.value(1, 0, 0), made.value(1, 15, 11));
-            assert!((10_000.0..=11_511.0).contains(&low) && low < high && high <= 11_511.0, "{distortion}: {low} to {high}");
+            assert!(
+                (10_000.0..=11_511.0).contains(&low) && low < high && high <= 11_511.0,
+                "{distortion}: {low} to {high}"
+            );
         }
         let mut flat = Canvas { values: vec![0.25; 100], size: [10, 10], layout: PixelLayout::Nchw };
         flat.blur();

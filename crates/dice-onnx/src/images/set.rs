@@ -314,7 +314,8 @@ mod tests {
         let names: Vec<String> = (0..10).map(|at| format!("{}/{at}.png", ["cat", "dog"][at / 5])).collect();
         let folder = folder_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let set = ImageSet::find(&[folder.path().display().to_string()]).unwrap();
-        for (most, kept) in [(0, vec![]), (2, vec![0, 5]), (4, vec![0, 2, 5, 7]), (10, (0..10).collect()), (99, (0..10).collect())]
+        for (most, kept) in
+            [(0, vec![]), (2, vec![0, 5]), (4, vec![0, 2, 5, 7]), (10, (0..10).collect()), (99, (0..10).collect())]
         {
             let thinned = set.clone().thinned(most);
             let wanted: Vec<(String, Option<i64>)> =
@@ -322,7 +323,9 @@ mod tests {
             let found = all(&thinned);
             assert_eq!(thinned.len_hint(), Some(kept.len() as u64));
             assert_eq!(found.len(), wanted.len(), "{most}");
-            assert!(found.iter().zip(&wanted).all(|(found, wanted)| found.0.ends_with(&wanted.0) && found.1 == wanted.1));
+            assert!(
+                found.iter().zip(&wanted).all(|(found, wanted)| found.0.ends_with(&wanted.0) && found.1 == wanted.1)
+            );
         }
     }
 
