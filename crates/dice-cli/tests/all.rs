@@ -230,7 +230,8 @@ fn methods_are_measured_on_given_features() {
     );
     let lines = told["detectors"].as_array().unwrap();
     let methods = json(&succeeded(&desk.line("methods --format json")));
-    assert_eq!(lines.len(), methods.as_array().unwrap().len());
+    let here = methods.as_array().unwrap().iter().filter(|method| method["role"] != "absent");
+    assert_eq!(lines.len(), here.count());
     for line in lines {
         let measured = line["score_microseconds"].as_f64().is_some_and(|time| time > 0.0);
         assert_eq!(measured, line["left_out"].is_null(), "{line}");
@@ -260,7 +261,7 @@ fn a_chosen_detector_is_one_like_any_other() {
     assert!(chosen.starts_with("evidence(lts, nci, mds, vim"), "{chosen}");
     assert!(stderr(&output).contains(&format!("Chosen (auto-1): {chosen}")), "{}", stderr(&output));
     let report = json(&succeeded(&desk.line(&format!("{EVAL} --ood letters=letters.safetensors --format json"))));
-    let fpr = |place: usize| report["detectors"][place]["sets"][0]["metrics"]["fpr_at_tpr"].as_f64().unwrap();
+    let fpr = |place: usize| report["detectors"][place]["sets"][0]["fpr_at_tpr"].as_f64().unwrap();
     assert!(fpr(1) < 0.02 && fpr(0) > 0.1, "chosen {}, energy {}", fpr(1), fpr(0));
     let scores =
         succeeded(&desk.run(&["score", "d.safetensors", "photos.safetensors", "-d", &chosen, "--only", "ood"]));

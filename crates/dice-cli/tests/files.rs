@@ -25,7 +25,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 19] = [
+const RUNS: [Run; 21] = [
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -89,6 +89,16 @@ const RUNS: [Run; 19] = [
         "diagnose train.safetensors --head head.safetensors --ood far:a=letters.safetensors -o OUT",
         "json",
         &["train.safetensors", "head.safetensors", "letters.safetensors"],
+    ),
+    run(
+        "sweep d.safetensors -d dice(P)|energy --grid P=0.5,0.9 --id test.safetensors --ood a=letters.safetensors -o OUT",
+        "csv",
+        &["d.safetensors", "test.safetensors", "letters.safetensors"],
+    ),
+    run(
+        "tune --features train.safetensors --head head.safetensors --id test.safetensors --ood a=letters.safetensors -d energy -d msp -o OUT",
+        "safetensors",
+        &["train.safetensors", "head.safetensors", "test.safetensors", "letters.safetensors"],
     ),
     run(
         "export network.safetensors --model apart.onnx -o OUT",
@@ -204,7 +214,7 @@ fn the_table_has_every_command() {
         assert!(run != WITHOUT_OUTPUT.contains(&command), "{command}");
         count += 1;
     }
-    assert_eq!(count, WITHOUT_OUTPUT.len() + 7);
+    assert_eq!(count, WITHOUT_OUTPUT.len() + 9);
 }
 
 #[test]
