@@ -241,7 +241,7 @@ fn advice_compares_with_energy_whether_it_is_given_or_not() {
     assert_eq!(against(&without), against(&with));
     let auroc = |report: &Report, place: usize| report.detectors[place].sets[0].metrics.auroc;
     assert_eq!(against(&with), auroc(&with, 0) - auroc(&with, 1));
-    let best = if against(&with) > 0.0 { "msp" } else { "energy" };
+    let best = if against(&with) >= 0.0 { "msp" } else { "energy" };
     assert_eq!(with.advice.as_ref().unwrap().overall.best, best);
     assert_eq!(without.advice.as_ref().unwrap().overall.best, "msp", "energy is none of the detectors compared");
     for options in [EvaluationOptions { advise: None, ..options }, EvaluationOptions { bootstrap: 0, ..options }] {
