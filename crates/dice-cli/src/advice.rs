@@ -250,8 +250,8 @@ mod tests {
     #[test]
     fn numbers_in_sentences() {
         assert_eq!(
-            (points(0.95), points(0.9412), rounded(3.14), rounded(31.4)),
-            ("95".into(), "94.12".into(), "3.1".into(), "31".into())
+            (points(0.95), points(0.9412), rounded(3.24), rounded(31.4)),
+            ("95".into(), "94.12".into(), "3.2".into(), "31".into())
         );
     }
 }

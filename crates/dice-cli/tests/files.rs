@@ -280,7 +280,8 @@ fn rights_are_kept() {
         fs::remove_file(desk.path(&name)).unwrap();
         // A new file has the rights of any new file.
         for (umask, rights) in [("077", 0o600), ("022", 0o644)] {
-            let script = format!("umask {umask}; exec \"$DICE\" {}", line.replace('#', "\\#"));
+            let words: Vec<String> = line.split(' ').map(|word| format!("'{word}'")).collect();
+            let script = format!("umask {umask}; exec \"$DICE\" {}", words.join(" "));
             let mut shell = Command::new("sh");
             let shell = shell.current_dir(desk.folder.path()).env("DICE", env!("CARGO_BIN_EXE_dice"));
             succeeded(&shell.args(["-c", &script]).stdin(Stdio::null()).output().unwrap());
