@@ -4,12 +4,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dice_ood::diagnosis::{Diagnose as Diagnosing, Diagnosis, Distance, Kind, Sample, Simulation};
+use dice_ood::diagnosis::{Diagnose as Diagnosing, Diagnosis, Kind, Sample, Simulation};
+use dice_ood::evaluation::SetLabel;
 use dice_ood::io::{AtomicFile, Dataset};
 use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, Result, Spec};
 
 use crate::columns::{Columns, tell};
 use crate::data::{dataset, head};
+use crate::eval::parse_set;
 use crate::progress::Bar;
 use crate::{Context, print};
 
@@ -42,11 +44,11 @@ pub(crate) struct Diagnose {
     /// An out-of-distribution set; repeat for several. near:NAME=FILE and far:NAME=FILE say how far it is from the training data:
     /// what is measured on it is then what is expected.
     #[arg(long, value_name = "[near:|far:]NAME=FILE", value_parser = parse_set, requires = "features")]
-    ood: Vec<Set>,
+    ood: Vec<(SetLabel, String)>,
     /// Features of distorted in-distribution inputs that stand in for out-of-distribution ones: flipped, rotated or mixed images
     /// for near, phase-scrambled or zoomed ones for far.
     #[arg(long, value_name = "[near:|far:]NAME=FILE", value_parser = parse_set, requires = "features")]
-    standin: Vec<Set>,
+    standin: Vec<(SetLabel, String)>,
     /// What to diagnose: [SHAPING |] SPARSITY | energy.
     #[arg(long, short, value_name = "SPEC", default_value = "dice(0.9) | energy")]
     detector: Spec,
@@ -85,28 +87,6 @@ const EXAMPLES: &str = "Examples:
 
 Intervals are of 95 %: a jackknife over 32 groups of rows, for gains in AUROC that of DeLong. docs/DIAGNOSE.md explains
 every number and lists the networks that the rules were tried on.";
-
-/// A set that was asked for: its name, whether it is near or far, its file.
-#[derive(Debug, Clone)]
-struct Set {
-    name: String,
-    distance: Option<Distance>,
-    file: String,
-}
-
-fn parse_set(text: &str) -> std::result::Result<Set, String> {
-    const A_SET: &str = "expected NAME=FILE, near:NAME=FILE or far:NAME=FILE, as in far:svhn=svhn.npy";
-    let (label, file) = text.split_once('=').ok_or(A_SET)?;
-    let (name, distance) = match (label.strip_prefix("near:"), label.strip_prefix("far:")) {
-        (Some(name), _) => (name, Some(Distance::Near)),
-        (_, Some(name)) => (name, Some(Distance::Far)),
-        _ => (label, None),
-    };
-    match name.is_empty() || file.is_empty() {
-        true => Err(A_SET.into()),
-        false => Ok(Set { name: name.into(), distance, file: file.into() }),
-    }
-}
 
 impl Diagnose {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
@@ -157,8 +137,8 @@ impl Diagnose {
         };
         let sets = self.ood.iter().map(|set| (set, Kind::OutOfDistribution));
         let sets = sets.chain(self.standin.iter().map(|set| (set, Kind::StandIn)));
-        let sets: Vec<(&Set, Kind, Dataset)> = sets
-            .map(|(set, kind)| Ok((set, kind, of(std::slice::from_ref(&set.file), None)?.without_labels())))
+        let sets: Vec<(&SetLabel, Kind, Dataset)> = sets
+            .map(|((set, file), kind)| Ok((set, kind, of(std::slice::from_ref(file), None)?.without_labels())))
             .collect::<Result<_>>()?;
         let again = || open(&training);
         let mut diagnosing = Diagnosing::new(Arc::clone(&head), self.detector.clone())?.progress(Bar::new(context));
@@ -193,7 +173,7 @@ impl Diagnose {
     /// The training features, which are read twice unless there are held-out ones.
     fn training(&self) -> Result<Dataset> {
         let streams =
-            self.features.iter().chain(&self.id).chain(self.ood.iter().chain(&self.standin).map(|set| &set.file));
+            self.features.iter().chain(&self.id).chain(self.ood.iter().chain(&self.standin).map(|(_, file)| file));
         if streams.filter(|file| *file == "-").count() > 1 {
             return Err(Error::new(ErrorKind::Argument, "`-` twice").expected("standard input once"));
         }

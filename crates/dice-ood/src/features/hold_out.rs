@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::block::Block;
-use crate::features::layout::Layout;
+use crate::features::picked::Picked;
 use crate::features::source::FeatureSource;
 use crate::random::SplitMix64;
 
@@ -48,7 +47,13 @@ impl HoldOut {
     }
 
     fn select<'a>(&self, source: Box<dyn FeatureSource + 'a>, held: bool) -> Box<dyn FeatureSource + 'a> {
-        Box::new(Selected { source, hold_out: *self, want: held, seen: Default::default(), flags: Vec::new() })
+        let (hold_out, mut seen) = (*self, HashMap::<i64, u64>::new());
+        Box::new(Picked::new(source, move |_, label| {
+            let class = label.unwrap_or(0);
+            let index = seen.entry(class).or_default();
+            *index += 1;
+            hold_out.holds(class, *index - 1) == held
+        }))
     }
 
     /// Whether member number `index` of class `class` is held out.
@@ -67,49 +72,5 @@ impl HoldOut {
             needed -= u64::from(take);
         }
         false
-    }
-}
-
-struct Selected<'a> {
-    source: Box<dyn FeatureSource + 'a>,
-    hold_out: HoldOut,
-    want: bool,
-    seen: HashMap<i64, u64>,
-    flags: Vec<bool>,
-}
-
-impl FeatureSource for Selected<'_> {
-    fn units(&self) -> usize {
-        self.source.units()
-    }
-
-    fn rows(&self) -> Option<u64> {
-        None
-    }
-
-    fn layout(&self) -> Layout {
-        self.source.layout()
-    }
-
-    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        // An empty block means the end, so blocks that lose every row are passed over.
-        loop {
-            self.source.read(block, max_rows)?;
-            let rows = block.rows();
-            if rows == 0 {
-                return Ok(());
-            }
-            self.flags.clear();
-            for row in 0..rows {
-                let class = block.labels.as_ref().map_or(0, |labels| labels[row]);
-                let seen = self.seen.entry(class).or_default();
-                self.flags.push(self.hold_out.holds(class, *seen) == self.want);
-                *seen += 1;
-            }
-            block.retain(&self.flags);
-            if block.rows() > 0 {
-                return Ok(());
-            }
-        }
     }
 }
