@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::graph::{Graph, Wire};
 use crate::methods::Combiner;
 use crate::pipeline::Pipeline;
+
+/// Rows that one thread combines at least.
+const FOLDED: usize = 256;
 
 /// How a score is made of the scores of pipelines.
 #[derive(Debug, Clone)]
@@ -37,12 +42,12 @@ impl Node {
             Self::Combined { rule, members } => {
                 let scores: Vec<Vec<f64>> = members.iter().map(|member| member.fold(of)).collect();
                 let rows = scores.first().map_or(0, Vec::len);
-                let mut votes = vec![0.0; scores.len()];
-                let combined = |row: usize| {
-                    votes.iter_mut().zip(&scores).for_each(|(vote, scores)| *vote = scores[row]);
-                    combine(&**rule, &votes)
+                let combined = |votes: &mut Vec<f64>, row: usize| {
+                    votes.clear();
+                    votes.extend(scores.iter().map(|scores| scores[row]));
+                    combine(&**rule, votes)
                 };
-                (0..rows).map(combined).collect()
+                (0..rows).into_par_iter().with_min_len(FOLDED).map_init(Vec::new, combined).collect()
             }
         }
     }

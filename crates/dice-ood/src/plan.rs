@@ -40,6 +40,39 @@ pub struct Scored {
     pub classes: Vec<u32>,
 }
 
+impl Scored {
+    fn new(scores: Vec<f64>, mut classes: Vec<u32>) -> Self {
+        for (class, _) in classes.iter_mut().zip(&scores).filter(|(_, score)| **score == f64::NEG_INFINITY) {
+            *class = NO_CLASS;
+        }
+        Self { scores, classes }
+    }
+}
+
+/// Values of several kinds for every row. Each task, `size` rows or for the last one those that are left, has those of one
+/// kind after those of another.
+struct ByTask<T> {
+    values: Vec<T>,
+    kinds: usize,
+    size: usize,
+}
+
+impl<T: Copy> ByTask<T> {
+    fn new(values: Vec<T>, kinds: usize, size: usize) -> Self {
+        Self { values, kinds: kinds.max(1), size }
+    }
+
+    /// Those of one kind, row by row.
+    fn of(&self, kind: usize) -> Vec<T> {
+        let mut values = Vec::with_capacity(self.values.len() / self.kinds);
+        for task in self.values.chunks(self.size * self.kinds) {
+            let rows = task.len() / self.kinds;
+            values.extend_from_slice(&task[kind * rows..][..rows]);
+        }
+        values
+    }
+}
+
 /// Working memory for a whole task.
 #[derive(Debug, Default)]
 struct Desk {
@@ -240,7 +273,7 @@ impl Plan {
                     .with(|desk| self.run(desk, features, non_finite, scores, classes))
                     .map_err(|(row, column, value)| located(task * size + row, column, value))
             })?;
-        Ok(self.fold(&scores, &classes, rows, size))
+        Ok(self.fold(scores, classes, size))
     }
 
     /// Scores a few rows on one thread: `scores` by pipeline, `classes` by group.
@@ -397,6 +430,9 @@ impl Plan {
         non_finite: NonFinite,
         scores: &mut [f64],
     ) -> std::result::Result<(), Unscorable> {
+        if desk.bad.is_empty() && scores.iter().all(|score| score.is_finite()) {
+            return Ok(());
+        }
         let rows = features.len() / self.units;
         for (place, score) in scores.iter_mut().enumerate() {
             let row = place % rows;
@@ -416,29 +452,15 @@ impl Plan {
         Ok(())
     }
 
-    /// From the scores of pipelines to those of detectors.
-    fn fold(&self, scores: &[f64], classes: &[u32], rows: usize, size: usize) -> Vec<Scored> {
-        let gathered = |values: usize| {
-            move |place: usize| {
-                (0..rows).map(move |row| {
-                    let (task, within) = (row / size, row % size);
-                    let here = size.min(rows - task * size);
-                    task * size * values + place * here + within
-                })
-            }
-        };
-        let (of_pipelines, of_groups) = (gathered(self.pipelines.len()), gathered(self.groups.len()));
-        let leaf = |pipeline: &Arc<Pipeline>| -> Vec<f64> {
-            of_pipelines(self.place(pipeline)).map(|at| scores[at]).collect()
-        };
-        let scored = |(node, group): &(Node, usize)| {
-            let scores = node.fold(&leaf);
-            let mut classes: Vec<u32> = of_groups(*group).map(|at| classes[at]).collect();
-            for (class, _) in classes.iter_mut().zip(&scores).filter(|(_, score)| **score == f64::NEG_INFINITY) {
-                *class = NO_CLASS;
-            }
-            Scored { scores, classes }
-        };
+    /// From the scores of pipelines to those of detectors; both arrays are by task, then by pipeline or group.
+    fn fold(&self, scores: Vec<f64>, classes: Vec<u32>, size: usize) -> Vec<Scored> {
+        let (scores, classes) =
+            (ByTask::new(scores, self.pipelines.len(), size), ByTask::new(classes, self.groups.len(), size));
+        if let ([(Node::Pipeline(_), _)], [_], [_]) = (&self.detectors[..], &self.pipelines[..], &self.groups[..]) {
+            return vec![Scored::new(scores.values, classes.values)];
+        }
+        let leaf = |pipeline: &Arc<Pipeline>| scores.of(self.place(pipeline));
+        let scored = |(node, group): &(Node, usize)| Scored::new(node.fold(&leaf), classes.of(*group));
         self.detectors.iter().map(scored).collect()
     }
 

@@ -9,6 +9,10 @@ pub(super) const EXP_GROUP: usize = 32;
 /// The largest logit and its class, the first of several, of `S` of the `L` lanes of `logits` from lane `from` on.
 #[inline(always)]
 pub(super) fn largest<const L: usize, const S: usize>(logits: &[f32], from: usize) -> ([f32; S], [u32; S]) {
+    if L == 1 {
+        let (max, argmax) = largest_of(logits);
+        return ([max; S], [argmax; S]);
+    }
     let mut max = [f32::NEG_INFINITY; S];
     let mut argmax = [0u32; S];
     for (class, line) in logits.chunks_exact(L).enumerate() {
@@ -22,6 +26,21 @@ pub(super) fn largest<const L: usize, const S: usize>(logits: &[f32], from: usiz
     (max, argmax)
 }
 
+/// The same for the logits of one input, in vectors along the classes.
+#[inline(always)]
+fn largest_of(logits: &[f32]) -> (f32, u32) {
+    let larger = |max: f32, logit: f32| if logit > max { logit } else { max };
+    let (chunks, left) = logits.as_chunks::<16>();
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        lanes = std::array::from_fn(|lane| larger(lanes[lane], chunk[lane]));
+    }
+    let max = lanes.iter().chain(left).copied().fold(f32::NEG_INFINITY, larger);
+    // The first of several, with its sign where it is zero.
+    let place = logits.iter().position(|logit| *logit == max);
+    place.map_or((max, 0), |place| (logits[place], place as u32))
+}
+
 /// Summarises the same lanes, given what is [`largest`] in them; differences are multiplied with
 /// `inverse_temperature`.
 #[inline(always)]
@@ -32,6 +51,10 @@ pub(super) fn summarise<I: Isa, const L: usize, const S: usize>(
     inverse_temperature: f32,
     out: &mut [Summary],
 ) {
+    if L == 1 {
+        out[0] = summary_of::<I>(logits, (max[0], argmax[0]), inverse_temperature);
+        return;
+    }
     let mut rest = [0.0f64; S];
     for (group, lines) in logits.chunks(EXP_GROUP * L).enumerate() {
         let mut sum = [0.0f32; S];
@@ -50,6 +73,25 @@ pub(super) fn summarise<I: Isa, const L: usize, const S: usize>(
     for (lane, out) in out.iter_mut().enumerate() {
         *out = Summary { max: max[lane], argmax: argmax[lane], rest: rest[lane] };
     }
+}
+
+/// The same for the logits of one input: the exponentials in vectors along the classes, and their sum in the order that the
+/// lanes of a block have.
+#[inline(always)]
+fn summary_of<I: Isa>(logits: &[f32], (max, argmax): (f32, u32), inverse_temperature: f32) -> Summary {
+    let mut rest = 0.0;
+    for (group, logits) in logits.chunks(EXP_GROUP).enumerate() {
+        let mut terms = [0.0f32; EXP_GROUP];
+        terms[..logits.len()].copy_from_slice(logits);
+        for terms in terms.as_chunks_mut::<8>().0.iter_mut().take(logits.len().div_ceil(8)) {
+            *terms = terms.map(|logit| exp_of_nonpositive::<I>((logit - max) * inverse_temperature));
+        }
+        if let Some(term) = (argmax as usize).checked_sub(group * EXP_GROUP).and_then(|place| terms.get_mut(place)) {
+            *term = 0.0;
+        }
+        rest += f64::from(terms[..logits.len()].iter().sum::<f32>());
+    }
+    Summary { max, argmax, rest }
 }
 
 /// `S` lanes of a line.

@@ -121,8 +121,13 @@ unsafe fn by_rows<I: Isa, const G: usize>(block: Visit<'_, '_, '_>, layout: &Row
             // SAFETY: (1).
             line.copy_from_slice(&unsafe { I::totals(sums, *bias) });
         }
-        let start = rows.start + first;
-        give::<I, BLOCK, BLOCK>(&logits[..classes * BLOCK], wanted, start..start + count);
+        let rows = rows.start + first..rows.start + first + count;
+        if count == 1 {
+            (1..classes).for_each(|class| logits[class] = logits[class * BLOCK]);
+            give::<I, 1, 1>(&logits[..classes], wanted, rows);
+        } else {
+            give::<I, BLOCK, BLOCK>(&logits[..classes * BLOCK], wanted, rows);
+        }
         first += count;
     }
     finite
@@ -301,16 +306,19 @@ pub(super) fn transpose_few<const L: usize>(
     clip: f32,
     tile: &mut [f32],
 ) -> bool {
-    let mut zero = 0.0;
+    // One sum a column of a chunk: a single one would wait for itself at every value.
+    let mut zeros = [0.0; CHUNK];
     for (lane, row) in rows.chunks_exact(stride).enumerate() {
         for chunk in chunks {
-            for (place, value) in chunk.places.iter().zip(&row[chunk.column..]) {
-                zero += value * 0.0;
+            let values = &row[chunk.column..];
+            let values = &values[..values.len().min(CHUNK)];
+            zeros.iter_mut().zip(values).for_each(|(zero, value)| *zero += value * 0.0);
+            for (place, value) in chunk.places.iter().zip(values) {
                 tile[usize::from(*place) * L + lane] = value.min(clip);
             }
         }
     }
-    zero == 0.0
+    zeros == [0.0; CHUNK]
 }
 
 /// Adds the products of a sparse tile.
