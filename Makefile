@@ -1,11 +1,12 @@
 # The targets that people and CI use alike.
-.PHONY: help methods check format lint test docs audit demo bench peers throughput
+.PHONY: help methods check format lint test docs audit demo bench peers nearest throughput
 
 help:
 	@echo "make check   everything CI runs"
 	@echo "make format | lint | test | docs | audit | demo"
 	@echo "make bench   scoring throughput (RAYON_NUM_THREADS sets threads)"
 	@echo "make peers   the same beside torch, numpy, pytorch-ood and scikit-learn (DATA=folder of real features)"
+	@echo "make nearest  neighbours beside faiss, mds, vim and pnml beside their multiplications in torch (DATA may be left out)"
 	@echo "make throughput DATA=folder of onnx/ and images/   dice features beside a loop over ONNX Runtime"
 
 check: format lint docs audit test demo
@@ -55,6 +56,11 @@ peers:
 	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
 	$(PEERS)/bin/pip install -q -r bench/peers/requirements.txt
 	$(PEERS)/bin/python bench/peers/compare.py $(if $(DATA),--data $(DATA))
+
+nearest:
+	@test -x $(PEERS)/bin/python || python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install -q -r bench/peers/requirements.txt
+	$(PEERS)/bin/python bench/peers/nearest.py $(if $(DATA),--data $(DATA))
 
 throughput:
 	@test -n "$(DATA)" || { echo "DATA=folder of onnx/ and images/ is missing"; exit 1; }

@@ -57,9 +57,13 @@ def timed(work):
 
 
 def alternate(ours, *theirs, rounds=ROUNDS):
-    """The best time of each, in turn, with a pause before each: the threads of the side before go on spinning for a
-    fifth of a second."""
-    sides = [ours, *[lambda work=work: timed(work) for work in theirs]]
+    """The best time of each, in turn."""
+    return best_of(rounds, [ours, *[lambda work=work: timed(work) for work in theirs]])
+
+
+def best_of(rounds, sides):
+    """The best of each side, a function that returns seconds, in turn, with a pause before each: the threads of the side before go
+    on spinning for a fifth of a second."""
     best = [float("inf")] * len(sides)
     for _ in range(rounds):
         for place, side in enumerate(sides):
@@ -305,15 +309,15 @@ def process(peer, dice, folder, rng, threads):
     (folder / "big.npy").unlink()
 
 
-def build():
-    """The benchmark process and the command, both release builds."""
-    def executable(*command):
-        command = ["cargo", *command, "-q", "--message-format=json"]
-        lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-        return next(message["executable"] for message in map(json.loads, lines) if message.get("executable"))
+def executable(*command):
+    command = ["cargo", *command, "-q", "--locked", "--message-format=json"]
+    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return next(message["executable"] for message in map(json.loads, lines) if message.get("executable"))
 
-    peer = executable("bench", "-p", "dice-ood", "--bench", "peer", "--no-run")
-    return peer, executable("build", "--release", "-p", "dice-cli")
+
+def build_peer():
+    """The benchmark process, a release build."""
+    return executable("bench", "-p", "dice-ood", "--features", "linalg", "--bench", "peer", "--no-run")
 
 
 def main():
@@ -323,7 +327,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=["heads", "batches", "fit", "metrics", "process"])
     arguments = parser.parse_args()
     wanted = lambda name: not arguments.only or name in arguments.only
-    program, dice = build()
+    program, dice = build_peer(), executable("build", "--release", "-p", "dice-cli")
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
     print(f"{cpu}, {os.cpu_count()} cores; torch {torch.__version__}, numpy {np.__version__}")
     for threads in arguments.threads:

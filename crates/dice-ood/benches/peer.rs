@@ -1,11 +1,13 @@
-//! The side of this crate in `bench/peers/compare.py`, which times it against Python libraries in one run, each side
-//! in turn.
+//! The side of this crate in `bench/peers/compare.py` and `bench/peers/nearest.py`, which time it against Python libraries
+//! in one run, each side in turn.
 //!
 //! Standard input holds one request a line, standard output one answer:
 //!
 //! - `score FEATURES HEAD MEAN SPEC OUT`: fits and scores a file of features, writes the scores to OUT (npy, f64), prints
 //!   the layout and the bytes that scoring gained at the peak
 //! - `one FEATURES HEAD MEAN SPEC COUNT`: prepares COUNT calls with the first row alone
+//! - `space TRAIN HEAD SPEC FEATURES OUT`: fits to a file of training features, whose rows take the classes in turn, then
+//!   scores as `score` does
 //! - `fit FEATURES OUT`: prepares the mean activation and writes it to OUT
 //! - `metrics ID OOD`: prepares the metrics of two files of scores and prints AUROC, FPR@95TPR, AUPR in, AUPR out
 //! - `read FEATURES` and `peak`: prepare a plain sum over the features, and a loop of multiplications
@@ -28,7 +30,7 @@ use rayon::prelude::*;
 
 fn main() {
     if std::env::args().any(|argument| argument == "--bench") && std::env::args().len() == 2 {
-        eprintln!("this benchmark is driven by bench/peers/compare.py: make peers");
+        eprintln!("this benchmark is driven by bench/peers: make peers");
         return;
     }
     let mut prepared: Box<dyn FnMut()> = Box::new(|| ());
@@ -51,14 +53,9 @@ fn main() {
 
 fn prepare(words: &[&str]) -> Result<(Box<dyn FnMut()>, String)> {
     Ok(match *words {
-        ["score", features, head, mean, spec, out] => {
-            let (detector, features) = (detector(head, mean, spec)?, load(features)?);
-            let before = resident("VmRSS", true);
-            let scores = detector.score(features.view())?;
-            let gained = resident("VmHWM", false).saturating_sub(before);
-            write_npy(out, &scores)?;
-            let answer = format!("{}; {gained}", detector.kernel());
-            (Box::new(move || drop(black_box(detector.score(features.view()).expect("scores")))), answer)
+        ["score", features, head, mean, spec, out] => scoring(detector(head, mean, spec)?, load(features)?, out)?,
+        ["space", train, head, spec, features, out] => {
+            scoring(detector_of_space(train, head, spec)?, load(features)?, out)?
         }
         ["one", features, head, mean, spec, count] => {
             let (detector, features) = (detector(head, mean, spec)?, load(features)?);
@@ -110,6 +107,25 @@ fn prepare(words: &[&str]) -> Result<(Box<dyn FnMut()>, String)> {
         ),
         _ => panic!("no such request: {words:?}"),
     })
+}
+
+/// Scores once into the file `out`, and then whenever asked.
+fn scoring(detector: Detector, features: Array2<f32>, out: &str) -> Result<(Box<dyn FnMut()>, String)> {
+    let before = resident("VmRSS", true);
+    let scores = detector.score(features.view())?;
+    let gained = resident("VmHWM", false).saturating_sub(before);
+    write_npy(out, &scores)?;
+    let answer = format!("{}; {gained}", detector.kernel());
+    Ok((Box::new(move || drop(black_box(detector.score(features.view()).expect("scores")))), answer))
+}
+
+fn detector_of_space(train: &str, head: &str, spec: &str) -> Result<Detector> {
+    let (head, features) = (Arc::new(read_head(Location::parse(head), None)?), load(train)?);
+    let spec: Spec = spec.parse()?;
+    let labels: Vec<i64> = (0..features.nrows()).map(|row| (row % head.classes()) as i64).collect();
+    let mut statistics = Statistics::of_head(&head, &spec.needs())?;
+    statistics.update_labelled(features.view(), &labels)?;
+    spec.fit(&head, &statistics)
 }
 
 fn detector(head: &str, mean: &str, spec: &str) -> Result<Detector> {
