@@ -35,7 +35,7 @@ const RIDGE: f64 = 1e-3;
 impl Method for Gmm {
     const CARD: &'static Card = &Card {
         name: "gmm",
-        about: "log-density of a mixture of normal distributions with diagonal covariances",
+        about: "log-density of a mixture of normal distributions with diagonal covariances (pytorch-ood has a full one a class, OpenOOD one for all)",
         formula: "log sum_k pi_k N(s; m_k, diag v_k), s = (h - mean) / sd by unit",
         paper: "Dempster, Laird and Rubin, of features; in OpenOOD",
         year: 1977,
