@@ -1,9 +1,12 @@
 """Counts how often the verdicts of `dice diagnose` are right: every network, every out-of-distribution set.
 
-    python3 bench/choose/diagnose.py --data DATA [--dice target/release/dice] [--detector 'dice(0.7) | energy'] [--panel] [--check]
+    python3 bench/choose/diagnose.py --data DATA [--networks FOLDER] [--dice target/release/dice] [--detector 'dice(0.7) | energy']
+        [--panel] [--check]
 
 DATA holds `networks/NAME/` (head.safetensors; id_train and id_test, or id; one file a set; standin_*) and
-`cifar10-densenet101/`, whose other sets are in `networks/c10/`. Needs nothing but Python and the `dice` binary, whose JSON it reads.
+`cifar10-densenet101/`, whose other sets are in `networks/c10/`. FOLDER holds networks in the same layout, each with a network.json as
+`train.py` writes it: no threshold was set on these, and their hits are counted apart too. Needs nothing but Python and the `dice`
+binary, whose JSON it reads.
 
 Sets are given without near or far, so that the tool does not take what it measures on them for its verdict. Three-way a verdict is right
 where the gain in AUROC over energy is what it says: at least a point up (helps), at least a point down (hurts), or less (no
@@ -11,6 +14,7 @@ difference). Two-way counts only sets that moved by a point: to use DICE where i
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -18,17 +22,31 @@ import sys
 import tempfile
 from collections import defaultdict
 
-# Images of other classes of the same kind; every other set is far.
+# Images of other classes of the same kind, where no network.json says what is near; every other set is far.
 NEAR = {("c10", "cifar100"), ("r20", "cifar100"), ("vit", "cifar100")}
 STAND_INS = {"near": ["flipud", "rot90", "imix", "invert", "jig2"], "far": ["phase", "zoom"]}
 MATERIAL = 0.01
 
 
-def networks(data):
-    """Name, training features, in-distribution features, head, sets by name, folder of stand-ins."""
-    for folder in sorted((data / "networks").iterdir()):
+@dataclasses.dataclass
+class Network:
+    name: str
+    training: pathlib.Path
+    test: pathlib.Path
+    head: pathlib.Path
+    # Files of the sets by name, and the names of those that are near.
+    sets: dict
+    near: set
+    folder: pathlib.Path
+    # Whether thresholds of rules were set with it in view.
+    seen: bool
+
+
+def networks(data, more):
+    shared = [(folder, True) for folder in sorted((data / "networks").iterdir())]
+    for folder, seen in shared + [(folder, False) for place in more for folder in sorted(place.iterdir())]:
         own, home = folder, folder
-        if folder.name == "c10":
+        if seen and folder.name == "c10":
             home = data / "cifar10-densenet101"
         training = home / "id_train.safetensors"
         test = home / "id_test.safetensors"
@@ -40,7 +58,9 @@ def networks(data):
                 skip = file.stem.startswith(("id", "head", "standin_", "mean_activation", "official"))
                 if not skip:
                     sets[file.stem] = file
-        yield folder.name, training, test, home / "head.safetensors", sets, own
+        said = folder / "network.json"
+        near = set(json.loads(said.read_text())["near"]) if said.exists() else {name for name in sets if (folder.name, name) in NEAR}
+        yield Network(folder.name, training, test, home / "head.safetensors", sets, near, own, seen)
 
 
 def run(arguments):
@@ -51,15 +71,16 @@ def run(arguments):
 
 
 def diagnose(arguments, network, stand_ins):
-    name, training, test, head, sets, own = network
-    command = [arguments.dice, "diagnose", training, "--head", head, "-d", arguments.detector, "--format", "json", "--quiet"]
-    if test != training:
-        command += ["--id", test]
-    for label, file in sorted(sets.items()):
+    command = [arguments.dice, "diagnose", network.training, "--head", network.head, "-d", arguments.detector]
+    command += ["--format", "json", "--quiet"]
+    if network.test != network.training:
+        command += ["--id", network.test]
+    for label, file in sorted(network.sets.items()):
         command += ["--ood", f"{label}={file}"]
     if stand_ins:
-        files = [(far, own / f"standin_{kind}.safetensors") for far, kinds in STAND_INS.items() for kind in kinds]
-        if not any(file.exists() for _, file in files):
+        files = [(far, network.folder / f"standin_{kind}.safetensors") for far, kinds in STAND_INS.items() for kind in kinds]
+        files = [(far, file) for far, file in files if file.exists()]
+        if {far for far, _ in files} != set(STAND_INS):
             return None
         for far, file in files:
             command += ["--standin", f"{far}:{file.stem}={file}"]
@@ -70,12 +91,12 @@ def effect(gain):
     return "helps" if gain >= MATERIAL else "hurts" if gain <= -MATERIAL else "no_difference"
 
 
-def pairs(name, found):
+def pairs(network, found):
     """Of one diagnosis: set, near or far, rule, what it says, what the tool says, the gain."""
     for told in found["sets"]:
         if told["kind"] != "out_of_distribution":
             continue
-        distance = "near" if (name, told["name"]) in NEAR else "far"
+        distance = "near" if told["name"] in network.near else "far"
         expected = found["forecast"][distance]
         yield told["name"], distance, expected, told["separation"]["gain"]["value"]
 
@@ -121,27 +142,28 @@ def table(title, rows, header):
 def judge(arguments, stand_ins):
     """Prints what each rule says of each set and what was measured; the number of rules whose outcomes the tool tells otherwise."""
     rows, totals, rules, told = [], defaultdict(Count), defaultdict(Outcomes), {}
-    for network in networks(arguments.data):
+    for network in networks(arguments.data, arguments.networks):
         found = diagnose(arguments, network, stand_ins)
         if found is None:
             continue
-        name, signal = network[0], found["sets"][0]["signal"]["value"]
-        for label, distance, expected, gain in pairs(name, found):
+        name, signal = network.name, found["sets"][0]["signal"]["value"]
+        for label, distance, expected, gain in pairs(network, found):
             says, real = expected["rule_says"], effect(gain)
             key = (expected["rule"], says, distance)
             rules[key].add(gain)
             told[key] = expected["tried"]
-            totals[distance, "three-way"].add(says == real)
-            totals[distance, "opposite"].add({says, real} == {"helps", "hurts"})
-            if real != "no_difference":
-                totals[distance, "two-way"].add((says == "helps") == (real == "helps"))
+            for which in ["all"] if network.seen else ["all", "of networks that set no threshold"]:
+                totals[distance, which, "three-way"].add(says == real)
+                totals[distance, which, "opposite"].add({says, real} == {"helps", "hurts"})
+                if real != "no_difference":
+                    totals[distance, which, "two-way"].add((says == "helps") == (real == "helps"))
             basis = f"{100 * expected['gain']:+.1f}" if stand_ins else f"{signal:+.2f}"
             negative = f"{100 * found['training']['negative']:.1f}"
             rows.append([name, label, distance, negative, basis, says, expected["effect"], real, f"{100 * gain:+.1f}"])
     what = "stand-ins" if stand_ins else "features alone"
     basis = "on stand-ins" if stand_ins else "signal"
     table(f"`{arguments.detector}`, by {what}", rows, ["network", "set", "", "negative %", basis, "rule says", "tool says", "measured", "gain"])
-    table(f"Hits by {what}", [[*key, str(totals[key])] for key in sorted(totals)], ["sets", "count", "hits"])
+    table(f"Hits by {what}", [[*key, str(totals[key])] for key in sorted(totals)], ["sets", "of", "count", "hits"])
     lines = [[*key, str(found), "yes" if is_told(found, told[key]) else f"no: {told[key]}"] for key, found in sorted(rules.items())]
     table(f"Better / worse / same where a rule says so, by {what}", lines, ["rule", "says", "sets", "outcomes", "as the tool tells"])
     return sum(not is_told(found, told[key]) for key, found in rules.items())
@@ -150,8 +172,8 @@ def judge(arguments, stand_ins):
 def panel(arguments):
     """Compares the detector that the tool names with the better of dice(0.7) and energy, where test inputs are apart."""
     outcomes, rows, instead = defaultdict(Outcomes), [], None
-    for network in networks(arguments.data):
-        name, training, test, head, sets, _ = network
+    for network in networks(arguments.data, arguments.networks):
+        name, training, test, head, sets = network.name, network.training, network.test, network.head, network.sets
         if training == test:
             continue
         instead = instead or diagnose(arguments, network, False)["forecast"]["instead"]
@@ -164,7 +186,7 @@ def panel(arguments):
             report = json.loads(run([arguments.dice, "eval", fitted, "--id", test, *files, "--bootstrap", 0, "--format", "json", "--quiet"]))
         for label, *found in zip(sorted(sets), *[detector["sets"] for detector in report["detectors"]]):
             dice, energy, other = (one["auroc"] for one in found)
-            distance = "near" if (name, label) in NEAR else "far"
+            distance = "near" if label in network.near else "far"
             outcomes[distance].add(other - max(dice, energy))
             rows.append([name, label, distance, *(f"{100 * auroc:.1f}" for auroc in (energy, dice, other))])
     table("AUROC", rows, ["network", "set", "", "energy", "dice(0.7)", instead["detector"]])
@@ -176,6 +198,7 @@ def panel(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--networks", type=pathlib.Path, nargs="*", default=[], metavar="FOLDER", help="networks that `train.py` made")
     parser.add_argument("--dice", type=pathlib.Path, default=pathlib.Path("target/release/dice"))
     parser.add_argument("--detector", default="dice(0.7) | energy")
     parser.add_argument("--check", action="store_true", help="fail where the tool tells other counts")

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use dice_ood::auto::{Choice, RECIPE};
+use dice_ood::auto::{Choice, Chosen, Measured, RECIPE, Weighed};
 use dice_ood::{Accuracy, Calibrated, Error, ErrorKind, Finding, Fitted, LeftOut, Mask, Result, Salience, Statistics};
 use serde::Serialize;
 
+use crate::fit::StandIns;
 use crate::print;
 use crate::report::{Format, Table, count, percent};
 
@@ -44,6 +45,9 @@ impl Account<'_> {
         if head.bias().iter().all(|bias| *bias == 0.0) {
             text += "The head has no bias, or one of zeros: make sure that its file is not missing it.\n";
         }
+        if let Some(choice) = &self.fitted.choice {
+            text += &format!("\n{}", chosen(choice));
+        }
         match artifact.detectors().len() {
             0..=DESCRIBED => {
                 for calibrated in artifact.detectors() {
@@ -52,9 +56,6 @@ impl Account<'_> {
                 }
             }
             _ => text += &format!("\n{}", overview(artifact.detectors()).render(Format::Table)),
-        }
-        if let Some(choice) = &self.fitted.choice {
-            text += &format!("\n{}", chosen(choice));
         }
         if self.held_out {
             text += "\nThe threshold rests on a part of the training data. If the network was trained on these inputs it is surer of \
@@ -78,7 +79,7 @@ impl Account<'_> {
     }
 
     /// Prints the account of detectors that were written to `outputs`, for machines.
-    pub(crate) fn print_json(&self, outputs: &[PathBuf]) -> Result<()> {
+    pub(crate) fn print_json(&self, outputs: &[PathBuf], stand_ins: Option<&StandIns>) -> Result<()> {
         let artifact = &self.fitted.artifact;
         let written = |place: usize| outputs.get(place).or(outputs.last());
         let told = Told {
@@ -94,6 +95,7 @@ impl Account<'_> {
                 .collect(),
             left_out: self.fitted.left_out.iter().map(ToldLeftOut::of).collect(),
             choice: self.fitted.choice.as_ref().map(ToldChoice::of),
+            stand_ins,
             warnings: self.fitted.findings.iter().map(Warning::of).collect(),
         };
         let json = serde_json::to_string_pretty(&told);
@@ -113,6 +115,8 @@ struct Told<'a> {
     left_out: Vec<ToldLeftOut>,
     /// What `auto` chose.
     choice: Option<ToldChoice>,
+    /// What detectors reject of distorted images; null without a model.
+    stand_ins: Option<&'a StandIns>,
     warnings: Vec<Warning>,
 }
 
@@ -120,13 +124,33 @@ struct Told<'a> {
 struct ToldChoice {
     recipe: &'static str,
     detector: String,
+    members: Vec<ToldMember>,
     left_out: Vec<ToldLeftOut>,
+    /// Mean FPR at 95 % TPR over the networks that the recipe was judged by.
+    measured: Measured,
+}
+
+#[derive(Serialize)]
+struct ToldMember {
+    detector: String,
+    looks_at: &'static str,
+    weight: f64,
 }
 
 impl ToldChoice {
     fn of(choice: &Choice) -> Self {
-        let left_out = choice.left_out().iter().map(ToldLeftOut::of).collect();
-        Self { recipe: RECIPE, detector: choice.spec().to_string(), left_out }
+        let member = |chosen: &Chosen| ToldMember {
+            detector: chosen.spec.to_string(),
+            looks_at: chosen.family,
+            weight: chosen.weight,
+        };
+        Self {
+            recipe: RECIPE.name,
+            detector: choice.spec().to_string(),
+            members: choice.members().iter().map(member).collect(),
+            left_out: choice.left_out().iter().map(ToldLeftOut::of).collect(),
+            measured: RECIPE.measured,
+        }
     }
 }
 
@@ -190,30 +214,40 @@ impl Warning {
     }
 }
 
-/// What was chosen and why, in sentences.
-fn chosen(choice: &Choice) -> String {
+/// What was chosen and why: three lines, one for each member that cannot be fitted, and one for weights.
+pub(crate) fn chosen(choice: &Choice) -> String {
     let looks: Vec<String> =
         choice.members().iter().map(|member| format!("{} ({})", member.family, member.spec)).collect();
-    let mut text = format!("Chosen ({RECIPE}): {}.\nOne score a family: {}.\n", choice.spec(), looks.join(", "));
-    text += "Over 16 networks its mean FPR95 was 27.8 %, that of the best single method 36.6 %, of the energy 50.2 % (docs/CHOOSE.md).\n";
+    let Measured { networks, panel, best_single, energy } = RECIPE.measured;
+    let mut text = format!(
+        "Chosen ({}): {}.\nOne score a family: {}.\nOver {networks} networks the mean FPR95 of such a panel was {} %, that of the best \
+         single method {} %, of the energy {} % (docs/CHOOSE.md).\n",
+        RECIPE.name,
+        choice.spec(),
+        looks.join(", "),
+        percent(panel),
+        percent(best_single),
+        percent(energy)
+    );
     for LeftOut { spec, reason } in choice.left_out() {
         let _ = writeln!(text, "Without {spec}: {reason}.");
     }
-    if let Some(weighed) = choice.weighed() {
-        let sets: Vec<String> = weighed
-            .accepted
-            .iter()
-            .map(|(name, [equal, fitted])| format!("{name} {} % ({} %)", percent(*fitted), percent(*equal)))
-            .collect();
-        let verdict = if weighed.taken { "taken" } else { "not taken" };
-        let _ = writeln!(
-            text,
-            "Weights fitted to half of the validation sets were {verdict}: of the other half they accept {}, where equal weights \
-             accept what is in parentheses.",
-            sets.join(", ")
-        );
-    }
-    text
+    text + &choice.weighed().map(weighed).unwrap_or_default()
+}
+
+/// What weights did, and whether they were taken.
+fn weighed(weighed: &Weighed) -> String {
+    let sets: Vec<String> = weighed
+        .accepted
+        .iter()
+        .map(|(name, [equal, fitted])| format!("{name} {} % ({} %)", percent(*fitted), percent(*equal)))
+        .collect();
+    format!(
+        "Weights fitted to half of the validation sets were {}: of the other half they accept {}, where equal weights accept what is \
+         in parentheses.\n",
+        if weighed.taken { "taken" } else { "not taken" },
+        sets.join(", ")
+    )
 }
 
 /// What statistics rest on.

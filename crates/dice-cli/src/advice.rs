@@ -9,9 +9,6 @@ use serde::Serialize;
 
 use crate::names::{quoted, recorded_files};
 
-/// One method of each family: magnitude, angle, density, residual, what the head cannot see.
-const PANEL: &str = "evidence(lts, nci, mds, vim, core)";
-
 /// What a next step is for, and the command that takes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Step {
@@ -79,7 +76,7 @@ fn step(next: &Next, advice: &Advice, given: &Given<'_>) -> Step {
         ),
         Next::Panel => (
             "compare a panel of one method of each family, which was best on average over the networks we measured".into(),
-            given.fit(&[PANEL, best], None),
+            given.fit(&["auto", best], None),
         ),
         Next::Combine => {
             let bests: Vec<&str> = advice.groups.iter().map(|group| group.best.as_str()).collect();

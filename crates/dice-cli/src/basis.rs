@@ -1,22 +1,28 @@
-//! What sweep and tune fit candidates to: the head and statistics of a detector file, or features or statistics and a head.
+//! What sweep and tune fit candidates to: the head and statistics of a detector file, features or statistics and a head, or a model and
+//! images.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dice_onnx::{Distortion, ImageSet};
 use dice_ood::artifact::read_merged_statistics;
 use dice_ood::io::Dataset;
+use dice_ood::io::files::TemporaryFolder;
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource as _, Layout, LinearHead, Result, Statistics};
 
 use crate::Context;
 use crate::columns::{Columns, record, recorded_in, tell};
 use crate::data::{Inputs, check_origin, dataset, detector, head};
+use crate::network::{Choices, Network, Running};
+use crate::report::count;
 
 /// What candidates are fitted to.
 #[derive(clap::Args)]
 pub(crate) struct Basis {
     /// A detector file, whose head and statistics candidates are fitted to.
-    #[arg(value_name = "DETECTOR", required_unless_present_any = ["features", "statistics"])]
+    #[arg(value_name = "DETECTOR", required_unless_present_any = ["features", "statistics", "images"])]
     artifact: Option<PathBuf>,
     /// In place of DETECTOR: training features [N, D] to fit to, with --head.
     #[arg(long, num_args = 1.., value_name = "FILE", requires = "head", conflicts_with = "artifact")]
@@ -30,6 +36,17 @@ pub(crate) struct Basis {
     /// The linear head, as for `dice fit`.
     #[arg(long, value_name = "FILE", conflicts_with = "artifact")]
     head: Option<String>,
+    /// An ONNX model that all other inputs go through, which are then images: with --images in place of DETECTOR, or the one that
+    /// DETECTOR was fitted to.
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with_all = ["features", "statistics"])]
+    model: Option<String>,
+    /// In place of DETECTOR: training images to fit to, as for `dice fit`.
+    #[arg(long, num_args = 1.., value_name = "PATH", requires = "model", conflicts_with = "artifact")]
+    pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    choices: Choices,
+    #[command(flatten)]
+    running: Running,
     #[command(flatten)]
     columns: Columns,
 }
@@ -40,8 +57,17 @@ pub(crate) struct Read {
     pub(crate) from: From,
     layout: Layout,
     artifact: Option<(Artifact, PathBuf)>,
+    network: Option<Imaged>,
     columns: Columns,
     provenance: BTreeMap<String, String>,
+}
+
+/// A network, and a folder for the features of images, which are read more than once.
+struct Imaged {
+    network: Network,
+    folder: TemporaryFolder,
+    /// How many files there are in the folder.
+    kept: Cell<usize>,
 }
 
 /// What the statistics come from.
@@ -58,7 +84,10 @@ impl Basis {
         let columns = self.columns.clone();
         if let Some(path) = &self.artifact {
             let artifact = detector(path, others)?;
+            let open = |model: &String| Network::of_artifact(model, &artifact, path, &self.running, context);
+            let network = self.model.as_ref().map(open).transpose()?;
             return Ok(Read {
+                network: network.map(Imaged::new).transpose()?,
                 head: Arc::clone(artifact.head()),
                 from: From::Statistics(artifact.statistics().clone()),
                 layout: Layout::default(),
@@ -66,6 +95,9 @@ impl Basis {
                 artifact: Some((artifact, path.clone())),
                 columns,
             });
+        }
+        if let Some(model) = &self.model {
+            return self.read_images(Network::open(model, &self.choices, &self.running, context)?, context);
         }
         let (from, layout, units) = match self.statistics.is_empty() {
             false => {
@@ -93,13 +125,62 @@ impl Basis {
             From::Statistics(_) => provenance.insert("statistics".into(), self.statistics.join(" ")),
             From::Features(_) => provenance.insert("features".into(), self.features.join(" ")),
         };
-        Ok(Read { head, from, layout, artifact: None, columns, provenance })
+        Ok(Read { head, from, layout, artifact: None, network: None, columns, provenance })
+    }
+
+    fn read_images(&self, network: Network, context: &Context) -> Result<Read> {
+        let imaged = Imaged::new(network)?;
+        let images = self.images.join(" ");
+        let data = imaged.features(&ImageSet::find(&self.images)?, None, &images, context)?;
+        let mut provenance = imaged.network.origin().to_notes()?;
+        let head = self.model.clone().unwrap_or_default();
+        provenance.extend([("head".to_owned(), head), ("images".to_owned(), images)]);
+        Ok(Read {
+            head: Arc::new(imaged.network.head().clone()),
+            from: From::Features(data),
+            layout: Layout::default(),
+            artifact: None,
+            network: Some(imaged),
+            columns: self.columns.clone(),
+            provenance,
+        })
+    }
+}
+
+impl Imaged {
+    fn new(network: Network) -> Result<Self> {
+        Ok(Self { network, folder: TemporaryFolder::new()?, kept: Cell::new(0) })
+    }
+
+    /// The features of images, distorted where that is asked for, called `name` in messages.
+    fn features(
+        &self,
+        set: &ImageSet,
+        distortion: Option<Distortion>,
+        name: &str,
+        context: &Context,
+    ) -> Result<Dataset> {
+        let path = self.folder.path().join(format!("{}.safetensors", self.kept.replace(self.kept.get() + 1)));
+        self.network.save_features(set, distortion, &path, context)?;
+        Ok(Dataset::new(&[path.to_string_lossy().into_owned()])?.without_ids().called(name))
     }
 }
 
 impl Read {
     /// Inputs with features of this network.
-    pub(crate) fn inputs(&self, files: &[String], labels: Option<&String>) -> Result<Inputs<'static>> {
+    pub(crate) fn inputs(
+        &self,
+        files: &[String],
+        labels: Option<&String>,
+        context: &Context,
+    ) -> Result<Inputs<'static>> {
+        if let Some(imaged) = &self.network {
+            let data = imaged.features(&ImageSet::find(files)?, None, &files.join(" "), context)?;
+            return Ok(Inputs::Features(match labels {
+                Some(labels) => data.with_labels(labels)?,
+                None => data,
+            }));
+        }
         let inputs = Inputs::Features(dataset(files, labels)?.rereadable()?);
         match &self.artifact {
             Some((artifact, path)) => {
@@ -117,6 +198,25 @@ impl Read {
         let mut block = Block::default();
         data.open()?.read(&mut block, 1)?;
         Ok(Some(block.labels.is_some()))
+    }
+
+    /// Of `files`, images, at most `most` distorted in every way; none without a network.
+    pub(crate) fn stand_ins(
+        &self,
+        files: &[String],
+        most: usize,
+        context: &Context,
+    ) -> Result<Vec<(String, Inputs<'static>)>> {
+        let Some(imaged) = self.network.as_ref().filter(|_| most > 0) else { return Ok(Vec::new()) };
+        let set = ImageSet::find(files)?.thinned(most).unlabelled();
+        // An image that is left out was told of when it was first read.
+        let silent = Context { quiet: true };
+        let distorted = |distortion: Distortion| {
+            let features = imaged.features(&set, Some(distortion), distortion.name(), &silent)?;
+            Ok((distortion.name().to_owned(), Inputs::Features(features)))
+        };
+        context.note(format_args!("Distorting {} images in {} ways.", count(most), Distortion::ALL.len()));
+        Distortion::ALL.into_iter().map(distorted).collect()
     }
 
     /// What a detector file says of where it came from.

@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dice_ood::evaluation::SetLabel;
+use dice_ood::evaluation::{Averages, SetLabel};
 use dice_ood::io::files::TemporaryFolder;
 use dice_ood::io::{AtomicFile, Dataset, Location, read_head};
-use dice_ood::{Artifact, Error, Fit, NonFinite, Report, Result, Salience, for_each_block};
+use dice_ood::{Artifact, Error, Fit, Fitted, NonFinite, Report, Result, Salience, for_each_block};
 
-use crate::account::near_silent;
+use crate::account::{chosen, near_silent};
 use crate::columns::Columns;
 use crate::eval::Eval;
 use crate::network::Running;
@@ -38,7 +38,10 @@ const FILES: [(&str, &[u8]); 6] = [
     ("photos.safetensors", include_bytes!("../demo/photos.safetensors")),
 ];
 
-const DETECTORS: [&str; 5] = ["dice(0.9) | energy", "energy", "msp", "max-logit", "react(0.99) | dice(0.9) | energy"];
+/// What the choice is compared with; one of its members by itself is the last.
+const DETECTORS: [&str; 6] = [DICE, "energy", "msp", "max-logit", "react(0.99) | dice(0.9) | energy", MEMBER];
+const DICE: &str = "dice(0.9) | energy";
+const MEMBER: &str = "lts";
 
 impl Demo {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
@@ -52,11 +55,13 @@ impl Demo {
             "A DenseNet that reads 8x8 handwritten digits: 256 penultimate features, 10 classes. What it has never seen:\n\
              letters and photo patches. Features and head ship with this program; the images do not matter any more.\n\n",
         )?;
-        let artifact = show_fit(folder)?;
+        let fitted = show_fit(folder)?;
+        let artifact = &fitted.artifact;
         let report = show_evaluation(folder, context)?;
-        show_what_is_kept(&artifact, &report)?;
-        step(4, "Decide on single inputs", "dice score detector.safetensors photos.safetensors")?;
-        print(&decisions(&artifact, folder)?)?;
+        show_what_is_kept(artifact, &report)?;
+        show_choice(&fitted, &report)?;
+        step(5, "Decide on single inputs, by the choice", "dice score detector.safetensors photos.safetensors")?;
+        print(&decisions(artifact, folder)?)?;
         match &self.extract {
             Some(folder) => {
                 temporary.keep();
@@ -84,16 +89,16 @@ fn file(folder: &Path, name: &str) -> String {
     folder.join(format!("{name}.safetensors")).to_string_lossy().into_owned()
 }
 
-fn show_fit(folder: &Path) -> Result<Artifact> {
+fn show_fit(folder: &Path) -> Result<Fitted> {
     step(
         1,
         "Fit detectors on 1,100 training digits; set thresholds on 348 digits the network has not seen",
-        "dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d ... -o detector.safetensors",
+        "dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d auto -d ... -o detector.safetensors",
     )?;
-    let artifact = fit(folder)?;
-    artifact.save(Path::new(&file(folder, "detector")))?;
-    print(&fitted(&artifact))?;
-    Ok(artifact)
+    let made = fit(folder)?;
+    made.artifact.save(Path::new(&file(folder, "detector")))?;
+    print(&fitted(&made.artifact))?;
+    Ok(made)
 }
 
 fn show_evaluation(folder: &Path, context: &Context) -> Result<Report> {
@@ -131,10 +136,14 @@ fn show_evaluation(folder: &Path, context: &Context) -> Result<Report> {
 }
 
 fn show_what_is_kept(artifact: &Artifact, report: &Report) -> Result<()> {
-    let mask = artifact.detectors()[0].detector().mask();
-    let salience = Salience::measure(artifact.head(), artifact.statistics(), mask);
+    let dice = artifact.detectors().iter().find(|one| one.detector().spec().to_string() == DICE);
+    let salience = Salience::measure(
+        artifact.head(),
+        artifact.statistics(),
+        dice.and_then(|calibrated| calibrated.detector().mask()),
+    );
     step(3, "What does DICE keep, and does it help here?", "dice inspect detector.safetensors")?;
-    let [dice, energy] = [0, 1].map(|index| report.detectors[index].average.map_or(f64::NAN, |average| average.auroc));
+    let [dice, energy] = [DICE, "energy"].map(|name| average(report, name).map_or(f64::NAN, |average| average.auroc));
     let outcome = if dice > energy { "better" } else { "worse" };
     print(&format!(
         "{} % of the units keep no weight.\n{}\nMeasured on this network, DICE is {outcome} than dense energy: average AUROC {} against \
@@ -147,13 +156,38 @@ fn show_what_is_kept(artifact: &Artifact, report: &Report) -> Result<()> {
     ))
 }
 
+/// Averages over the sets for the detector of this name.
+fn average(report: &Report, name: &str) -> Option<Averages> {
+    report.detectors.iter().find(|one| one.detector == name)?.average
+}
+
+fn show_choice(fitted: &Fitted, report: &Report) -> Result<()> {
+    step(
+        4,
+        "Which one to take, where there are no letters and photos to try it on?",
+        "dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -o detector.safetensors",
+    )?;
+    let Some(choice) = &fitted.choice else { return Ok(()) };
+    let accepted = |name: &str| average(report, name).map_or(f64::NAN, |average| average.fpr_at_tpr);
+    let of = |name: &str| format!("{} %", percent(accepted(name)));
+    print(&format!(
+        "{}It was chosen from digits alone. Where 95 % of the test digits are accepted, it accepts {} of the letters and photos, \
+         {DICE} {},\nenergy {}, and {MEMBER}, one of its members, {} by itself: the sum of evidence carries a member that is bad here.\n",
+        chosen(choice),
+        of(&choice.spec().to_string()),
+        of(DICE),
+        of("energy"),
+        of(MEMBER),
+    ))
+}
+
 /// Fits the demo's detectors to its files.
-fn fit(folder: &Path) -> Result<Artifact> {
+fn fit(folder: &Path) -> Result<Fitted> {
     let head = read_head(Location::parse(&file(folder, "head")), None)?;
     let open = |name: &str| Dataset::new(&[file(folder, name)])?.open();
     let specs = DETECTORS.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>>>()?;
-    let fit = Fit::new(Arc::new(head)).calibrate_on(|| open("calibration"));
-    Ok(specs.into_iter().fold(fit, Fit::detector).features(open("train")?)?.artifact)
+    let fit = Fit::new(Arc::new(head)).auto().calibrate_on(|| open("calibration"));
+    specs.into_iter().fold(fit, Fit::detector).features(open("train")?)
 }
 
 fn step(number: u32, what: &str, command: &str) -> Result<()> {
@@ -171,7 +205,7 @@ fn fitted(artifact: &Artifact) -> String {
             let (low, high) = threshold.interval(0.95);
             let _ = writeln!(
                 text,
-                "{:32} accepts a score of at least {:8.4}; realised rate in [{}, {}] %{kept}",
+                "{:34} accepts a score of at least {:8.4}; realised rate in [{}, {}] %{kept}",
                 detector.spec().to_string(),
                 threshold.score(),
                 percent(low),

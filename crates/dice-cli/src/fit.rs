@@ -2,6 +2,7 @@
 
 mod outputs;
 mod record;
+mod stand_ins;
 mod start;
 
 use std::path::PathBuf;
@@ -18,8 +19,9 @@ use crate::data::{Inputs, head, is_onnx};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running};
 use crate::progress::Bar;
-use crate::wanted::{Named, Wanted, named};
+use crate::wanted::{DEFAULT, Named, Wanted, named};
 use outputs::check_destination;
+pub(crate) use stand_ins::StandIns;
 use start::{Opened, Start};
 
 /// Fit a detector to a trained network: to its features and head, or to an ONNX model and images.
@@ -53,7 +55,9 @@ pub(crate) struct Fit {
     columns: Columns,
     /// The detector to fit; repeat to fit several from the same pass. `auto`: a panel of one score a family, which was best on
     /// average over the networks that we measured. `all`: every method with its defaults, as far as it can be fitted.
-    #[arg(long = "detector", short = 'd', value_name = "SPEC|auto|all", default_value = "dice(0.9) | energy")]
+    ///
+    /// By default `auto`, where it can be fitted, with `dice(0.9) | energy` and `energy` behind it.
+    #[arg(long = "detector", short = 'd', value_name = "SPEC|auto|all")]
     detectors: Vec<Wanted>,
     /// Probability with which a fresh in-distribution input is to be accepted.
     ///
@@ -66,10 +70,14 @@ pub(crate) struct Fit {
     /// Share of the training data to hold out of the fit for the threshold, to the nearest percent; 0 for none, and no decisions.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     calibration_fraction: f64,
-    /// Out-of-distribution inputs that weigh the members of `-d auto`: half of each set fits weights, which are taken where they
+    /// Out-of-distribution inputs that weigh the members of `auto`: half of each set fits weights, which are taken where they
     /// reject more of the other half. Do not evaluate on these inputs.
     #[arg(long, value_name = "NAME=FILE", value_parser = crate::eval::parse_set)]
     validation_ood: Vec<(SetLabel, String)>,
+    /// With --model: of so many images of --calibration, or else of --images, show what the detectors reject once these are
+    /// distorted in eight ways; 0 for none.
+    #[arg(long, default_value_t = 100, value_name = "N", requires = "model")]
+    stand_ins: u32,
     /// Seed of the hold-out.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -79,7 +87,7 @@ pub(crate) struct Fit {
     /// Also write the statistics alone here: those of several parts of the data merge with --statistics A B.
     #[arg(long, value_name = "FILE", value_parser = file_to_write)]
     pub(crate) save_statistics: Option<PathBuf>,
-    /// Where to write; an existing directory gets one file for each detector.
+    /// Where to write; an existing directory gets one file for each detector, that of `auto` being auto.safetensors.
     #[arg(long, short, value_name = "FILE", value_parser = file_to_write)]
     output: PathBuf,
     /// Also print what was fitted, the accuracy of the head and all warnings to standard output, for machines.
@@ -108,7 +116,7 @@ const EXAMPLES: &str = "Examples:
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
       -d 'react(0.99) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
-  dice fit --features train.npz --head head.npz --calibration val.npy -d auto -d energy -o detector.safetensors
+  dice fit --features train.npz --head head.npz --calibration val.npy -d auto -o detector.safetensors
   dice fit --features train.npz --head head.npz --calibration val.npy -d all -o all.safetensors
   dice fit --statistics mean.npy --head model.pth --calibration val.npy -o d.safetensors";
 
@@ -125,47 +133,47 @@ fn help() -> String {
 impl Fit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         // The library refuses a detector that is named twice too, but only once images have become features.
-        let auto = named(&self.detectors)?.auto.is_some();
-        if auto && self.output.is_dir() {
-            return Err(Error::new(ErrorKind::Argument, "a directory")
-                .argument("--output with -d auto")
-                .expected("a file: what is chosen has no name before the fit"));
-        }
+        let auto = named(&self.wanted()?)?.auto.is_some();
         if !auto && !self.validation_ood.is_empty() {
             return Err(Error::new(ErrorKind::Argument, "other detectors")
                 .argument("--validation-ood")
                 .expected("-d auto, whose members it weighs"));
         }
         check_destination(&self.output)?;
-        let fitted = self.fit(context)?;
+        let open = |model| Network::open(model, &self.choices, &self.running, context);
+        let network = self.model.as_deref().map(open).transpose()?;
+        let fitted = self.fit(network.as_ref(), context)?;
         let account = Account { fitted: &fitted, head: self.head_name(), held_out: self.holds_out() };
         context.note(account.text());
         account.left_out().iter().for_each(|line| context.note(line));
         for finding in &fitted.findings {
             context.warn(finding);
         }
-        let outputs = self.outputs_of(fitted.artifact.detectors().iter().map(|one| one.detector().spec()));
+        let outputs = self.outputs_of(&fitted);
         self.write(&fitted.artifact, &outputs, context)?;
+        let stand_ins = match &network {
+            Some(network) => self.stand_ins(network, fitted.artifact.detectors(), context)?,
+            None => None,
+        };
+        stand_ins.iter().for_each(|found| context.note(found.text().trim_end()));
         match self.format {
-            Some(SummaryFormat::Json) => account.print_json(&outputs),
+            Some(SummaryFormat::Json) => account.print_json(&outputs, stand_ins.as_ref()),
             None => Ok(()),
         }
     }
 
     /// Everything but the writing.
-    fn fit(&self, context: &Context) -> Result<Fitted> {
-        let open = |model| Network::open(model, &self.choices, &self.running, context);
-        let network = self.model.as_deref().map(open).transpose()?;
-        let calibration = self.calibration_inputs(network.as_ref())?;
-        let start = Start::find(self, network.as_ref(), context)?;
-        let origin = match &network {
+    fn fit(&self, network: Option<&Network>, context: &Context) -> Result<Fitted> {
+        let calibration = self.calibration_inputs(network)?;
+        let start = Start::find(self, network, context)?;
+        let origin = match network {
             Some(network) => Some(network.origin().clone()),
             None => self.recorded_origin(&start, calibration.as_ref())?,
         };
         let opened = start.open()?;
         let layout = opened.layout();
         tell(&layout, &start.name(), context);
-        let head = Arc::new(self.read_head(network.as_ref(), &opened, &start.name(), context)?);
+        let head = Arc::new(self.read_head(network, &opened, &start.name(), context)?);
         let calibration = calibration.map(|inputs| inputs.with_units(head.units(), &layout.units));
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
         let fit = dice_ood::Fit::new(Arc::clone(&head))
@@ -184,7 +192,7 @@ impl Fit {
             }
             _ => fit,
         };
-        let validation = self.validation_inputs(network.as_ref())?;
+        let validation = self.validation_inputs(network)?;
         let validation =
             validation.into_iter().map(|(name, inputs)| (name, inputs.with_units(head.units(), &layout.units)));
         let fit = validation.fold(fit, |fit, (name, inputs)| fit.validate_on(name, move || inputs.open(context)));
@@ -192,12 +200,26 @@ impl Fit {
         fitted.map_err(|error| if error.kind() == ErrorKind::Calibration { error.file(&name) } else { error })
     }
 
+    /// The detectors to fit.
+    fn wanted(&self) -> Result<Vec<Wanted>> {
+        match self.detectors.is_empty() {
+            true => DEFAULT.iter().map(|text| text.parse()).collect(),
+            false => Ok(self.detectors.clone()),
+        }
+    }
+
     /// Adds the detectors that were asked for: those named one by one first, as the first of a file decides.
     fn with_detectors<'a>(&self, fit: dice_ood::Fit<'a>) -> Result<dice_ood::Fit<'a>> {
-        let Named { specs, all, auto } = named(&self.detectors)?;
+        let wanted = self.wanted()?;
+        let Named { specs, all, auto } = named(&wanted)?;
         let (before, after) = specs.split_at(auto.unwrap_or(0));
         let fit = before.iter().map(|spec| (*spec).clone()).fold(fit, dice_ood::Fit::detector);
-        let fit = if auto.is_some() { fit.auto() } else { fit };
+        // Who names it, or gives inputs for its weights, is told where it cannot be fitted; the default goes on without.
+        let fit = match (auto, self.detectors.is_empty() && self.validation_ood.is_empty()) {
+            (None, _) => fit,
+            (Some(_), true) => fit.auto_if_possible(),
+            (Some(_), false) => fit.auto(),
+        };
         let fit = after.iter().map(|spec| (*spec).clone()).fold(fit, dice_ood::Fit::detector);
         let all = if all { Spec::all() } else { Vec::new() };
         Ok(all.into_iter().fold(fit, dice_ood::Fit::detector_if_possible))

@@ -112,11 +112,10 @@ impl Sweep {
         standard_input_once(self.id.iter().chain(self.ood.iter().map(|(_, file)| file)).chain(&self.basis.features))?;
         let others = self.id.iter().chain(self.ood.iter().map(|(_, file)| file)).map(String::as_str);
         let basis = self.basis.read(others, context)?;
-        let id = basis.inputs(&self.id, self.id_labels.as_ref())?;
-        let ood = self
-            .ood
-            .iter()
-            .map(|(label, file)| Ok((label, basis.inputs(std::slice::from_ref(file), None)?.without_labels())));
+        let id = basis.inputs(&self.id, self.id_labels.as_ref(), context)?;
+        let ood = self.ood.iter().map(|(label, file)| {
+            Ok((label, basis.inputs(std::slice::from_ref(file), None, context)?.without_labels()))
+        });
         let ood = ood.collect::<Result<Vec<_>>>()?;
         let (statistics, detectors) = fitted(&basis, &candidates, context)?;
         let calibrated: Vec<Calibrated> = detectors.iter().cloned().map(Calibrated::scores_only).collect();

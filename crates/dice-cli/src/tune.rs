@@ -19,16 +19,17 @@ use crate::{Context, print};
 /// Choose a detector, and say how sure the choice is.
 ///
 /// Candidates are compared on one part of the inputs, what is said of the chosen one was measured on another, and its threshold rests
-/// on a third. For comparison inputs that are out-of-distribution are taken in this order: --ood; --standin; classes that are held out in
-/// turn, where --features have labels; Gaussian noise. The better the stand-in, the more the choice is worth: it says so.
+/// on a third. For comparison inputs that are out-of-distribution are taken in this order: --ood; --standin, or with --model images that are
+/// distorted in eight ways; classes that are held out in turn, where --features have labels; Gaussian noise. The better the stand-in,
+/// the more the choice is worth: it says so.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tune {
     #[command(flatten)]
     basis: Basis,
     /// In-distribution inputs [N, D] to choose, report and calibrate on, best ones that the network has not seen; by default three
-    /// tenths of --features, which the fit then leaves out.
-    #[arg(long, num_args = 1.., value_name = "FILE", required_unless_present = "features")]
+    /// tenths of --features or --images, which the fit then leaves out.
+    #[arg(long, num_args = 1.., value_name = "FILE", required_unless_present_any = ["features", "images"])]
     id: Vec<String>,
     /// Labels of --id, where they are in a file of their own.
     #[arg(long, value_name = "FILE", requires = "id")]
@@ -46,6 +47,9 @@ pub(crate) struct Tune {
     /// Features of distorted in-distribution images to choose by; repeat for several.
     #[arg(long = "standin", value_name = "NAME=FILE", value_parser = parse_set)]
     stand_ins: Vec<(SetLabel, String)>,
+    /// With --model and without --ood and --standin: distort so many of the training images, or of --id where there are none; 0 for none.
+    #[arg(long = "stand-ins", default_value_t = 200, value_name = "N", requires = "model")]
+    distorted: u32,
     /// What to choose by, where not the best there is.
     #[arg(long, default_value = "best")]
     validation: Choice,
@@ -80,11 +84,11 @@ pub(crate) struct Tune {
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 enum Choice {
-    /// --ood where given, else --standin, else held-out classes where there are labels, else noise.
+    /// --ood where given, else stand-ins, else held-out classes where there are labels, else noise.
     Best,
     /// The --ood sets.
     Ood,
-    /// The --standin sets.
+    /// The --standin sets, or images that are distorted.
     Standins,
     /// Held-out classes.
     Classes,
@@ -114,6 +118,8 @@ const EXAMPLES: &str = "Examples:
   dice tune --features train.safetensors --head head.safetensors --id test.safetensors -o chosen.safetensors
   dice tune detector.safetensors --id test.safetensors --standin blur=blur.npy --standin flip=flip.npy \\
       -d 'dice(P) | energy' -d 'react(R) | dice(P) | energy' --grid P=0.1:0.9:9 --grid R=0.9,0.99 -o chosen.safetensors
+  dice tune --model resnet50.onnx --images train/ --id val/ -o chosen.safetensors
+  dice tune detector.safetensors --model resnet50.onnx --id val/ --ood textures=dtd/
 
 Of ten in-distribution inputs three choose, three report, two set the threshold, and on two rest the p-values of members of
 combinations; of two out-of-distribution inputs one chooses and one reports. Intervals are 95 % paired bootstrap percentiles of the
@@ -171,14 +177,18 @@ impl Tune {
         let candidates = self.candidates(basis.labelled()?)?;
         let sets = |given: &[(SetLabel, String)]| -> Result<Vec<(String, Inputs<'static>)>> {
             let set = |(label, file): &(SetLabel, String)| {
-                Ok((label.name.clone(), basis.inputs(std::slice::from_ref(file), None)?.without_labels()))
+                Ok((label.name.clone(), basis.inputs(std::slice::from_ref(file), None, context)?.without_labels()))
             };
             given.iter().map(set).collect()
         };
-        let (ood, stand_ins) = (sets(&self.ood)?, sets(&self.stand_ins)?);
+        let ood = sets(&self.ood)?;
+        let stand_ins = match self.distorts(!ood.is_empty()) {
+            true => basis.stand_ins(self.to_distort(), self.distorted as usize, context)?,
+            false => sets(&self.stand_ins)?,
+        };
         let id = match self.id.is_empty() {
             true => None,
-            false => Some(basis.inputs(&self.id, self.id_labels.as_ref())?),
+            false => Some(basis.inputs(&self.id, self.id_labels.as_ref(), context)?),
         };
         let part = HoldOut::new(0.3, self.seed)?;
         let training = match &basis.from {
@@ -208,6 +218,17 @@ impl Tune {
         };
         let tuned = tune(&basis.head, training, held, validation, &candidates, &options, memo, &mut Bar::new(context))?;
         Ok((basis, tuned))
+    }
+
+    /// Whether images are to be distorted, where there are any: nothing better is given, or nothing else is wanted.
+    fn distorts(&self, ood: bool) -> bool {
+        let wanted = self.validation == Choice::Standins || (self.validation == Choice::Best && !ood);
+        wanted && self.stand_ins.is_empty()
+    }
+
+    /// The images to distort.
+    fn to_distort(&self) -> &[String] {
+        if self.basis.images.is_empty() { &self.id } else { &self.basis.images }
     }
 
     /// The candidates that are given, or the usual ones, of which those are passed over that cannot be fitted.
@@ -252,7 +273,7 @@ impl Tune {
         };
         match wanted {
             Choice::Ood if ood.is_empty() => Err(none_given("--ood")),
-            Choice::Standins if stand_ins.is_empty() => Err(none_given("--standin")),
+            Choice::Standins if stand_ins.is_empty() => Err(none_given("--standin, or --model with images")),
             Choice::Ood => Ok(Validation::Sets(open(ood))),
             Choice::Standins => Ok(Validation::StandIns(open(stand_ins))),
             Choice::Classes => Ok(Validation::Classes(self.classes.into())),

@@ -24,6 +24,9 @@ impl FromStr for Wanted {
     }
 }
 
+/// What a fit makes where no detector is named: the one that it chooses, if it can, and two to compare with.
+pub(crate) const DEFAULT: [&str; 3] = ["auto", "dice(0.9) | energy", "energy"];
+
 /// What a command line asks for.
 pub(crate) struct Named<'a> {
     /// The detectors that are named one by one.

@@ -294,8 +294,13 @@ fn what_cannot_be_chosen_is_refused_by_name() {
         ),
         ("fit --features train.safetensors --head head.safetensors -d auto -d auto -o d.safetensors", "'auto' twice"),
         (
-            "fit --features train.safetensors --head head.safetensors --validation-ood a=letters.safetensors -o d.safetensors",
+            "fit --features train.safetensors --head head.safetensors -d energy --validation-ood a=letters.safetensors -o d.safetensors",
             "--validation-ood",
+        ),
+        // Weights are asked for by name: the default does not go on without.
+        (
+            "fit --features train.safetensors --head head.safetensors --calibration-fraction 0 --validation-ood a=letters.safetensors -o d.safetensors",
+            "auto",
         ),
         (
             "fit --features train.safetensors --head head.safetensors -d auto --validation-ood letters -o d.safetensors",
@@ -305,7 +310,72 @@ fn what_cannot_be_chosen_is_refused_by_name() {
         let output = desk.line(line);
         assert!(!output.status.success() && stderr(&output).contains(parts), "{line}: {}", stderr(&output));
     }
-    fs::create_dir(desk.path("folder")).unwrap();
-    let into_a_folder = desk.line("fit --features train.safetensors --head head.safetensors -d auto -o folder");
-    assert!(stderr(&into_a_folder).contains("has no name before the fit"), "{}", stderr(&into_a_folder));
+}
+
+const DEFAULT: [&str; 3] = ["evidence(lts, nci, mds, vim, core)", "dice(0.9) | energy", "energy"];
+
+#[test]
+fn a_fit_that_names_no_detector_chooses_one_and_says_why() {
+    let desk = Desk::new();
+    let output = desk.line(&format!("{FIT} --format json"));
+    let told = json(&succeeded(&output));
+    assert_eq!(names(&told["detectors"]), DEFAULT);
+    let account = stderr(&output);
+    let lines: Vec<&str> = account.lines().skip_while(|line| !line.starts_with("Chosen (auto-1): ")).take(3).collect();
+    assert!(lines[0].ends_with("evidence(lts, nci, mds, vim, core)."), "{account}");
+    assert!(lines[1].contains("(core)") && lines[2].contains("docs/CHOOSE.md"), "{account}");
+    assert_eq!(told["choice"]["members"].as_array().unwrap().len(), 5);
+    assert!(told["choice"]["measured"]["panel"].as_f64() < told["choice"]["measured"]["best_single"].as_f64());
+    assert!(told["stand_ins"].is_null());
+    // The choice decides.
+    let decided = succeeded(&desk.line("score d.safetensors photos.safetensors --only ood"));
+    let named =
+        succeeded(&desk.run(&["score", "d.safetensors", "photos.safetensors", "-d", DEFAULT[0], "--only", "ood"]));
+    assert!(decided == named && decided.lines().count() > 295);
+    // Validation sets weigh the default, too.
+    let weighed = desk.line(&format!("{FIT} --validation-ood letters=letters.safetensors"));
+    assert!(stderr(&weighed).contains("Weights fitted to half of the validation sets"), "{}", stderr(&weighed));
+}
+
+#[test]
+fn in_a_folder_the_choice_has_a_file_of_its_own() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("out")).unwrap();
+    let told = json(&succeeded(&desk.line(&format!("{} --format json", FIT.replace("d.safetensors", "out")))));
+    let files: Vec<&str> =
+        told["detectors"].as_array().unwrap().iter().map(|one| one["file"].as_str().unwrap()).collect();
+    assert_eq!(files, ["out/auto.safetensors", "out/dice-0.9-energy.safetensors", "out/energy.safetensors"]);
+    for (file, name) in files.iter().zip(DEFAULT) {
+        assert!(succeeded(&desk.run(&["inspect", file])).contains(name), "{file}");
+    }
+    // No input is overwritten, the file of the choice neither.
+    let message = failed(
+        &desk.line(
+            "fit --features out/auto.safetensors --head head.safetensors --calibration calibration.safetensors -o out",
+        ),
+        1,
+    );
+    assert!(message.contains("out/auto.safetensors"), "{message}");
+}
+
+/// Where nothing can be chosen the default is as before, and says so.
+#[test]
+fn without_what_a_choice_takes_the_default_goes_on_without_it() {
+    let desk = Desk::new();
+    for (line, reason) in [
+        ("fit --features train.safetensors --calibration-fraction 0", "no calibration inputs"),
+        ("fit --features train.safetensors --calibration few.npy", "at least 19"),
+        ("fit --statistics mean.npy --calibration calibration.safetensors", "of 5 members"),
+    ] {
+        let short: Vec<u8> = (0..20 * 256).flat_map(|at| (1.0 + (at as f32).sin()).to_le_bytes()).collect();
+        fs::write(desk.path("few.npy"), npy::npy("<f4", false, "20, 256", &short)).unwrap();
+        fs::write(desk.path("mean.npy"), npy::npy("<f4", false, "256,", &short[..4 * 256])).unwrap();
+        let output = desk.line(&format!("{line} --head head.safetensors --format json -o d.safetensors"));
+        let told = json(&succeeded(&output));
+        assert_eq!(names(&told["detectors"]), DEFAULT[1..], "{line}");
+        assert_eq!((told["choice"].is_null(), names(&told["left_out"])), (true, vec![DEFAULT[0].to_owned()]));
+        let said = stderr(&output);
+        let left_out = said.lines().find(|line| line.starts_with("Left out: evidence(lts, nci, mds, vim, core)"));
+        assert!(left_out.is_some_and(|line| line.contains(reason)), "{line}: {said}");
+    }
 }

@@ -15,11 +15,23 @@ use common::{Desk, failed, stderr, succeeded};
 fn the_demo_shows_every_step() {
     let desk = Desk::new();
     let text = succeeded(&desk.run(&["demo"]));
-    for part in
-        ["1. Fit", "2. How well", "3. What", "4. Decide", "dice(0.9) | energy", "near-silent", "-> ood", "-> id"]
-    {
+    for part in [
+        "1. Fit",
+        "2. How well",
+        "3. What",
+        "4. Which",
+        "5. Decide",
+        "dice(0.9) | energy",
+        "near-silent",
+        "-> ood",
+        "-> id",
+    ] {
         assert!(text.contains(part), "{part} is missing from:\n{text}");
     }
+    // What demo/README.md has: the panel rejects all, DICE and the energy do not, and one of its members hardly any.
+    assert!(text.contains("it accepts 0.00 % of the letters and photos"), "{text}");
+    assert!(text.contains("dice(0.9) | energy 38.29 %") && text.contains("energy 22.21 %"), "{text}");
+    assert!(text.contains("Chosen (auto-1)") && text.contains("by evidence(lts, nci, mds, vim, core)"), "{text}");
     assert!(!text.contains('\x1b'), "colour in a pipe");
     succeeded(&desk.run(&["demo", "--extract", "extracted"]));
     assert!(desk.path("extracted/detector.safetensors").exists());

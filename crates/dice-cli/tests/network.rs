@@ -41,6 +41,76 @@ fn one_command_from_a_model_and_images_to_a_detector() {
 }
 
 #[test]
+fn a_fit_shows_what_detectors_reject_of_distorted_images() {
+    let desk = colours();
+    let fit = FIT.replace("-d energy -d msp ", "");
+    let output = desk.line(&format!("{fit} --stand-ins 40 --format json"));
+    let told: serde_json::Value = serde_json::from_str(&succeeded(&output)).unwrap();
+    let table = &told["stand_ins"];
+    assert_eq!(table["images"], 40);
+    let (detectors, kinds) = (table["detectors"].as_array().unwrap(), table["stand_ins"].as_array().unwrap());
+    assert_eq!((detectors.len(), kinds.len()), (told["detectors"].as_array().unwrap().len(), 8));
+    let rejected = |name: &str| -> Vec<f64> {
+        let kind = kinds.iter().find(|kind| kind["name"] == name).unwrap();
+        kind["rejected"].as_array().unwrap().iter().map(|share| share.as_f64().unwrap()).collect()
+    };
+    // The network sees the mean colour alone: upside down nothing changes, and the mean of two colours is another one.
+    let flipped = rejected("flip");
+    assert!(flipped.iter().all(|share| *share < 0.2), "{flipped:?}");
+    let said = stderr(&output);
+    assert!(said.contains("Rejected of 40 images that were distorted") && said.contains("jigsaw"), "{said}");
+    for less in ["--stand-ins 0", "--quiet"] {
+        let output = desk.line(&format!("{fit} {less}"));
+        assert!(!stderr(&output).contains("distorted"), "{}", stderr(&output));
+    }
+    let message = failed(
+        &desk.line("fit --features train.safetensors --head head.safetensors --stand-ins 5 -o x.safetensors"),
+        2,
+    );
+    assert!(message.contains("--model"), "{message}");
+}
+
+#[test]
+fn tune_and_sweep_take_images_and_tune_distorts_them() {
+    let desk = colours();
+    let tune = |line: &str| {
+        let output = desk.line(&format!("tune --bootstrap 50 --format json -d msp -d max-logit {line}"));
+        serde_json::from_str::<serde_json::Value>(&succeeded(&output)).unwrap()
+    };
+    let images = "--model colours.onnx --images train --preprocess plain.json --tpr 0.8";
+    let told = tune(&format!("{images} --id test --stand-ins 60"));
+    assert_eq!(told["validation"], "distorted in-distribution images");
+    let kinds = told["parts"]["sets"].as_array().unwrap().len() + told["dropped"].as_array().unwrap().len();
+    assert_eq!(kinds, 8, "{told}");
+    let told = tune(&format!("{images} --ood grey=grey -o chosen.safetensors"));
+    assert_eq!(told["validation"], "real out-of-distribution inputs");
+    succeeded(&desk.line("score chosen.safetensors --model colours.onnx grey"));
+    // The network of a detector file.
+    succeeded(&desk.line(FIT));
+    let told = tune("d.safetensors --model colours.onnx --id test --tpr 0.8");
+    assert_eq!(told["validation"], "distorted in-distribution images");
+    let swept = succeeded(&desk.run(&[
+        "sweep",
+        "d.safetensors",
+        "--model",
+        "colours.onnx",
+        "--id",
+        "test",
+        "--ood",
+        "grey=grey",
+        "-d",
+        "energy(temperature=T)",
+        "--grid",
+        "T=1,2",
+        "--format",
+        "csv",
+    ]));
+    assert_eq!(swept.lines().count(), 3, "{swept}");
+    let message = failed(&desk.line("tune d.safetensors --model apart.onnx --id test -d msp"), 1);
+    assert!(message.contains("apart.onnx"), "{message}");
+}
+
+#[test]
 fn labels_of_class_folders_give_accuracy_only_where_they_are_the_classes() {
     let desk = colours();
     succeeded(&desk.line(FIT));

@@ -7,29 +7,62 @@
 use std::sync::Arc;
 
 use crate::calibration::Calibration;
+use crate::detector::Prepared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fit::LeftOut;
+use crate::features::{Opening, for_each_block};
 use crate::methods::{Combination, Member};
 use crate::pipeline::Fitting;
+use crate::plan::{NonFinite, Plan};
+use crate::selection::LeftOut;
 use crate::spec::{MemberSpec, Spec};
 use crate::statistics::Needs;
 use crate::weights::{Votes, accepted, fit_weights};
 
-/// The name and version of the choice. Another choice gets another version: one version takes the same detector for the same
-/// head, statistics, calibration inputs and validation sets.
-pub const RECIPE: &str = "auto-1";
+/// How a choice is made, and what it was worth where that was measured: another recipe changes both.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recipe {
+    /// Name and version. One version takes the same detector for the same head, statistics, calibration inputs and validation sets.
+    pub name: &'static str,
+    /// The panel where every member can be fitted.
+    pub panel: &'static str,
+    /// What was measured over networks.
+    pub measured: Measured,
+    /// What each member looks at, and the member. One that rests on labels has another for features without.
+    members: [(&'static str, &'static [&'static str]); 5],
+    /// The rule that combines them, with a member for it to parse.
+    rule: &'static str,
+}
 
-/// The panel: what each member looks at, and the member. One that rests on labels has another for features without.
-const MEMBERS: [(&str, &[&str]); 5] = [
-    ("the magnitude of features", &["lts"]),
-    ("their angle to the class", &["nci"]),
-    ("the density of the class", &["mds", "mds(by=prediction)"]),
-    ("what lies outside the principal subspace", &["vim"]),
-    ("what the head cannot see", &["core", "core(by=prediction)"]),
-];
+/// Mean FPR at 95 % TPR over networks, as fractions: `docs/CHOOSE.md` has the tables, `bench/choose/compare.py` prints them.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Measured {
+    /// Over so many networks.
+    pub networks: u32,
+    /// Of the panel.
+    pub panel: f64,
+    /// Of the single method that is the best over the same networks.
+    pub best_single: f64,
+    /// Of the energy.
+    pub energy: f64,
+}
 
-/// The rule, with a member for it to parse.
-const RULE: &str = "evidence(energy)";
+/// The recipe of this version.
+pub const RECIPE: Recipe = Recipe {
+    name: "auto-1",
+    panel: "evidence(lts, nci, mds, vim, core)",
+    measured: Measured { networks: 16, panel: 0.278, best_single: 0.366, energy: 0.502 },
+    members: [
+        ("the magnitude of features", &["lts"]),
+        ("their angle to the class", &["nci"]),
+        ("the density of the class", &["mds", "mds(by=prediction)"]),
+        ("what lies outside the principal subspace", &["vim"]),
+        ("what the head cannot see", &["core", "core(by=prediction)"]),
+    ],
+    rule: "evidence(energy)",
+};
+
+/// Fewer members are no panel: one that nobody asked for by name is then not taken.
+const FEWEST: usize = 3;
 
 /// The panel before its members are fitted.
 pub(crate) struct Panel {
@@ -40,14 +73,14 @@ pub(crate) struct Panel {
 
 impl Panel {
     pub(crate) fn new() -> Result<Self> {
-        let rule = match RULE.parse()? {
+        let rule = match RECIPE.rule.parse()? {
             Spec::Combined { rule, .. } => rule,
-            Spec::Pipeline(_) => return Err(Error::new(ErrorKind::Argument, RULE).expected("a combination")),
+            Spec::Pipeline(_) => return Err(Error::new(ErrorKind::Argument, RECIPE.rule).expected("a combination")),
         };
         let parse = |(family, specs): (&'static str, &[&str])| -> Result<_> {
             Ok((family, specs.iter().map(|spec| spec.parse()).collect::<Result<_>>()?))
         };
-        Ok(Self { rule, members: MEMBERS.into_iter().map(parse).collect::<Result<_>>()? })
+        Ok(Self { rule, members: RECIPE.members.into_iter().map(parse).collect::<Result<_>>()? })
     }
 
     /// Drops what takes labels.
@@ -116,9 +149,25 @@ pub struct Weighed {
 }
 
 /// What each member scores the inputs of a validation set: `[member][input]`.
-pub(crate) struct Validation {
-    pub(crate) name: String,
-    pub(crate) scores: Vec<Vec<f64>>,
+struct Validation {
+    name: String,
+    scores: Vec<Vec<f64>>,
+}
+
+impl Validation {
+    fn score(name: String, open: Opening<'_>, members: &Prepared) -> Result<Self> {
+        let detectors = members.pipelines();
+        let plan = Plan::new(&detectors);
+        let mut scores = vec![Vec::new(); detectors.len()];
+        let mut source = open()?;
+        detectors[0].head().check_features(source.units()).map_err(|error| error.file(&name))?;
+        for_each_block(&mut *source, |block| {
+            let scored = plan.score_block(block, NonFinite::Reject)?;
+            scores.iter_mut().zip(scored).for_each(|(all, scored)| all.extend(scored.scores));
+            Ok(())
+        })?;
+        Ok(Self { name, scores })
+    }
 }
 
 impl Choice {
@@ -143,6 +192,18 @@ impl Choice {
         self.weighed.as_ref()
     }
 
+    /// Refuses a choice of too few members.
+    pub(crate) fn unless_few(self) -> Result<Self> {
+        match (self.members.len() < FEWEST, self.left_out.first()) {
+            (true, Some(first)) => {
+                let found = format!("{} of {} members", self.members.len(), RECIPE.members.len());
+                let reason = format!("{FEWEST} members; '{}': {}", first.spec, first.reason);
+                Err(Error::new(ErrorKind::Argument, found).expected(reason))
+            }
+            _ => Ok(self),
+        }
+    }
+
     fn unless_empty(self) -> Result<Self> {
         match (self.members.is_empty(), self.left_out.first()) {
             (true, Some(first)) => Err(Error::new(ErrorKind::Argument, format!("'{}': {}", first.spec, first.reason))
@@ -152,12 +213,35 @@ impl Choice {
         }
     }
 
+    /// The choice once it is known what its members score the reference inputs, which `reference` gathers, and the inputs of the
+    /// validation sets.
+    ///
+    /// # Errors
+    /// Where no member is left, and what reading and scoring meet.
+    pub(crate) fn settle(
+        self,
+        fitting: &Fitting<'_>,
+        reference: &dyn Fn(&Prepared) -> Vec<Vec<f64>>,
+        validation: Vec<(String, Opening<'_>)>,
+    ) -> Result<Self> {
+        let all = reference(&self.spec().prepare(fitting)?);
+        let mut choice = self.supported(&all)?;
+        if validation.is_empty() {
+            return Ok(choice);
+        }
+        let prepared = choice.spec().prepare(fitting)?;
+        let score = |(name, open)| Validation::score(name, open, &prepared);
+        let sets = validation.into_iter().map(score).collect::<Result<Vec<_>>>()?;
+        choice.weigh(&reference(&prepared), &sets)?;
+        Ok(choice)
+    }
+
     /// Drops members whose scores of the `reference` inputs, `[member][input]`, do not support the rule: those that score all
     /// inputs alike.
     ///
     /// # Errors
     /// Where no member is left.
-    pub(crate) fn supported(mut self, reference: &[Vec<f64>]) -> Result<Self> {
+    fn supported(mut self, reference: &[Vec<f64>]) -> Result<Self> {
         let rule = Arc::clone(&self.rule);
         for (chosen, scores) in std::mem::take(&mut self.members).into_iter().zip(reference) {
             match votes(&*rule, &chosen, scores, &[]) {
@@ -174,7 +258,7 @@ impl Choice {
     ///
     /// # Errors
     /// [`ErrorKind::Empty`] for a set of fewer than two inputs.
-    pub(crate) fn weigh(&mut self, reference: &[Vec<f64>], sets: &[Validation]) -> Result<()> {
+    fn weigh(&mut self, reference: &[Vec<f64>], sets: &[Validation]) -> Result<()> {
         let vote = |scores: &dyn Fn(usize) -> Vec<f64>| -> Result<Votes> {
             let members = self.members.iter().zip(reference).enumerate();
             members.map(|(place, (chosen, reference))| votes(&*self.rule, chosen, reference, &scores(place))).collect()
@@ -223,9 +307,42 @@ mod tests {
     fn the_panel_parses_and_has_members_without_labels() {
         let mut panel = Panel::new().unwrap();
         assert!(panel.needs().takes_labels());
+        let first: Vec<String> = panel.members.iter().map(|(_, specs)| specs[0].to_string()).collect();
+        let rule = RECIPE.rule.split('(').next().unwrap();
+        assert_eq!(RECIPE.panel, format!("{rule}({})", first.join(", ")));
+        assert!(Spec::all().iter().any(|spec| spec.to_string() == RECIPE.panel));
         panel.drop_labelled();
         assert!(!panel.needs().takes_labels());
         assert!(panel.members.iter().all(|(_, specs)| specs.len() == 1));
+    }
+
+    #[test]
+    fn the_document_of_the_choice_has_the_figures_of_the_recipe() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CHOOSE.md");
+        let Ok(document) = std::fs::read_to_string(&path) else {
+            println!("skipped: no {}", path.display());
+            return;
+        };
+        let Measured { networks, panel, best_single, energy } = RECIPE.measured;
+        let percent = |share: f64| format!("{:.1}", 100.0 * share);
+        let row = |name: &str, mean: f64| format!("| {name} | {} |", percent(mean));
+        for part in [row("F5", panel), row("mds++", best_single), row("energy", energy), RECIPE.panel.to_owned()] {
+            assert!(document.contains(&part), "{part}");
+        }
+        let rows = document.split("## Networks").nth(1).unwrap().lines().skip_while(|line| !line.starts_with("|---"));
+        assert_eq!(rows.skip(1).take_while(|line| line.starts_with('|')).count(), networks as usize);
+    }
+
+    #[test]
+    fn a_choice_of_few_members_is_none() {
+        let mut few = choice(&["energy", "msp"]);
+        few.left_out.push(LeftOut {
+            spec: "mds".parse().unwrap(),
+            reason: Arc::new(Error::new(ErrorKind::Argument, "no labels")),
+        });
+        let message = few.unless_few().unwrap_err().to_string();
+        assert!(message.contains("2 of 5 members") && message.contains("no labels"), "{message}");
+        assert!(choice(&["energy", "msp", "gen"]).unless_few().is_ok());
     }
 
     fn choice(specs: &[&str]) -> Choice {

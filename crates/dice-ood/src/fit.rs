@@ -10,17 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::artifact::{Artifact, Calibrated};
-use crate::auto::{Choice, Panel, Validation};
-use crate::calibration::Calibration;
+use crate::auto::{Choice, Panel, RECIPE};
 use crate::checks::{Accuracy, Finding, Judged, Witness, judge_calibration_alone};
-use crate::detector::{Detector, Prepared};
+use crate::detector::Prepared;
 use crate::error::{Error, ErrorKind, Missing, Result};
-use crate::features::{Block, FeatureSource, HoldOut, Layout, Opening, Peeked, any_not_finite, for_each_block};
+use crate::features::{Block, FeatureSource, HoldOut, Layout, Opening, Peeked};
 use crate::head::LinearHead;
-use crate::pipeline::{Fitting, Pipeline};
-use crate::plan::{NonFinite, Plan, Scored};
+use crate::pipeline::Fitting;
 use crate::progress::Progress;
-use crate::random::SplitMix64;
+use crate::reference::CalibrationScores;
+use crate::selection::{LeftOut, Selection, Wanted};
 use crate::spec::Spec;
 use crate::statistics::{Needs, Statistics};
 
@@ -50,8 +49,7 @@ use crate::statistics::{Needs, Statistics};
 pub struct Fit<'a> {
     head: Arc<LinearHead>,
     wanted: Vec<Wanted>,
-    /// Before which of `wanted` the detector comes that is chosen here.
-    auto: Option<usize>,
+    auto: Option<Auto>,
     needs: Needs,
     calibration: CalibrateOn<'a>,
     validation: Vec<(String, Opening<'a>)>,
@@ -60,10 +58,12 @@ pub struct Fit<'a> {
     progress: Box<dyn Progress + 'a>,
 }
 
-/// A detector to be fitted.
-struct Wanted {
-    spec: Spec,
-    /// Whether the fit fails where it cannot be fitted.
+/// The detector that is chosen here.
+#[derive(Debug, Clone, Copy)]
+struct Auto {
+    /// Before which of those wanted it comes.
+    place: usize,
+    /// Whether the fit fails where nothing can be chosen.
     required: bool,
 }
 
@@ -85,17 +85,8 @@ pub struct Fitted {
     pub findings: Vec<Finding>,
     /// What could not be fitted here, of what was to be fitted only where that is possible.
     pub left_out: Vec<LeftOut>,
-    /// What [`Fit::auto`] chose.
+    /// What [`Fit::auto`] or [`Fit::auto_if_possible`] chose.
     pub choice: Option<Choice>,
-}
-
-/// A detector that could not be fitted, and why.
-#[derive(Debug, Clone)]
-pub struct LeftOut {
-    /// What was to be fitted.
-    pub spec: Spec,
-    /// What stands against it.
-    pub reason: Arc<Error>,
 }
 
 impl<'a> Fit<'a> {
@@ -140,7 +131,16 @@ impl<'a> Fit<'a> {
     /// needs inputs to calibrate on.
     #[must_use]
     pub fn auto(mut self) -> Self {
-        self.auto = self.auto.or(Some(self.wanted.len()));
+        let place = self.auto.map_or(self.wanted.len(), |auto| auto.place);
+        self.auto = Some(Auto { place, required: true });
+        self
+    }
+
+    /// As [`Fit::auto`] where that can be done with three of its members or more; where not, [`Fitted::left_out`] says why and the
+    /// fit goes on without.
+    #[must_use]
+    pub fn auto_if_possible(mut self) -> Self {
+        self.auto = self.auto.or(Some(Auto { place: self.wanted.len(), required: false }));
         self
     }
 
@@ -215,11 +215,12 @@ impl<'a> Fit<'a> {
         self.head.check_features(training.units())?;
         let total = training.rows();
         let training = Peeked::new(training)?;
-        let mut panel = self.panel()?;
+        let mut selection = Selection::default();
+        let mut panel = self.panel(&mut selection)?;
         if !training.labelled() {
             panel.iter_mut().for_each(Panel::drop_labelled);
+            self.leave_out_what_takes_labels(&mut selection);
         }
-        let left_out = if training.labelled() { Vec::new() } else { self.leave_out_what_takes_labels() };
         let (training, total): (Box<dyn FeatureSource + 'a>, _) = match &self.calibration {
             CalibrateOn::HeldOut(part, _) => (part.remaining(training), total),
             _ => (Box::new(training), None),
@@ -232,7 +233,7 @@ impl<'a> Fit<'a> {
         let statistics = Statistics::gather(&mut watched, Some(&self.head), &needs)?;
         drop(watched);
         let checks = Judged::judge(&self.head, witness);
-        self.finish(statistics, Some(checks), panel, Selection { left_out })
+        self.finish(statistics, Some(checks), panel, selection)
     }
 
     /// Fits to statistics that were gathered before, or published.
@@ -247,18 +248,14 @@ impl<'a> Fit<'a> {
                 .expected("rows to hold a part out of")
                 .fix("calibrate on features of their own"));
         }
-        let panel = self.panel()?;
-        self.finish(statistics, None, panel, Selection::default())
+        let mut selection = Selection::default();
+        let panel = self.panel(&mut selection)?;
+        self.finish(statistics, None, panel, selection)
     }
 
     fn check_specs(&self) -> Result<()> {
         if self.wanted.is_empty() && self.auto.is_none() {
             return Err(Error::new(ErrorKind::Argument, "none").argument("detectors").expected("at least one"));
-        }
-        if self.auto.is_some() && matches!(self.calibration, CalibrateOn::Nothing) {
-            return Err(Error::lacking(Missing::Reference, "no calibration inputs")
-                .argument("detector 'auto'")
-                .expected("inputs held out of the fit, for the p-values of its members"));
         }
         let twice = |at: &usize| self.wanted[..*at].iter().any(|known| known.spec == self.wanted[*at].spec);
         match (1..self.wanted.len()).find(twice) {
@@ -269,12 +266,20 @@ impl<'a> Fit<'a> {
         }
     }
 
-    fn panel(&self) -> Result<Option<Panel>> {
-        self.auto.map(|_| Panel::new()).transpose()
+    /// The members to choose from; `None` where nothing is to be chosen, or need not be and cannot.
+    fn panel(&self, selection: &mut Selection) -> Result<Option<Panel>> {
+        let Some(auto) = self.auto else { return Ok(None) };
+        if !matches!(self.calibration, CalibrateOn::Nothing) {
+            return Panel::new().map(Some);
+        }
+        let error = Error::lacking(Missing::Reference, "no calibration inputs")
+            .argument("detector 'auto'")
+            .expected("inputs held out of the fit, for the p-values of its members");
+        selection.unless_required(RECIPE.panel.parse()?, auto.required, error).map(|()| None)
     }
 
     /// Drops detectors that need labels and are not required: the statistics of all are gathered in one pass, which would fail.
-    fn leave_out_what_takes_labels(&mut self) -> Vec<LeftOut> {
+    fn leave_out_what_takes_labels(&mut self, selection: &mut Selection) {
         let without = |wanted: &Wanted| wanted.required || !wanted.spec.needs().takes_labels();
         let (kept, dropped) = std::mem::take(&mut self.wanted).into_iter().partition(without);
         self.wanted = kept;
@@ -282,7 +287,8 @@ impl<'a> Fit<'a> {
             .tensor("labels")
             .expected("a class for each training row");
         let reason = Arc::new(reason);
-        dropped.into_iter().map(|wanted: Wanted| LeftOut { spec: wanted.spec, reason: Arc::clone(&reason) }).collect()
+        let left_out = |wanted: Wanted| LeftOut { spec: wanted.spec, reason: Arc::clone(&reason) };
+        selection.left_out.extend(Vec::into_iter(dropped).map(left_out));
     }
 
     fn finish(
@@ -294,10 +300,10 @@ impl<'a> Fit<'a> {
     ) -> Result<Fitted> {
         let Self { head, mut wanted, auto, calibration, validation, tpr, provenance, mut progress, .. } = self;
         let fitting = Fitting::new(&head, &statistics)?;
-        let mut choice = panel.map(|panel| panel.choose(&fitting)).transpose()?;
-        if let (Some(choice), Some(place)) = (&choice, auto) {
-            put_first_of_its_kind(&mut wanted, place, choice.spec());
-        }
+        let choice = match (panel, auto) {
+            (Some(panel), Some(auto)) => choose(panel, auto, &mut wanted, &fitting, &mut selection)?,
+            _ => None,
+        };
         let prepared = wanted.into_iter().map(|wanted| {
             let prepared = wanted.spec.prepare(&fitting);
             (wanted, prepared)
@@ -319,17 +325,17 @@ impl<'a> Fit<'a> {
                 Some(scores)
             }
         };
-        if let (Some(made), Some(scores)) = (choice.take(), &scores) {
-            let place = prepared.iter().position(|(wanted, _)| wanted.spec == made.spec()).unwrap_or(0);
-            let settled = settle(made, &fitting, scores, validation)?;
-            prepared[place] = (Wanted { spec: settled.spec(), required: true }, settled.spec().prepare(&fitting)?);
-            choice = Some(settled);
-        }
+        let choice = match (choice, &scores) {
+            (Some(made), Some(scores)) => settle(made, &mut prepared, &fitting, scores, validation, &mut selection)?,
+            _ => None,
+        };
         let detectors = prepared.into_iter().map(|(wanted, prepared)| match &scores {
             None => (wanted, prepared.finish(&[]).map(Calibrated::scores_only)),
             Some(scores) => (wanted, scores.calibrate(prepared, tpr)),
         });
-        let detectors = selection.keep(detectors)?.into_iter().map(|(_, calibrated)| calibrated).collect();
+        let detectors: Vec<Calibrated> =
+            selection.keep(detectors)?.into_iter().map(|(_, calibrated)| calibrated).collect();
+        let choice = choice.filter(|made| detectors.iter().any(|one| *one.detector().spec() == made.spec()));
         let accuracy = checks.as_ref().and_then(|training| training.accuracy);
         findings.extend(checks.into_iter().flat_map(|training| training.findings));
         drop(fitting);
@@ -338,45 +344,57 @@ impl<'a> Fit<'a> {
     }
 }
 
-/// Puts a detector that was chosen at `place`; it is there once where it was also named.
-fn put_first_of_its_kind(wanted: &mut Vec<Wanted>, place: usize, spec: Spec) {
-    let before = wanted.iter().take(place).filter(|known| known.spec == spec).count();
-    wanted.retain(|known| known.spec != spec);
-    wanted.insert(place - before, Wanted { spec, required: true });
+/// Chooses of the panel, and puts the choice among those wanted: there once where it was also named.
+fn choose(
+    panel: Panel,
+    auto: Auto,
+    wanted: &mut Vec<Wanted>,
+    fitting: &Fitting<'_>,
+    selection: &mut Selection,
+) -> Result<Option<Choice>> {
+    let made = panel.choose(fitting);
+    let made = if auto.required { made } else { made.and_then(Choice::unless_few) };
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => {
+            return selection.unless_required(RECIPE.panel.parse()?, auto.required, error).map(|()| None);
+        }
+    };
+    let (spec, mut required) = (made.spec(), auto.required);
+    let before = wanted.iter().take(auto.place).filter(|known| known.spec == spec).count();
+    wanted.retain(|known| {
+        required |= known.required && known.spec == spec;
+        known.spec != spec
+    });
+    wanted.insert((auto.place - before).min(wanted.len()), Wanted { spec, required });
+    Ok(Some(made))
 }
 
-/// What is left of a choice once it is known what its members score the reference inputs and the validation sets.
+/// What is left of a choice once it is known what its members score, in the place of what was made first.
 fn settle(
     choice: Choice,
+    prepared: &mut Vec<(Wanted, Prepared)>,
     fitting: &Fitting<'_>,
     scores: &CalibrationScores,
     validation: Vec<(String, Opening<'_>)>,
-) -> Result<Choice> {
-    let reference = |choice: &Choice| Ok(scores.half(&choice.spec().prepare(fitting)?, true));
-    let all = reference(&choice)?;
-    let mut choice = choice.supported(&all)?;
-    if validation.is_empty() {
-        return Ok(choice);
+    selection: &mut Selection,
+) -> Result<Option<Choice>> {
+    let chosen = choice.spec();
+    let Some(place) = prepared.iter().position(|(wanted, _)| wanted.spec == chosen) else { return Ok(None) };
+    let required = prepared[place].0.required;
+    let settled = choice.settle(fitting, &|prepared| scores.half(prepared, true), validation);
+    let settled = if required { settled } else { settled.and_then(Choice::unless_few) };
+    match settled.and_then(|made| Ok((made.spec().prepare(fitting)?, made))) {
+        Ok((again, made)) => {
+            prepared[place] = (Wanted { spec: made.spec(), required }, again);
+            Ok(Some(made))
+        }
+        Err(error) => {
+            selection.unless_required(chosen, required, error)?;
+            prepared.remove(place);
+            Ok(None)
+        }
     }
-    let detectors = choice.spec().prepare(fitting)?.pipelines();
-    let plan = Plan::new(&detectors);
-    let mut sets = Vec::new();
-    for (name, open) in validation {
-        let mut scores = vec![Vec::new(); detectors.len()];
-        let named = |error: Error| error.file(&name);
-        let mut source = open()?;
-        detectors[0].head().check_features(source.units()).map_err(named)?;
-        for_each_block(&mut *source, |block| {
-            let scored = plan.score_block(block, NonFinite::Reject)?;
-            scores.iter_mut().zip(scored).for_each(|(all, scored)| all.extend(scored.scores));
-            Ok(())
-        })?;
-        drop(source);
-        sets.push(Validation { name, scores });
-    }
-    let reference = reference(&choice)?;
-    choice.weigh(&reference, &sets)?;
-    Ok(choice)
 }
 
 impl<'a> CalibrateOn<'a> {
@@ -390,129 +408,8 @@ impl<'a> CalibrateOn<'a> {
     }
 }
 
-/// Which detectors a fit goes on with.
-#[derive(Default)]
-struct Selection {
-    left_out: Vec<LeftOut>,
-}
-
-impl Selection {
-    /// What succeeded, in order.
-    ///
-    /// # Errors
-    /// That of the first required detector that failed; that of the first of all where none is left.
-    fn keep<T>(&mut self, outcomes: impl Iterator<Item = (Wanted, Result<T>)>) -> Result<Vec<(Wanted, T)>> {
-        let mut kept = Vec::new();
-        for (wanted, outcome) in outcomes {
-            match outcome {
-                Ok(made) => kept.push((wanted, made)),
-                Err(error) if wanted.required => return Err(error),
-                Err(error) => self.left_out.push(LeftOut { spec: wanted.spec, reason: Arc::new(error) }),
-            }
-        }
-        if kept.is_empty() { Err(self.first_reason()) } else { Ok(kept) }
-    }
-
-    fn first_reason(&mut self) -> Error {
-        self.left_out.truncate(1);
-        let Some(LeftOut { reason, .. }) = self.left_out.pop() else {
-            return Error::new(ErrorKind::Argument, "none").argument("detectors").expected("at least one");
-        };
-        Arc::try_unwrap(reason).unwrap_or_else(|shared| Error::new(shared.kind(), shared.to_string()))
-    }
-}
-
 fn boxed<'a, S: FeatureSource + 'a>(open: impl FnOnce() -> Result<S> + 'a) -> Opening<'a> {
     Box::new(move || Ok(Box::new(open()?) as Box<dyn FeatureSource + 'a>))
-}
-
-/// Scores of the calibration features, in the order in which these were read.
-struct CalibrationScores {
-    pipelines: Vec<Arc<Pipeline>>,
-    /// For each pipeline `[n]`.
-    scores: Vec<Vec<f64>>,
-    /// Which rows the p-values of members rest on; thresholds of combinations rest on the others.
-    reference: Vec<bool>,
-}
-
-impl CalibrationScores {
-    /// One pass, whatever shares pipelines.
-    fn of(prepared: &[(Wanted, Prepared)], source: &mut dyn FeatureSource, tpr: f64) -> Result<Self> {
-        let mut pipelines: Vec<Arc<Pipeline>> = Vec::new();
-        let mut required: Vec<bool> = Vec::new();
-        for (wanted, pipeline) in
-            prepared.iter().flat_map(|(wanted, one)| one.fitted().iter().map(move |p| (wanted, p)))
-        {
-            let place = pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline)).unwrap_or_else(|| {
-                pipelines.push(Arc::clone(pipeline));
-                required.push(false);
-                pipelines.len() - 1
-            });
-            required[place] |= wanted.required;
-        }
-        let detectors: Vec<Detector> = pipelines.iter().cloned().map(Detector::of_pipeline).collect();
-        let plan = Plan::new(&detectors);
-        let mut scores = vec![Vec::new(); detectors.len()];
-        for_each_block(source, |block| {
-            for (all, scored) in scores.iter_mut().zip(score(&plan, block, &required)?) {
-                all.extend(scored.scores);
-            }
-            Ok(())
-        })?;
-        let rows = scores.first().map_or(0, Vec::len);
-        if rows == 0 {
-            return Err(Error::new(ErrorKind::Calibration, "no calibration inputs")
-                .expected(format!("at least {} for a TPR of {tpr}", Calibration::inputs_needed(tpr)))
-                .fix("give calibration inputs, or more training inputs to hold a part out of"));
-        }
-        Ok(Self { pipelines, scores, reference: halves(rows) })
-    }
-
-    /// Sets the threshold of a detector. That of a pipeline rests on all rows. The p-values of a combination's members rest on
-    /// one half and its threshold on the other: on the same rows the promise would not hold.
-    fn calibrate(&self, prepared: Prepared, tpr: f64) -> Result<Calibrated> {
-        if !prepared.takes_reference() {
-            let scores = self.of_pipeline(&prepared.fitted()[0]).clone();
-            return Calibrated::new(prepared.finish(&[])?, Calibration::new(scores)?, tpr);
-        }
-        let (reference, own) = (self.half(&prepared, true), self.half(&prepared, false));
-        let detector = prepared.finish(&reference)?;
-        let scores = detector.combine(&own)?;
-        Calibrated::new(detector, Calibration::new(scores)?, tpr)
-    }
-
-    /// What each pipeline scores the rows of one half: those of reference, or the others.
-    fn half(&self, prepared: &Prepared, reference: bool) -> Vec<Vec<f64>> {
-        let rows = |pipeline: &Arc<Pipeline>| {
-            let all = self.of_pipeline(pipeline).iter().zip(&self.reference);
-            all.filter(|(_, half)| **half == reference).map(|(score, _)| *score).collect()
-        };
-        prepared.fitted().iter().map(rows).collect()
-    }
-
-    fn of_pipeline(&self, pipeline: &Arc<Pipeline>) -> &Vec<f64> {
-        let place = self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
-        &self.scores[place.unwrap_or(0)]
-    }
-}
-
-/// Scores `block`. Finite features whose score overflows are an error where it is that of a `required` pipeline; others score
-/// negative infinity, so that their pipeline cannot be calibrated.
-fn score(plan: &Plan, block: &Block, required: &[bool]) -> Result<Vec<Scored>> {
-    match plan.score_block(block, NonFinite::Reject) {
-        Err(error) if error.kind() == ErrorKind::NotFinite && !any_not_finite(&block.features) => {
-            let scored = plan.score_block(block, NonFinite::OutOfDistribution)?;
-            let overflows = |(one, required): (&Scored, &bool)| *required && one.scores.contains(&f64::NEG_INFINITY);
-            if scored.iter().zip(required).any(overflows) { Err(error) } else { Ok(scored) }
-        }
-        outcome => outcome,
-    }
-}
-
-/// One of every two consecutive rows, by a draw that depends on its place alone.
-fn halves(rows: usize) -> Vec<bool> {
-    let first = |pair: u64| SplitMix64::mix(pair ^ 0x5eed) & 1 == 0;
-    (0..rows).map(|row| first(row as u64 / 2) == (row % 2 == 0)).collect()
 }
 
 /// A source whose blocks a witness sees and a progress counts as they are read.
@@ -558,6 +455,9 @@ impl FeatureSource for Watched<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod acceptance;
 
 #[cfg(test)]
 mod tests {
@@ -636,6 +536,34 @@ mod tests {
         let fit = fit.detector(spec("energy")).detector_if_possible(spec("evidence(energy, msp)"));
         let fitted = fit.features(ArraySource::new(training.view())).unwrap();
         assert_eq!(names(&fitted), (vec!["energy".into()], vec!["evidence(energy, msp)".into()]));
+    }
+
+    #[test]
+    fn what_is_chosen_where_that_can_be_done_is_left_out_where_it_cannot() {
+        let (training, labels) = (features(200, 0.0), (0..200).map(|row| row % 2).collect::<Vec<i64>>());
+        let (many, few) = (features(99, 0.3), features(20, 0.3));
+        let source = || ArraySource::with_labels(training.view(), &labels).unwrap();
+        let fit = || Fit::new(head()).auto_if_possible().detector(spec("energy"));
+        let without = |fitted: Fitted| {
+            assert!(fitted.choice.is_none());
+            assert_eq!(names(&fitted), (vec!["energy".into()], vec![RECIPE.panel.into()]));
+            fitted.left_out[0].reason.to_string()
+        };
+        assert!(without(fit().features(source()).unwrap()).contains("no calibration inputs"));
+        // Of a published mean only one member can be fitted.
+        let mean = Statistics::from_mean_activation(vec![1.0; 4].into()).unwrap();
+        let fitted = fit().calibrate_on(|| Ok(ArraySource::new(many.view()))).statistics(mean).unwrap();
+        assert!(without(fitted).contains("of 5 members"));
+        // Enough for the threshold of the energy, and too few for the panel, of which half is for p-values.
+        let fitted = fit().calibrate_on(|| Ok(ArraySource::new(few.view()))).features(source()).unwrap();
+        assert_eq!((fitted.choice.is_none(), names(&fitted).0), (true, vec!["energy".to_owned()]));
+        assert!(fitted.left_out[0].reason.to_string().contains("19"), "{}", fitted.left_out[0].reason);
+        // Asked for by name it is an error, and where it is possible it comes where it was asked for.
+        let strict = Fit::new(head()).auto().detector(spec("energy"));
+        assert_eq!(strict.features(source()).unwrap_err().missing(), Some(Missing::Reference));
+        let fitted = fit().calibrate_on(|| Ok(ArraySource::new(many.view()))).features(source()).unwrap();
+        let chosen = fitted.choice.as_ref().unwrap().spec().to_string();
+        assert_eq!(names(&fitted).0, [chosen, "energy".into()]);
     }
 
     #[test]

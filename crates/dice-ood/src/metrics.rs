@@ -5,12 +5,11 @@
 //! have different names here.
 
 mod bootstrap;
-mod compared;
 pub(crate) mod paired;
 
 use crate::error::{Error, ErrorKind, Result};
-pub use compared::Loss;
-pub(crate) use compared::{Compared, Setting};
+pub use paired::Loss;
+pub(crate) use paired::{Compared, Setting};
 
 /// The joint ranking of in-distribution and out-of-distribution scores.
 #[derive(Debug, Clone)]
@@ -42,13 +41,6 @@ pub struct Metrics {
     pub autc: f64,
     /// What the DICE authors' `util/metrics.py` prints.
     pub official: OfficialMetrics,
-}
-
-/// The two metrics that detectors are mostly compared by. Rates are fractions.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Rates {
-    pub(crate) fpr_at_tpr: f64,
-    pub(crate) auroc: f64,
 }
 
 /// The five numbers of the DICE authors' evaluation code.
@@ -154,11 +146,6 @@ impl Curve {
             autc,
             official,
         }
-    }
-
-    /// [`Metrics::fpr_at_tpr`] and [`Metrics::auroc`] alone.
-    pub(crate) fn rates(&self, tpr: f64) -> Rates {
-        Rates { fpr_at_tpr: fpr_at_tpr(self.counts.iter().copied(), tpr), auroc: auroc(&self.counts) }
     }
 
     /// Closed form: the area of FPR over normalised thresholds is the mean normalised OOD score, that of FNR one minus

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use dice_ood::diagnosis::{
-    Diagnosis, Effect, Estimate, Expectation, Kind, Outputs, RELIABLE, Rule, SIGNAL, SIGNED, SetAccount, Simulation,
-    Tried,
+    Diagnosis, Effect, Estimate, Expectation, FEWEST, Kind, Outputs, RELIABLE, Rule, SIGNAL, SIGNED, SetAccount,
+    Simulation, Tried,
 };
 
 use crate::report::{Format, Table, count, percent};
@@ -65,7 +65,7 @@ fn reason(found: &Diagnosis, expected: &Expectation) -> String {
         Rule::Measured => return format!("measured on your sets: {gain} on average"),
         Rule::Untried => return "no rule was tried for such a detector: give --ood sets and measure".into(),
         Rule::StandIns => format!("on the stand-ins {gain} on average: {says}"),
-        Rule::NearLoses => "pruning lost on every near set that was tried: worse".into(),
+        Rule::NearLoses => "near inputs lose by pruning: worse".into(),
         Rule::SignedFeatures => format!(
             "{} % of the feature values are negative, {} % or more: {says}",
             percent(found.training.negative),
@@ -80,6 +80,9 @@ fn reason(found: &Diagnosis, expected: &Expectation) -> String {
     let Some(tried) = expected.tried else { return format!("{because}; but no such network was tried") };
     let hits = hits(&tried, expected.rule_says);
     match expected.effect {
+        Effect::CannotTell if tried.hits(expected.rule_says).1 < FEWEST => {
+            format!("{because}; but that was {hits}: of fewer than {FEWEST} sets nothing is said")
+        }
         Effect::CannotTell => {
             format!("{because}; but that was {hits}: below {:.0} % nothing is said", 100.0 * RELIABLE)
         }

@@ -3,31 +3,43 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use dice_ood::{Artifact, Error, ErrorKind, Result, Spec};
+use dice_ood::auto::Choice;
+use dice_ood::{Artifact, Error, ErrorKind, Fitted, Result, Spec};
 
 use super::Fit;
 use crate::Context;
 use crate::wanted::Wanted;
 
+/// The file of the detector that a fit chooses, in a directory: what it is called must be known before the fit.
+const CHOSEN: &str = "auto.safetensors";
+
 impl Fit {
     /// The detector files that may be written.
     pub(crate) fn outputs(&self) -> Vec<PathBuf> {
-        let all = Spec::all();
-        let specs = self.detectors.iter().flat_map(|wanted| match wanted {
-            Wanted::All => all.iter().collect(),
-            // It has no name before the fit: `Fit::run` refuses a directory for it.
-            Wanted::Auto => Vec::new(),
-            Wanted::Spec(spec) => vec![&**spec],
-        });
-        self.outputs_of(specs)
+        // What cannot be parsed is told by the fit.
+        let wanted = self.wanted().unwrap_or_default();
+        self.files(wanted.iter().flat_map(|wanted| match wanted {
+            Wanted::All => Spec::all().iter().map(file_name).collect(),
+            Wanted::Auto => vec![CHOSEN.to_owned()],
+            Wanted::Spec(spec) => vec![file_name(spec)],
+        }))
     }
 
-    /// One file, or in a directory one for each of `specs`.
-    pub(super) fn outputs_of<'a>(&self, specs: impl Iterator<Item = &'a Spec>) -> Vec<PathBuf> {
+    /// The files that `fitted` is written to.
+    pub(super) fn outputs_of(&self, fitted: &Fitted) -> Vec<PathBuf> {
+        let chosen = fitted.choice.as_ref().map(Choice::spec);
+        self.files(fitted.artifact.detectors().iter().map(|one| match one.detector().spec() {
+            spec if Some(spec) == chosen.as_ref() => CHOSEN.to_owned(),
+            spec => file_name(spec),
+        }))
+    }
+
+    /// One file, or in a directory one of each of `names`.
+    fn files(&self, names: impl Iterator<Item = String>) -> Vec<PathBuf> {
         match self.output.is_dir() {
             true => {
                 let mut seen = BTreeSet::new();
-                specs.map(|spec| self.output.join(file_name(spec))).filter(|file| seen.insert(file.clone())).collect()
+                names.map(|name| self.output.join(name)).filter(|file| seen.insert(file.clone())).collect()
             }
             false => vec![self.output.clone()],
         }

@@ -29,6 +29,8 @@ pub const SIGNED: f64 = 0.01;
 pub const SIGNAL: f64 = 0.2;
 /// A rule that is right less often says nothing.
 pub const RELIABLE: f64 = 0.7;
+/// Nor does one that was tried on fewer sets that count: of four, four right ones can be chance.
+pub const FEWEST: u32 = 5;
 
 /// By what an expectation was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -81,7 +83,8 @@ impl Tried {
 /// What to expect on sets of one distance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Expectation {
-    /// What to expect; [`Effect::CannotTell`] where the rule is right less often than [`RELIABLE`].
+    /// What to expect; [`Effect::CannotTell`] where the rule is right less often than [`RELIABLE`], or was tried on fewer than
+    /// [`FEWEST`] sets.
     pub effect: Effect,
     /// The rule that gave it.
     pub rule: Rule,
@@ -186,7 +189,7 @@ impl Evidence {
 
 fn is_reliable(tried: &Tried, said: Effect) -> bool {
     let (right, of) = tried.hits(said);
-    of > 0 && f64::from(right) >= RELIABLE * f64::from(of)
+    of >= FEWEST && f64::from(right) >= RELIABLE * f64::from(of)
 }
 
 /// What a rule of features says.
@@ -268,6 +271,8 @@ mod tests {
         assert_eq!(hits, [(7, 10), (3, 10), (20, 30)]);
         assert!(is_reliable(&tried, Effect::Helps) && !is_reliable(&tried, Effect::NoDifference));
         assert!(!is_reliable(&Tried { better: 0, worse: 0, ..tried }, Effect::Helps), "nothing moved");
+        let always = |worse| is_reliable(&Tried { better: 0, worse, ..tried }, Effect::Hurts);
+        assert!(always(FEWEST) && !always(FEWEST - 1));
     }
 
     /// A rule that is right too rarely, or that was never tried, does not speak.

@@ -27,7 +27,7 @@ pub use crate::evaluation::Distance;
 pub use collapse::Collapse;
 pub use estimate::Estimate;
 pub use forecast::{
-    Effect, Expectation, Forecast, Instead, MATERIAL, RELIABLE, Rule, SIGNAL, SIGNED, Tried, effect_of,
+    Effect, Expectation, FEWEST, Forecast, Instead, MATERIAL, RELIABLE, Rule, SIGNAL, SIGNED, Tried, effect_of,
 };
 pub use reading::Profile;
 pub use report::{Diagnosis, Kind, Level, MaskAccount, Separation, SetAccount};

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::report::{Distance, Ranking, RankingMetric, Report};
 use super::{EvaluationOptions, LEVEL};
-use crate::metrics::paired::{OfGroups, PairedScores, Replicates};
+use crate::metrics::paired::{PairedScores, Replicates};
 use crate::metrics::{Interval, auroc, average_precision, fpr_at_tpr};
 use families::{Contrast, judged};
 
@@ -188,13 +188,12 @@ impl<'a> Table<'a> {
             RankingMetric::AuprOut => average_precision(groups, true),
         };
         let sets = &report.detectors[0].sets;
-        let exact = |scores: &PairedScores<'_>| scores.ood.iter().map(|ood| exact(scores.id, ood, &estimate)).collect();
         Self {
             names,
             sets: sets.iter().map(|set| set.ood.as_str()).collect(),
             inputs: sets.iter().map(|set| set.ood_inputs).collect(),
             id_inputs: report.id_inputs,
-            values: of.scores.iter().map(exact).collect(),
+            values: of.scores.iter().map(|scores| scores.exact(&estimate)).collect(),
             replicates: Replicates::draw(&of.scores, &estimate, options.bootstrap as usize, options.seed),
             given: report.detectors.len(),
             baseline,
@@ -256,11 +255,6 @@ impl<'a> Table<'a> {
         let standard_error = self.replicates.standard_error(one, other, sets).max(finest.sqrt());
         Contrast { one, other, difference, standard_error: (fewest >= FEWEST).then_some(standard_error) }
     }
-}
-
-/// A metric of all inputs.
-fn exact(id: &[f64], ood: &[f64], metric: &OfGroups) -> f64 {
-    crate::metrics::Curve::new(id, ood).map_or(f64::NAN, |curve| metric(curve.groups()))
 }
 
 fn accuracy(of: &Compared<'_>, best: &str) -> Option<AccuracyLoss> {

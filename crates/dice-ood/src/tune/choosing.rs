@@ -55,6 +55,16 @@ struct Choice {
     id_rows: usize,
 }
 
+/// What successive halving came to.
+struct Halved {
+    ranking: Vec<Ranked>,
+    /// Places of the stand-ins that nobody tells apart.
+    gone: Vec<usize>,
+}
+
+/// Compares candidates on a part of the choosing rows.
+type Compare<'c> = dyn FnMut(&Tuning<'_>, &str, &[usize], u32) -> Result<Vec<Stage>> + 'c;
+
 impl Tuning<'_> {
     /// What the kept stages rest on.
     pub(super) fn key(&self, validation: &Validation<'_>) -> String {
@@ -117,26 +127,27 @@ impl Tuning<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Tuned> {
         let needs = self.needs();
-        let (mut stages, mut grounds) = (Vec::new(), Vec::new());
-        for class in classes {
-            let mut kept = None;
-            stages.push(memo.stage(&format!("class {class}"), || {
-                let mut ground = ground(*class, &needs)?;
-                let fitted = self.fit(&ground, &self.all(), progress)?;
-                let stage = self.compare(&ground, &fitted, &self.all(), 0, progress)?;
-                // What is fitted holds what it needs: a bank for each class would fill the memory.
-                ground.statistics = Statistics::new(ground.head.units(), &Needs::default());
-                kept = Some((ground, fitted));
-                Ok(stage)
-            })?);
-            grounds.push(kept);
-        }
-        let choice = Choice {
-            fitted: None,
-            ranking: self.rank(&stages, &self.all(), &[]),
-            dropped: Vec::new(),
-            id_rows: self.choosing_rows(),
-        };
+        let mut grounds: Vec<Option<(Ground<'g>, Fitted)>> = classes.iter().map(|_| None).collect();
+        let halved = self.halve(false, &mut |tuning, part, alive, halvings| {
+            let stage = |(class, kept): (&i64, &mut Option<(Ground<'g>, Fitted)>)| {
+                memo.stage(&format!("class {class}, {part}"), || {
+                    let (ground, fitted) = match kept {
+                        Some(kept) => kept,
+                        unset => {
+                            let mut ground = ground(*class, &needs)?;
+                            let fitted = tuning.fit(&ground, alive, progress)?;
+                            // What is fitted holds what it needs: a bank for each class would fill the memory.
+                            ground.statistics = Statistics::new(ground.head.units(), &Needs::default());
+                            unset.insert((ground, fitted))
+                        }
+                    };
+                    tuning.compare(ground, fitted, alive, halvings, progress)
+                })
+            };
+            classes.iter().zip(&mut grounds).map(stage).collect()
+        })?;
+        let choice =
+            Choice { fitted: None, ranking: halved.ranking, dropped: Vec::new(), id_rows: self.choosing_rows() };
         let finalists = finalists(&choice)?;
         let mut parts = Parts { id_choosing: choice.id_rows, ..Parts::default() };
         let needs = finalists.iter().fold(Needs::marginals(), |needs, spec| needs.and(spec.needs()));
@@ -246,7 +257,7 @@ impl Tuning<'_> {
         (rows / FEWEST_EARLY).checked_ilog2().unwrap_or(0)
     }
 
-    /// Successive halving (Jamieson and Talwalkar, AISTATS 2016) on one ground.
+    /// Chooses on one ground.
     fn choose(
         &mut self,
         ground: &Ground<'_>,
@@ -254,23 +265,35 @@ impl Tuning<'_> {
         memo: &mut Memo,
         progress: &mut dyn Progress,
     ) -> Result<Choice> {
-        let (mut alive, mut fitted) = (self.all(), None);
+        let mut fitted = None;
+        let halved = self.halve(stand_ins, &mut |tuning, part, alive, halvings| {
+            let stage = memo.stage(part, || {
+                let fitted = match &mut fitted {
+                    Some(fitted) => fitted,
+                    unset => unset.insert(tuning.fit(ground, alive, progress)?),
+                };
+                tuning.compare(ground, fitted, alive, halvings, progress)
+            })?;
+            Ok(vec![stage])
+        })?;
+        let dropped = halved.gone.into_iter().map(|place| ground.sets[place].0.clone()).collect();
+        Ok(Choice { fitted, ranking: halved.ranking, dropped, id_rows: self.choosing_rows() })
+    }
+
+    /// Successive halving (Jamieson and Talwalkar, AISTATS 2016). `compare` is told which part of the choosing rows, as words and as
+    /// halvings, and the places of the candidates that are left, and gives a stage for each ground.
+    fn halve(&mut self, stand_ins: bool, compare: &mut Compare<'_>) -> Result<Halved> {
+        let mut alive = self.all();
         let most = (self.survey.id_rows * 3 / 10 / FEWEST_EARLY).checked_ilog2().unwrap_or(0);
         let wanted = if alive.len() > MANY { (alive.len() / (MANY / 2)).ilog2() } else { 0 };
         let (mut lost, mut gone) = (Vec::new(), None);
         for halvings in (0..=wanted.min(most)).rev() {
             let part = format!("1/{} of the rows", 1u64 << halvings);
-            let stage = memo.stage(&part, || {
-                let fitted = match &mut fitted {
-                    Some(fitted) => fitted,
-                    unset => unset.insert(self.fit(ground, &alive, progress)?),
-                };
-                self.compare(ground, fitted, &alive, halvings, progress)
-            })?;
+            let stages = compare(self, &part, &alive, halvings)?;
             if gone.is_none() {
-                gone = Some(if stand_ins { not_apart(&stage)? } else { Vec::new() });
+                gone = Some(if stand_ins { not_apart(&stages[0])? } else { Vec::new() });
             }
-            let mut ranking = self.rank(&[stage], &alive, gone.as_deref().unwrap_or_default());
+            let mut ranking = self.rank(&stages, &alive, gone.as_deref().unwrap_or_default());
             if halvings > 0 {
                 let worse = ranking.split_off(ranking.len().div_ceil(2));
                 let (baseline, worse): (Vec<Ranked>, Vec<Ranked>) =
@@ -285,8 +308,7 @@ impl Tuning<'_> {
                 lost.splice(0..0, ranking);
             }
         }
-        let dropped = gone.unwrap_or_default().into_iter().map(|place| ground.sets[place].0.clone()).collect();
-        Ok(Choice { fitted, ranking: lost, dropped, id_rows: self.choosing_rows() })
+        Ok(Halved { ranking: lost, gone: gone.unwrap_or_default() })
     }
 
     /// The candidates at the places `alive` by their mean loss over the sets that are not `gone`, those that were fitted in every stage;

@@ -32,7 +32,7 @@ pub use memo::Memo;
 use noise::Moments;
 pub use outcome::{Difference, Finalist, Outcome, Parts, Ranked, Tuned};
 use split::Part;
-use survey::Survey;
+use survey::{Survey, set_of_class};
 
 /// Opens a source, as often as it is called.
 pub type Open<'a> = Box<dyn Fn() -> Result<Box<dyn FeatureSource + 'a>> + 'a>;
@@ -127,7 +127,7 @@ pub struct Hopeful {
 /// better half of them on twice as many, until all rows have chosen.
 ///
 /// # Errors
-/// [`ErrorKind::Argument`] for no candidates, one twice, sets that share more than 1 % of their rows with `id`, fewer than three classes
+/// [`ErrorKind::Argument`] for no candidates, one twice, real sets that share more than 1 % of their rows with `id`, fewer than three classes
 /// to hold out of, and stand-ins that no candidate tells apart; [`ErrorKind::Empty`] for sets of fewer than ten rows;
 /// [`ErrorKind::Missing`] for held-out classes without labels or features; [`ErrorKind::Calibration`] for too few inputs; and what
 /// fitting, reading and scoring meet.
@@ -144,7 +144,7 @@ pub fn tune<'a>(
 ) -> Result<Tuned> {
     let candidates = with_baseline(candidates)?;
     let survey = Survey::of(head, &id, &validation, options, progress)?;
-    let tuning = Tuning { head, candidates, options, survey, left_out: BTreeMap::new() };
+    let mut tuning = Tuning { head, candidates, options, survey, left_out: BTreeMap::new() };
     memo.begin(tuning.key(&validation))?;
     let (name, worth) = (validation.name(), validation.worth());
     match validation {
@@ -222,7 +222,7 @@ fn class_ground<'g>(
     let held = move || -> Result<Box<dyn FeatureSource + 'g>> {
         Ok(Box::new(crate::features::Picked::new(id()?, move |_, label| label == Some(class))))
     };
-    let name = format!("class {class}");
+    let name = set_of_class(class);
     Ok(Ground { head: fewer, statistics, id: Box::new(others), sets: vec![(name, Box::new(held))] })
 }
 

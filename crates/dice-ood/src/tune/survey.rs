@@ -50,6 +50,8 @@ impl Survey {
                 .fix("give more in-distribution inputs"));
         }
         let mut survey = Self { id_rows, labels, sets: Vec::new(), fingerprint: witness.fingerprint() };
+        // A distortion may leave what the network sees as it was: such stand-ins are dropped later, where no candidate tells them apart.
+        let may_overlap = matches!(validation, Validation::StandIns(_));
         if let Validation::Sets(sets) | Validation::StandIns(sets) = validation {
             if sets.is_empty() {
                 return Err(Error::new(ErrorKind::Argument, "none")
@@ -57,7 +59,7 @@ impl Survey {
                     .expected("at least one"));
             }
             for (name, open) in sets {
-                survey.add(head, name, open, &mut witness, progress)?;
+                survey.add(head, (name, open), &mut witness, may_overlap, progress)?;
             }
         }
         Ok(survey)
@@ -66,9 +68,9 @@ impl Survey {
     fn add(
         &mut self,
         head: &LinearHead,
-        name: &str,
-        open: &Open<'_>,
+        (name, open): (&str, &Open<'_>),
         id: &mut Witness,
+        may_overlap: bool,
         progress: &mut dyn Progress,
     ) -> Result<()> {
         if self.sets.iter().any(|(known, _)| known == name) {
@@ -83,7 +85,7 @@ impl Survey {
                 .expected(format!("at least {FEWEST_ROWS}: half of them choose, the others report")));
         }
         let shared = witness.share_in(id);
-        if shared > MOST_SHARED {
+        if shared > MOST_SHARED && !may_overlap {
             return Err(Error::new(
                 ErrorKind::Argument,
                 format!("{:.1} % of its rows are in-distribution inputs too", 100.0 * shared),
@@ -97,8 +99,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Classes to hold out: chosen by seed from those that have enough inputs.
-    pub(super) fn classes_to_hold_out(&self, head: &LinearHead, folds: usize, seed: u64) -> Result<Vec<i64>> {
+    /// Classes to hold out: chosen by seed from those that have enough inputs. Each becomes a set.
+    pub(super) fn classes_to_hold_out(&mut self, head: &LinearHead, folds: usize, seed: u64) -> Result<Vec<i64>> {
         let wrong = |found: String, expected: &str| {
             Err(Error::new(ErrorKind::Argument, found).argument("held-out classes").expected(expected))
         };
@@ -124,8 +126,14 @@ impl Survey {
         let order = shuffle(usable.len(), seed);
         let mut chosen: Vec<i64> = order.into_iter().take(folds.max(1)).map(|place| usable[place]).collect();
         chosen.sort_unstable();
+        self.sets.extend(chosen.iter().map(|class| (set_of_class(*class), labels[class])));
         Ok(chosen)
     }
+}
+
+/// The name of the set that a class is where it is held out.
+pub(super) fn set_of_class(class: i64) -> String {
+    format!("class {class}")
 }
 
 /// Reads a source once: what is needed to know of its rows, and how many there are.

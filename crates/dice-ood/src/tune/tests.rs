@@ -153,6 +153,31 @@ fn many_candidates_are_halved_the_same_way_each_time_and_all_are_told_of() {
     assert_eq!(outcome, case.tune(case.sets(), &specs, &few()).unwrap().outcome);
 }
 
+/// Every class is halved on by itself, and losses are averaged over them.
+#[test]
+fn many_candidates_are_halved_on_held_out_classes_too() {
+    let case = Case::new(8000, 9);
+    let specs: Vec<String> = (0..30).map(|step| format!("dice({}) | energy", 0.03 * f64::from(step) + 0.01)).collect();
+    let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |memo: &mut Memo| {
+        let (training, id) = (Training::Features(opened(&case.training)), opened(&case.id));
+        tune(&head(), training, id, Validation::Classes(2), &hopefuls(&specs), &few(), memo, &mut ()).unwrap().outcome
+    };
+    let outcome = run(&mut Memo::nowhere());
+    let early = outcome.ranking.iter().filter(|one| one.compared_on != "all rows").count();
+    assert!(outcome.ranking.len() == 31 && (15..31).contains(&early), "{early}");
+    assert!(outcome.parts.sets.iter().all(|(_, choosing, reporting)| choosing + reporting == 1600));
+    // Stages that are kept are gone on from, the last one and earlier ones too.
+    let path = folder.path().join("stages.json");
+    assert_eq!(run(&mut Memo::open(&path).unwrap()), outcome);
+    assert_eq!(run(&mut Memo::open(&path).unwrap()), outcome);
+    let mut kept: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    kept["stages"].as_object_mut().unwrap().retain(|name, _| !name.ends_with("1/1 of the rows"));
+    std::fs::write(&path, kept.to_string()).unwrap();
+    assert_eq!(run(&mut Memo::open(&path).unwrap()), outcome);
+}
+
 #[test]
 fn held_out_classes_and_noise_stand_for_what_is_missing() {
     let case = Case::new(600, 4);
