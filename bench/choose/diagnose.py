@@ -91,13 +91,20 @@ def effect(gain):
     return "helps" if gain >= MATERIAL else "hurts" if gain <= -MATERIAL else "no_difference"
 
 
-def pairs(network, found):
-    """Of one diagnosis: set, near or far, rule, what it says, what the tool says, the gain."""
+def pairs(network, found, stand_ins):
+    """Of one diagnosis: set, near or far, what is expected, the gain.
+
+    By stand-ins the rule is asked here, as the tool passes over it where it was tried on too few sets.
+    """
     for told in found["sets"]:
         if told["kind"] != "out_of_distribution":
             continue
         distance = "near" if told["name"] in network.near else "far"
         expected = found["forecast"][distance]
+        if stand_ins and expected["rule"] != "stand_ins":
+            gains = [one["separation"]["gain"]["value"] for one in found["sets"] if (one["kind"], one["distance"]) == ("stand_in", distance)]
+            mean = sum(gains) / len(gains)
+            expected = {"rule": "stand_ins", "rule_says": effect(mean), "effect": "cannot_tell", "tried": None, "unseen": None, "gain": mean}
         yield told["name"], distance, expected, told["separation"]["gain"]["value"]
 
 
@@ -127,8 +134,8 @@ class Outcomes(dict):
 
 
 def is_told(outcomes, told):
-    """Whether the tool prints these outcomes."""
-    return told is not None and all(told[name] == count for name, count in outcomes.items())
+    """Whether the tool prints these outcomes, where it prints any."""
+    return told is None or all(told[name] == count for name, count in outcomes.items())
 
 
 def table(title, rows, header):
@@ -141,17 +148,19 @@ def table(title, rows, header):
 
 def judge(arguments, stand_ins):
     """Prints what each rule says of each set and what was measured; the number of rules whose outcomes the tool tells otherwise."""
-    rows, totals, rules, told = [], defaultdict(Count), defaultdict(Outcomes), {}
+    rows, totals, rules, unseen, told = [], defaultdict(Count), defaultdict(Outcomes), defaultdict(Outcomes), {}
     for network in networks(arguments.data, arguments.networks):
         found = diagnose(arguments, network, stand_ins)
         if found is None:
             continue
         name, signal = network.name, found["sets"][0]["signal"]["value"]
-        for label, distance, expected, gain in pairs(network, found):
+        for label, distance, expected, gain in pairs(network, found, stand_ins):
             says, real = expected["rule_says"], effect(gain)
             key = (expected["rule"], says, distance)
             rules[key].add(gain)
-            told[key] = expected["tried"]
+            if not network.seen:
+                unseen[key].add(gain)
+            told[key] = (expected["tried"], expected["unseen"])
             for which in ["all"] if network.seen else ["all", "of networks that set no threshold"]:
                 totals[distance, which, "three-way"].add(says == real)
                 totals[distance, which, "opposite"].add({says, real} == {"helps", "hurts"})
@@ -164,9 +173,11 @@ def judge(arguments, stand_ins):
     basis = "on stand-ins" if stand_ins else "signal"
     table(f"`{arguments.detector}`, by {what}", rows, ["network", "set", "", "negative %", basis, "rule says", "tool says", "measured", "gain"])
     table(f"Hits by {what}", [[*key, str(totals[key])] for key in sorted(totals)], ["sets", "of", "count", "hits"])
-    lines = [[*key, str(found), "yes" if is_told(found, told[key]) else f"no: {told[key]}"] for key, found in sorted(rules.items())]
-    table(f"Better / worse / same where a rule says so, by {what}", lines, ["rule", "says", "sets", "outcomes", "as the tool tells"])
-    return sum(not is_told(found, told[key]) for key, found in rules.items())
+    as_told = {key: is_told(found, told[key][0]) and is_told(unseen[key], told[key][1]) for key, found in rules.items()}
+    lines = [[*key, str(found), str(unseen[key]), "yes" if as_told[key] else f"no: {told[key]}"] for key, found in sorted(rules.items())]
+    header = ["rule", "says", "sets", "outcomes", "of networks that set no threshold", "as the tool tells"]
+    table(f"Better / worse / same where a rule says so, by {what}", lines, header)
+    return sum(not told for told in as_told.values())
 
 
 def panel(arguments):

@@ -215,7 +215,8 @@ impl Read {
             let features = imaged.features(&set, Some(distortion), distortion.name(), &silent)?;
             Ok((distortion.name().to_owned(), Inputs::Features(features)))
         };
-        context.note(format_args!("Distorting {} images in {} ways.", count(most), Distortion::ALL.len()));
+        let images = set.len_hint().map_or(most, |images| most.min(images as usize));
+        context.note(format_args!("Distorting {} images in {} ways.", count(images), Distortion::ALL.len()));
         Distortion::ALL.into_iter().map(distorted).collect()
     }
 

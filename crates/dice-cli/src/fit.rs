@@ -75,9 +75,9 @@ pub(crate) struct Fit {
     #[arg(long, value_name = "NAME=FILE", value_parser = crate::eval::parse_set)]
     validation_ood: Vec<(SetLabel, String)>,
     /// With --model: of so many images of --calibration, or else of --images, show what the detectors reject once these are
-    /// distorted in eight ways; 0 for none.
-    #[arg(long, default_value_t = 100, value_name = "N", requires = "model")]
-    stand_ins: u32,
+    /// distorted in eight ways: 100 by default, 0 for none.
+    #[arg(long, value_name = "N")]
+    stand_ins: Option<u32>,
     /// Seed of the hold-out.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -138,6 +138,11 @@ impl Fit {
             return Err(Error::new(ErrorKind::Argument, "other detectors")
                 .argument("--validation-ood")
                 .expected("-d auto, whose members it weighs"));
+        }
+        if self.model.is_none() && self.stand_ins.is_some() {
+            return Err(Error::new(ErrorKind::Argument, "features")
+                .argument("--stand-ins")
+                .expected("images to distort, with --model and --images"));
         }
         check_destination(&self.output)?;
         let open = |model| Network::open(model, &self.choices, &self.running, context);

@@ -341,7 +341,7 @@ fn a_fit_that_names_no_detector_chooses_one_and_says_why() {
 fn in_a_folder_the_choice_has_a_file_of_its_own() {
     let desk = Desk::new();
     fs::create_dir(desk.path("out")).unwrap();
-    let told = json(&succeeded(&desk.line(&format!("{} --format json", FIT.replace("d.safetensors", "out")))));
+    let told = json(&succeeded(&desk.line(&format!("{} --format json", FIT.replace("-o d.safetensors", "-o out")))));
     let files: Vec<&str> =
         told["detectors"].as_array().unwrap().iter().map(|one| one["file"].as_str().unwrap()).collect();
     assert_eq!(files, ["out/auto.safetensors", "out/dice-0.9-energy.safetensors", "out/energy.safetensors"]);

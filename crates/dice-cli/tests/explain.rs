@@ -142,7 +142,7 @@ fn an_evaluation_ends_with_advice_unless_it_is_not_wanted() {
         "]: no difference that these data can show.",
         "Next best: energy, 5.96 points higher than msp [",
         "\nletters: best is ",
-        "$ dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d 'evidence(lts, nci, mds, vim, core)'",
+        "$ dice fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -d auto -d msp",
     ] {
         assert!(advice.contains(part), "`{part}` is missing from:\n{advice}");
     }
@@ -172,7 +172,7 @@ fn the_panel_that_is_advised_can_be_fitted() {
     let desk = Desk::fitted(&["energy"]);
     let data = json(&stdout(&desk.line(&format!("{EVAL} --format json"))));
     let commands = data["advice_commands"].as_array().unwrap();
-    let panel = commands.iter().filter_map(|one| one["command"].as_str()).find(|one| one.contains("evidence")).unwrap();
+    let panel = commands.iter().filter_map(|one| one["command"].as_str()).find(|one| one.contains("-d auto")).unwrap();
     let words = panel.split('\'').enumerate().flat_map(|(place, part)| match place % 2 {
         0 => part.split_whitespace().collect::<Vec<_>>(),
         _ => vec![part],

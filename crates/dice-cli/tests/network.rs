@@ -58,14 +58,14 @@ fn a_fit_shows_what_detectors_reject_of_distorted_images() {
     let flipped = rejected("flip");
     assert!(flipped.iter().all(|share| *share < 0.2), "{flipped:?}");
     let said = stderr(&output);
-    assert!(said.contains("Rejected of 40 images that were distorted") && said.contains("jigsaw"), "{said}");
+    assert!(said.contains("Rejected of 40 images, each distorted") && said.contains("jigsaw"), "{said}");
     for less in ["--stand-ins 0", "--quiet"] {
         let output = desk.line(&format!("{fit} {less}"));
         assert!(!stderr(&output).contains("distorted"), "{}", stderr(&output));
     }
     let message = failed(
         &desk.line("fit --features train.safetensors --head head.safetensors --stand-ins 5 -o x.safetensors"),
-        2,
+        1,
     );
     assert!(message.contains("--model"), "{message}");
 }
@@ -87,8 +87,13 @@ fn tune_and_sweep_take_images_and_tune_distorts_them() {
     succeeded(&desk.line("score chosen.safetensors --model colours.onnx grey"));
     // The network of a detector file.
     succeeded(&desk.line(FIT));
-    let told = tune("d.safetensors --model colours.onnx --id test --tpr 0.8");
-    assert_eq!(told["validation"], "distorted in-distribution images");
+    let told = tune("d.safetensors --model colours.onnx --id test --ood grey=grey --tpr 0.8");
+    assert_eq!(told["validation"], "real out-of-distribution inputs");
+    // The mean colour of an image is that of the image upside down: such stand-ins are in-distribution inputs.
+    let alike = desk.line("tune d.safetensors --model colours.onnx --id test --tpr 0.8 -d msp");
+    assert!(failed(&alike, 1).contains("distort images more strongly"), "{}", stderr(&alike));
+    let one = desk.line("tune d.safetensors --model colours.onnx --id test --stand-ins 1 --tpr 0.8 -d msp");
+    assert!(failed(&one, 1).contains("'flip'") && stderr(&one).contains("1 row"), "{}", stderr(&one));
     let swept = succeeded(&desk.run(&[
         "sweep",
         "d.safetensors",

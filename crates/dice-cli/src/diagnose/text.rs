@@ -78,7 +78,11 @@ fn reason(found: &Diagnosis, expected: &Expectation) -> String {
         }
     };
     let Some(tried) = expected.tried else { return format!("{because}; but no such network was tried") };
-    let hits = hits(&tried, expected.rule_says);
+    let unseen = expected.unseen.map(|unseen| unseen.hits(expected.rule_says));
+    let mut hits = hits(&tried, expected.rule_says);
+    if let Some((right, of)) = unseen.filter(|(_, of)| *of > 0) {
+        let _ = write!(hits, ", and on {right} of {of} of networks that set no threshold");
+    }
     match expected.effect {
         Effect::CannotTell if tried.hits(expected.rule_says).1 < FEWEST => {
             format!("{because}; but that was {hits}: of fewer than {FEWEST} sets nothing is said")

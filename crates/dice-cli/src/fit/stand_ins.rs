@@ -10,6 +10,9 @@ use crate::network::Network;
 use crate::progress::Watched;
 use crate::report::{Format, Table, count, percent};
 
+/// Images that are distorted unless another number is asked for.
+const USUALLY: u32 = 100;
+
 /// What detectors reject of each stand-in.
 #[derive(Serialize)]
 pub(crate) struct StandIns {
@@ -40,11 +43,12 @@ impl Fit {
     ) -> Result<Option<StandIns>> {
         let deciding: Vec<&Calibrated> = detectors.iter().filter(|one| one.threshold().is_some()).collect();
         let told = !context.quiet || self.format.is_some();
-        if self.stand_ins == 0 || deciding.is_empty() || !told {
+        let most = self.stand_ins.unwrap_or(USUALLY) as usize;
+        if most == 0 || deciding.is_empty() || !told {
             return Ok(None);
         }
         let images = if self.calibration.is_empty() { &self.images } else { &self.calibration };
-        let set = ImageSet::find(images)?.thinned(self.stand_ins as usize);
+        let set = ImageSet::find(images)?.thinned(most);
         let mut found = StandIns {
             images: 0,
             detectors: deciding.iter().map(|one| one.detector().spec().to_string()).collect(),
@@ -62,6 +66,11 @@ impl Fit {
         }
         Ok(Some(found))
     }
+}
+
+/// So many images, in words.
+fn images(images: usize) -> String {
+    format!("{} image{}", count(images), if images == 1 { "" } else { "s" })
 }
 
 /// How many inputs there are, and the share that each detector rejects.
@@ -84,7 +93,7 @@ fn rejected(mut source: impl FeatureSource, detectors: &[&Calibrated]) -> Result
 impl StandIns {
     /// A table with a line for each detector.
     pub(crate) fn text(&self) -> String {
-        let title = format!("Rejected of {} images that were distorted, in percent", count(self.images));
+        let title = format!("Rejected of {}, each distorted, in percent", images(self.images));
         let header: Vec<&str> = std::iter::once("detector").chain(self.stand_ins.iter().map(|one| one.name)).collect();
         let mut table = Table::new(title, &header, 1);
         for (place, detector) in self.detectors.iter().enumerate() {

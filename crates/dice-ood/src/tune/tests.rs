@@ -166,7 +166,8 @@ fn many_candidates_are_halved_on_held_out_classes_too() {
     };
     let outcome = run(&mut Memo::nowhere());
     let early = outcome.ranking.iter().filter(|one| one.compared_on != "all rows").count();
-    assert!(outcome.ranking.len() == 31 && (15..31).contains(&early), "{early}");
+    // Half of 31, and less where the baseline is among them: it stays.
+    assert!(outcome.ranking.len() == 31 && (14..31).contains(&early), "{early}");
     assert!(outcome.parts.sets.iter().all(|(_, choosing, reporting)| choosing + reporting == 1600));
     // Stages that are kept are gone on from, the last one and earlier ones too.
     let path = folder.path().join("stages.json");
