@@ -17,7 +17,7 @@ use crate::columns::Columns;
 use crate::data::{Inputs, check_origin, dataset, detector, network};
 use crate::network::Running;
 use crate::progress::Bar;
-use crate::report::{Format, contradiction, json, tables};
+use crate::report::{Format, contradiction, json, tables, warn_of_overlaps};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
 use crate::wanted::{Named, Wanted, named};
 use crate::{Context, print};
@@ -176,6 +176,7 @@ impl Eval {
     /// Says where a promise is contradicted: by an error where asked to check, else by a warning, which is printed also where
     /// notes are not.
     fn conclude(&self, report: &Report, context: &Context) -> Result<()> {
+        warn_of_overlaps(report, context);
         let broken = report.detectors.iter().filter(|detector| detector.breaks_its_promise());
         let accounts: Vec<String> = broken
             .filter_map(|detector| {

@@ -7,7 +7,7 @@ use dice_ood::{Error, ErrorKind, Missing, Remedy};
 pub(crate) fn with_flags(error: Error, command: Option<&Command>) -> Error {
     let has =
         |flag: &str| command.is_some_and(|command| command.get_arguments().any(|one| one.get_long() == Some(flag)));
-    let missing = || advice(&error).filter(|(flag, _)| has(flag)).map(|(_, text)| text);
+    let missing = || advice(&error, &has).filter(|(flag, _)| has(flag)).map(|(_, text)| text);
     match error.remedy().and_then(flags).or_else(missing) {
         Some(flags) => error.and_fix(flags),
         None => error,
@@ -15,13 +15,16 @@ pub(crate) fn with_flags(error: Error, command: Option<&Command>) -> Error {
 }
 
 /// The flag that gives what `error` lacks, and how it is said. Commands without that flag are not advised so.
-fn advice(error: &Error) -> Option<(&'static str, &'static str)> {
+fn advice(error: &Error, has: &dyn Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
     Some(match (error.kind(), error.missing()) {
         (ErrorKind::Columns, _) => (
             "drop-column",
             "--drop-column NAME drops columns; --features-column, --id-column and --label-column say which are which",
         ),
         (_, Some(Missing::Files)) => ("model", "for images, name the network they go through: --model MODEL.onnx"),
+        (_, Some(Missing::Labels)) if has("id-labels") => {
+            ("labels", "--labels FILE for --features, --id-labels FILE for --id")
+        }
         (_, Some(Missing::Labels)) => ("labels", "--labels FILE"),
         (_, Some(Missing::Statistic(_))) => {
             ("statistics", "--features FILE, or --statistics of a detector that has it")
@@ -91,6 +94,8 @@ mod tests {
         let model = "no such file; for images, name the network they go through: --model MODEL.onnx";
         assert_eq!(advised(files(), "score"), model);
         assert_eq!(advised(files(), "methods"), "no such file");
+        let labels = advised(Error::lacking(Missing::Labels, "x"), "tune");
+        assert!(labels.contains("--id-labels FILE for --id"), "{labels}");
         let fit = commands.find_subcommand("fit").unwrap();
         for missing in [Missing::Files, Missing::Labels, Missing::Statistic(Need::Bank), Missing::Reference] {
             let text = advised(Error::lacking(missing, "x"), "fit");

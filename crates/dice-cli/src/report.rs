@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use dice_ood::evaluation::{Averages, DetectorReport, SetReport};
+use dice_ood::evaluation::{Averages, DetectorReport, Overlap, SetReport};
 use dice_ood::metrics::{Interval, Intervals, Metrics};
 use dice_ood::{Check, Error, ErrorKind, Report, Result, Side, Verdict};
 use serde::Serialize;
+
+use crate::Context;
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -436,6 +438,16 @@ pub(crate) fn count(number: usize) -> String {
 fn trimmed(number: f64) -> String {
     let text = format!("{number:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Warns of sets that are in-distribution in part.
+pub(crate) fn warn_of_overlaps(report: &Report, context: &Context) {
+    for Overlap { ood, share } in &report.overlaps {
+        context.warn(format_args!(
+            "{ood}: {} % of its rows are in-distribution inputs too; was the same file given twice?",
+            percent(*share)
+        ));
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::basis::{Basis, From, Read, standard_input_once};
 use crate::eval::{parse_set, ranking_parser};
 use crate::progress::Bar;
-use crate::report::{Format, Table, count, json, percent};
+use crate::report::{Format, Table, count, json, percent, warn_of_overlaps};
 use crate::score::OnNonFinite;
 use crate::{Context, print};
 
@@ -134,6 +134,7 @@ impl Sweep {
         let kept: Vec<Option<f64>> = detectors.iter().map(|detector| kept(detector, &statistics)).collect();
         let lines: Vec<Line<'_>> = report.detectors.iter().map(|one| line(one, &candidates, &kept)).collect();
         self.write(&self.render(&report, lines, &curves)?)?;
+        warn_of_overlaps(&report, context);
         context.note(ORACLE);
         Ok(())
     }

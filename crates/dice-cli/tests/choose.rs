@@ -84,6 +84,24 @@ fn a_sweep_refuses_by_name() {
     assert!(message("--grid K=1,2", "fisher(energy, knn(K))", 1).contains("bank"));
 }
 
+/// The same file as both sides says nothing about detectors, and is told of also where notes are not.
+#[test]
+fn sets_that_are_in_distribution_are_told_of() {
+    let desk = Desk::fitted(&["energy"]);
+    let sets = "--id test.safetensors --ood same=test.safetensors --ood photos=photos.safetensors --quiet";
+    let said = |output: &std::process::Output| {
+        succeeded(output);
+        let said = stderr(output);
+        assert!(said.contains("same: 100.00 % of its rows are in-distribution inputs too"), "{said}");
+        assert!(!said.contains("photos"), "{said}");
+    };
+    said(&desk.line(&format!("eval d.safetensors --bootstrap 0 {sets}")));
+    said(&run(&desk, &format!("sweep d.safetensors --grid P=0.5 {sets}"), &["dice(P) | energy"]));
+    let report = succeeded(&desk.line(&format!("eval d.safetensors --bootstrap 0 --format json {sets}")));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["overlaps"], serde_json::json!([{"ood": "same", "share": 1.0}]));
+}
+
 #[test]
 fn tune_chooses_writes_and_says_how_sure_it_is() {
     let desk = Desk::new();

@@ -26,6 +26,7 @@ use advice::{BASELINE, Compared, advise};
 
 use crate::artifact::Calibrated;
 use crate::calibration::{Decision, Threshold};
+use crate::checks::Witness;
 use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::BatchCheck;
@@ -39,11 +40,13 @@ use crate::spec::Spec;
 use crate::statistics::{Needs, Statistics};
 pub use advice::{AccuracyLoss, Advice, Difference, Next, Standing};
 pub use report::{
-    Averages, DecisionReport, DetectorReport, Distance, Quantiles, Ranking, RankingMetric, Report, SetReport,
+    Averages, DecisionReport, DetectorReport, Distance, Overlap, Quantiles, Ranking, RankingMetric, Report, SetReport,
 };
 
 /// The level of the intervals.
 const LEVEL: f64 = 0.95;
+/// A set that shares more of its rows with the in-distribution inputs is told of.
+const MOST_SHARED: f64 = 0.01;
 
 /// How an evaluation is done.
 #[derive(Debug, Clone, Copy)]
@@ -166,14 +169,19 @@ fn evaluate_by(
     let baseline = baseline(detectors, head, options)?;
     scoring.push(&dense);
     scoring.extend(&baseline);
-    let id = SetScores::of(id, &plan(&scoring)?, scoring.len(), Some(head.classes()), options, progress)?;
+    let mut seen = Witness::new(head.classes());
+    let id = SetScores::of(id, &plan(&scoring)?, scoring.len(), Some(head.classes()), &mut seen, options, progress)?;
     scoring.remove(detectors.len());
     let plan = plan(&scoring)?;
+    let mut overlaps = Vec::new();
     let ood = ood
         .into_iter()
         .map(|set| {
-            let label = set.label.clone();
-            Ok((label, SetScores::of(set, &plan, scoring.len(), None, options, progress)?.scores))
+            let (label, mut own) = (set.label.clone(), Witness::new(head.classes()));
+            let scores = SetScores::of(set, &plan, scoring.len(), None, &mut own, options, progress)?.scores;
+            let share = own.share_in(&mut seen);
+            overlaps.extend((share > MOST_SHARED).then(|| Overlap { ood: label.name.clone(), share }));
+            Ok((label, scores))
         })
         .collect::<Result<Vec<_>>>()?;
     let correct = |index: usize| id.correct.as_ref().map(|correct| &correct[index][..]);
@@ -189,6 +197,7 @@ fn evaluate_by(
         id_inputs: id.rows(),
         dense_accuracy: correct(detectors.len()).map(share),
         detectors: reports,
+        overlaps,
         advice: None,
     };
     if let Some(ranking) = options.advise {
@@ -242,6 +251,7 @@ pub fn evaluate_scores(
         id_inputs: id.len(),
         dense_accuracy: None,
         detectors: vec![report],
+        overlaps: Vec::new(),
         advice: None,
     })
 }
@@ -292,6 +302,7 @@ impl SetScores {
         plan: &Plan,
         detectors: usize,
         classes: Option<usize>,
+        witness: &mut Witness,
         options: &EvaluationOptions,
         progress: &mut dyn Progress,
     ) -> Result<Self> {
@@ -301,6 +312,7 @@ impl SetScores {
         let mut all =
             Self { scores: vec![Vec::new(); detectors], correct: classes.map(|_| vec![Vec::new(); detectors]) };
         for_each_block(&mut *source, |block| {
+            witness.see(block);
             let labels = match classes {
                 Some(classes) => checked_labels(block, classes)?,
                 None => None,

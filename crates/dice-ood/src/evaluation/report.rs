@@ -42,9 +42,21 @@ pub struct Report {
     pub dense_accuracy: Option<f64>,
     /// What each detector did, in the order they were given.
     pub detectors: Vec<DetectorReport>,
+    /// Out-of-distribution sets of which more than one row of a hundred is an in-distribution input too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overlaps: Vec<Overlap>,
     /// Which detector to take, where that was asked for and there are sets to compare them on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<Advice>,
+}
+
+/// A set that is out-of-distribution in part only, by hashes of its rows: was a file given twice?
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Overlap {
+    /// The set.
+    pub ood: String,
+    /// The share of its rows that the in-distribution set has too.
+    pub share: f64,
 }
 
 /// What one detector did.
