@@ -29,7 +29,7 @@ use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::head::LinearHead;
 use crate::io::location::Location;
-use crate::io::state::write_state;
+use crate::io::state::{state_bytes, write_state};
 use crate::io::tensors::is_safetensors;
 use crate::io::tensors::safetensors::SafetensorsHeader;
 use crate::io::vectors::read_vector;
@@ -198,6 +198,21 @@ impl Artifact {
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let (state, metadata) = self.tensors().map_err(|error| error.file(path.as_ref().display()))?;
+        write_state(path.as_ref(), &state, &metadata)
+    }
+
+    /// The bytes of the file that [`Artifact::save`] writes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for provenance that cannot be written.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let (state, metadata) = self.tensors()?;
+        state_bytes(&state, &metadata)
+    }
+
+    /// What the file holds: its tensors and its metadata.
+    fn tensors(&self) -> Result<(State, BTreeMap<String, String>)> {
         let mut state = State::default();
         let (classes, units) = self.head.weight().dim();
         state.put("head.weight", &[classes, units], self.head.weight().iter().copied().collect::<Vec<f32>>());
@@ -209,7 +224,8 @@ impl Artifact {
             tpr: calibrated.threshold().map(Threshold::tpr),
             threshold: calibrated.threshold().map(Threshold::score),
         });
-        write(path.as_ref(), state, detectors.collect(), self.provenance.clone())
+        let metadata = described(&mut state, detectors.collect(), self.provenance.clone())?;
+        Ok((state, metadata))
     }
 
     /// Writes the statistics alone, with where they came from, atomically: to be merged with others, or fitted from later.
@@ -257,12 +273,24 @@ impl Artifact {
         Self::load_unnamed(path).map_err(|error| error.file(path.display()))
     }
 
+    /// The artifact of the bytes of a file: what [`Artifact::to_bytes`] gave.
+    ///
+    /// # Errors
+    /// As [`Artifact::load`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::of_file(SafetensorsHeader::of_bytes(bytes))
+    }
+
     fn load_unnamed(path: &Path) -> Result<Self> {
+        Self::of_file(SafetensorsHeader::read(path))
+    }
+
+    fn of_file(file: Result<SafetensorsHeader>) -> Result<Self> {
         let not_ours = |error: Error| match error.kind() {
             ErrorKind::Malformed => error.fix("is this a detector, as this library writes them, and complete?"),
             _ => error,
         };
-        let (mut state, description) = read(path).map_err(not_ours)?;
+        let (mut state, description) = file.and_then(|file| read_file(&file)).map_err(not_ours)?;
         check_specs(description.detectors.iter().map(|detector| detector.spec.clone()))?;
         let (shape, weight) = state.take_shaped::<f32>("head.weight", &[None, None])?;
         let bias = state.take::<f32>("head.bias", &[Some(shape[0])])?;
@@ -401,12 +429,39 @@ impl Statistics {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         save_statistics(self, path.as_ref(), BTreeMap::new())
     }
+
+    /// The bytes of the file that [`Statistics::save`] writes: what a machine sends where statistics are merged.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let (state, metadata) = statistics_tensors(self, BTreeMap::new())?;
+        state_bytes(&state, &metadata)
+    }
+
+    /// The statistics of the bytes of a file: what [`Statistics::to_bytes`] gave, or the bytes of a detector.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] and [`ErrorKind::Unsupported`] for other bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        statistics_of(&SafetensorsHeader::of_bytes(bytes)?)
+    }
 }
 
 fn save_statistics(statistics: &Statistics, path: &Path, provenance: BTreeMap<String, String>) -> Result<()> {
+    let tensors = statistics_tensors(statistics, provenance);
+    let (state, metadata) = tensors.map_err(|error| error.file(path.display()))?;
+    write_state(path, &state, &metadata)
+}
+
+fn statistics_tensors(
+    statistics: &Statistics,
+    provenance: BTreeMap<String, String>,
+) -> Result<(State, BTreeMap<String, String>)> {
     let mut state = State::default();
     state.put_part("statistics", statistics.state());
-    write(path, state, Vec::new(), provenance)
+    let metadata = described(&mut state, Vec::new(), provenance)?;
+    Ok((state, metadata))
 }
 
 /// Where the artifact or the statistics of a file came from, by key; nothing for a file of another kind.
@@ -450,30 +505,33 @@ pub fn read_merged_statistics<F: Into<Location>>(files: impl IntoIterator<Item =
 }
 
 fn load_statistics(path: &Path) -> Result<Statistics> {
-    let (mut state, _) = read(path)?;
+    statistics_of(&SafetensorsHeader::read(path)?)
+}
+
+fn statistics_of(file: &SafetensorsHeader) -> Result<Statistics> {
+    let (mut state, _) = read_file(file)?;
     let mut part = state.take_part("statistics");
     let statistics = Statistics::take(&mut part)?;
     part.finish()?;
     Ok(statistics)
 }
 
-fn write(
-    path: &Path,
-    mut state: State,
+/// Shares equal tensors of `state`, and describes it: the metadata of its file.
+fn described(
+    state: &mut State,
     detectors: Vec<DetectorDescription>,
     provenance: BTreeMap<String, String>,
-) -> Result<()> {
+) -> Result<BTreeMap<String, String>> {
     let same = state.share();
     let description = Description { library: env!("CARGO_PKG_VERSION").into(), detectors, same, provenance };
-    let description = serde_json::to_string(&description)
-        .map_err(|error| Error::caused_by(ErrorKind::Malformed, error).file(path.display()))?;
-    let checksum = checksum(&description, &state);
-    let metadata = BTreeMap::from([
+    let description =
+        serde_json::to_string(&description).map_err(|error| Error::caused_by(ErrorKind::Malformed, error))?;
+    let checksum = checksum(&description, state);
+    Ok(BTreeMap::from([
         (SCHEMA_KEY.to_owned(), SCHEMA.to_string()),
         (DESCRIPTION_KEY.to_owned(), description),
         (CHECKSUM_KEY.to_owned(), checksum),
-    ]);
-    write_state(path, &state, &metadata)
+    ]))
 }
 
 /// The CRC-32 of the description and of every tensor's name, shape and values, in hexadecimal.
@@ -490,16 +548,19 @@ fn checksum(description: &str, state: &State) -> String {
 
 /// All tensors of a file of ours, shared ones under each of their names, and its description.
 fn read(path: &Path) -> Result<(State, Description)> {
+    read_file(&SafetensorsHeader::read(path)?)
+}
+
+fn read_file(file: &SafetensorsHeader) -> Result<(State, Description)> {
     let not_ours = || {
         Error::new(ErrorKind::Unsupported, "a safetensors file of another kind")
             .expected("a detector, or statistics, as this library writes them")
     };
-    let file = SafetensorsHeader::read(path)?;
     let schema = file.metadata().get(SCHEMA_KEY).ok_or_else(not_ours)?;
     let description = file.metadata().get(DESCRIPTION_KEY).ok_or_else(not_ours)?;
     match schema.parse::<u32>() {
         Ok(SCHEMA) => {}
-        Ok(1) => return legacy::read(&file, description),
+        Ok(1) => return legacy::read(file, description),
         Ok(newer) if newer > SCHEMA => {
             return Err(Error::new(ErrorKind::Unsupported, format!("schema {newer}"))
                 .expected(format!("schema {SCHEMA} or older"))

@@ -45,7 +45,14 @@ fn save_load_score_is_bit_equal() {
     assert_eq!(loaded.statistics, artifact.statistics);
     let again = directory.path().join("again.safetensors");
     loaded.save(&again).unwrap();
-    assert!(std::fs::read(&again).unwrap() == std::fs::read(&path).unwrap(), "other bytes");
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(std::fs::read(&again).unwrap() == bytes && artifact.to_bytes().unwrap() == bytes, "other bytes");
+    assert!(Artifact::from_bytes(&bytes).unwrap().to_bytes().unwrap() == bytes, "other bytes by way of memory");
+    let sent = artifact.statistics.to_bytes().unwrap();
+    assert_eq!(Statistics::from_bytes(&sent).unwrap(), artifact.statistics);
+    for cut in [0, 7, 8, sent.len() / 2, sent.len() - 1] {
+        assert_eq!(Statistics::from_bytes(&sent[..cut]).unwrap_err().kind(), ErrorKind::Malformed, "{cut} bytes");
+    }
     assert_eq!(loaded.provenance, artifact.provenance);
     for (loaded, saved) in loaded.detectors.iter().zip(&artifact.detectors) {
         assert_eq!(loaded.detector.score(features.view()).unwrap(), saved.detector.score(features.view()).unwrap());

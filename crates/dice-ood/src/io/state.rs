@@ -2,19 +2,18 @@
 //! whose values are all halves, such as a bank of features that came as f16, are written as f16, which loses nothing.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::files::{self, AtomicFile};
+use crate::io::files::AtomicFile;
 use crate::io::tensors::element::{f16_of_f32, f32_of_f16};
 use crate::io::tensors::info::{DType, TensorInfo};
 use crate::io::tensors::rows::TensorFile;
-use crate::io::tensors::safetensors::SafetensorsHeader;
+use crate::io::tensors::safetensors::{SafetensorsHeader, Seekable};
 use crate::io::write;
 use crate::state::{Element, State, Tensor, Values};
 
@@ -23,22 +22,48 @@ use crate::state::{Element, State, Tensor, Values};
 /// # Errors
 /// [`ErrorKind::Io`].
 pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String, String>) -> Result<()> {
-    // Types of the widest values first, so that each tensor is aligned.
-    let mut tensors: Vec<(&str, &[usize], Stored<'_>)> =
-        state.tensors().map(|(name, tensor)| (name, &tensor.shape[..], Stored::of(&tensor.values))).collect();
-    tensors.sort_by_key(|(name, _, stored)| (std::cmp::Reverse(stored.width()), *name));
-    let mut header = write::header::HeaderWriter::default();
-    for (name, shape, stored) in &tensors {
-        header.declare(name, stored.dtype(), shape, stored.len());
-    }
-    let header = header.bytes(metadata.clone()).map_err(|error| error.file(path.display()))?;
+    let layout = Layout::of(state);
+    let header = layout.header(metadata).map_err(|error| error.file(path.display()))?;
     let mut file = AtomicFile::create(path)?;
-    let mut write = || {
-        file.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, _, stored)| stored.write(&mut file))
-    };
-    write().map_err(|error| Error::io(path, error))?;
+    layout.write(&header, &mut file).map_err(|error| Error::io(path, error))?;
     file.commit()
+}
+
+/// The bytes that [`write_state`] writes.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`] for metadata that is no JSON.
+pub(crate) fn state_bytes(state: &State, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let layout = Layout::of(state);
+    let mut bytes = Vec::new();
+    let header = layout.header(metadata)?;
+    layout.write(&header, &mut bytes).map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
+    Ok(bytes)
+}
+
+/// Tensors in the order of their file: types of the widest values first, so that each tensor is aligned.
+struct Layout<'a>(Vec<(&'a str, &'a [usize], Stored<'a>)>);
+
+impl<'a> Layout<'a> {
+    fn of(state: &'a State) -> Self {
+        let tensors = state.tensors().map(|(name, tensor)| (name, &tensor.shape[..], Stored::of(&tensor.values)));
+        let mut tensors: Vec<_> = tensors.collect();
+        tensors.sort_by_key(|(name, _, stored)| (std::cmp::Reverse(stored.width()), *name));
+        Self(tensors)
+    }
+
+    fn header(&self, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+        let mut header = write::header::HeaderWriter::default();
+        for (name, shape, stored) in &self.0 {
+            header.declare(name, stored.dtype(), shape, stored.len());
+        }
+        header.bytes(metadata.clone())
+    }
+
+    fn write(&self, header: &[u8], out: &mut impl Write) -> std::io::Result<()> {
+        out.write_all(header)?;
+        self.0.iter().try_for_each(|(_, _, stored)| stored.write(out))
+    }
 }
 
 fn dtype(values: &Values) -> Dtype {
@@ -110,11 +135,11 @@ impl SafetensorsHeader {
     /// # Errors
     /// [`ErrorKind::Malformed`] for element types that a [`State`] does not hold; [`ErrorKind::Io`].
     pub(crate) fn state(&self) -> Result<State> {
-        let mut file = files::open(self.path())?;
+        let mut file = self.bytes_from(0)?;
         let mut state = State::default();
         for (info, start) in self.tensors().iter().zip(self.starts()) {
-            file.seek(SeekFrom::Start(*start)).map_err(|error| Error::io(self.path(), error))?;
-            let values = read_values(&mut file, info).map_err(|error| error.tensor(&info.name))?;
+            file.seek(SeekFrom::Start(*start)).map_err(|error| Error::io(&info.name, error))?;
+            let values = read_values(&mut *file, info).map_err(|error| error.tensor(&info.name))?;
             state.insert(&info.name, Tensor { shape: info.shape.clone(), values });
         }
         Ok(state)
@@ -122,7 +147,7 @@ impl SafetensorsHeader {
 }
 
 /// The header has been checked against the length of the file, so the bytes that a tensor claims are there.
-fn read_values(file: &mut File, info: &TensorInfo) -> Result<Values> {
+fn read_values(file: &mut dyn Seekable, info: &TensorInfo) -> Result<Values> {
     match info.dtype {
         DType::F16 => read_halves(file, info),
         DType::F32 => read_as::<f32>(file, info),
@@ -139,7 +164,7 @@ fn read_values(file: &mut File, info: &TensorInfo) -> Result<Values> {
 }
 
 /// Halves, as the f32 values that they are.
-fn read_halves(file: &mut File, info: &TensorInfo) -> Result<Values> {
+fn read_halves(file: &mut dyn Seekable, info: &TensorInfo) -> Result<Values> {
     const PART: usize = 1 << 16;
     let count = count_of(info)?;
     let mut values: Arc<[f32]> = std::iter::repeat_n(0.0, count).collect();
@@ -159,7 +184,7 @@ fn count_of(info: &TensorInfo) -> Result<usize> {
     count.ok_or_else(|| Error::new(ErrorKind::Malformed, info.to_string()))
 }
 
-fn read_as<T: Element + bytemuck::Pod>(file: &mut File, info: &TensorInfo) -> Result<Values> {
+fn read_as<T: Element + bytemuck::Pod>(file: &mut dyn Seekable, info: &TensorInfo) -> Result<Values> {
     let mut values: Arc<[T]> = std::iter::repeat_n(T::zeroed(), count_of(info)?).collect();
     if let Some(values) = Arc::get_mut(&mut values) {
         file.read_exact(bytemuck::cast_slice_mut(values)).map_err(|error| Error::io(&info.name, error))?;

@@ -43,6 +43,10 @@ impl Score for MdsOnSphere {
         Takes::FEATURES
     }
 
+    fn takes_head(&self) -> bool {
+        false
+    }
+
     fn needs(&self) -> Needs {
         self.0.needs()
     }

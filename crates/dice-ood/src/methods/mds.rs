@@ -46,6 +46,10 @@ impl Score for Mds {
         Takes::FEATURES
     }
 
+    fn takes_head(&self) -> bool {
+        false
+    }
+
     fn needs(&self) -> Needs {
         self.0.needs()
     }

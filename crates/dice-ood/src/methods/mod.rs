@@ -221,6 +221,12 @@ pub trait Score: Step {
     /// What it reads of each input.
     fn takes(&self) -> Takes;
 
+    /// Whether scores depend on the weights of the head. Those that do not are to be had of features alone: see
+    /// [`Spec::takes_head`](crate::Spec::takes_head). What rests on its predictions says so by its needs.
+    fn takes_head(&self) -> bool {
+        true
+    }
+
     /// What the fit rests on.
     fn needs(&self) -> Needs {
         Needs::default()

@@ -43,6 +43,10 @@ impl Score for RmdsOnSphere {
         Takes::FEATURES
     }
 
+    fn takes_head(&self) -> bool {
+        false
+    }
+
     fn needs(&self) -> Needs {
         self.0.needs()
     }

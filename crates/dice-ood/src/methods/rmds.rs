@@ -44,6 +44,10 @@ impl Score for Rmds {
         Takes::FEATURES
     }
 
+    fn takes_head(&self) -> bool {
+        false
+    }
+
     fn needs(&self) -> Needs {
         self.0.needs()
     }

@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::methods::{Combination, Score, Shaping, Sparsity, Step};
-use crate::statistics::Needs;
+use crate::statistics::{Need, Needs};
 
 /// A detector before it is fitted. Two specs are equal where they print alike.
 ///
@@ -74,6 +74,11 @@ impl Spec {
         self.pipelines().into_iter().fold(Needs::default(), |needs, pipeline| needs.and(pipeline.needs()))
     }
 
+    /// Whether scores depend on the weights of a head; where not, any head of as many classes gives the same scores.
+    pub fn takes_head(&self) -> bool {
+        self.pipelines().into_iter().any(PipelineSpec::takes_head)
+    }
+
     /// The pipelines that it consists of, in order, each once.
     pub fn pipelines(&self) -> Vec<&PipelineSpec> {
         let mut found = Vec::new();
@@ -104,6 +109,10 @@ impl PipelineSpec {
         let shaping = self.stem.shaping.as_ref().map(|shaping| shaping.needs());
         let sparsity = self.stem.sparsity.as_ref().map(|sparsity| sparsity.needs());
         shaping.into_iter().chain(sparsity).fold(self.score.needs(), Needs::and)
+    }
+
+    fn takes_head(&self) -> bool {
+        !self.stem.is_dense() || self.score.takes_head() || self.needs().iter().any(Need::takes_head)
     }
 }
 

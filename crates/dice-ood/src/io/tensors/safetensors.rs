@@ -1,8 +1,9 @@
 //! `.safetensors`: the header through the safetensors crate, the data streamed from their offset.
 
 use std::collections::HashMap;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -12,9 +13,42 @@ use crate::io::files;
 use crate::io::tensors::info::{DType, TensorInfo};
 use crate::io::tensors::rows::{BUFFER, Bytes, TensorFile, TensorRows};
 
+/// Where the bytes of a safetensors file are.
+enum Place {
+    File(PathBuf),
+    Memory(Arc<[u8]>),
+}
+
+/// Bytes that tensors are read from.
+pub(crate) trait Seekable: Read + Seek + Send {}
+
+impl<T: Read + Seek + Send> Seekable for T {}
+
+impl Place {
+    /// The bytes, and how many there are.
+    fn open(&self) -> Result<(Box<dyn Seekable>, u64)> {
+        match self {
+            Self::File(path) => {
+                let file = files::open(path)?;
+                let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
+                Ok((Box::new(file), length))
+            }
+            Self::Memory(bytes) => Ok((Box::new(Cursor::new(Arc::clone(bytes))), bytes.len() as u64)),
+        }
+    }
+
+    /// An error of reading them.
+    fn located(&self, error: std::io::Error) -> Error {
+        match self {
+            Self::File(path) => Error::io(path, error),
+            Self::Memory(_) => Error::caused_by(ErrorKind::Malformed, error),
+        }
+    }
+}
+
 /// The header of a safetensors file: tensors, their offsets, and metadata.
 pub(crate) struct SafetensorsHeader {
-    path: PathBuf,
+    place: Place,
     tensors: Vec<TensorInfo>,
     /// Offset of each tensor in the file.
     starts: Vec<u64>,
@@ -31,12 +65,16 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
 impl SafetensorsHeader {
     /// Reads and checks the header: offsets are contiguous, sizes fit types and shapes, and the file ends where they say.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        Self::read_unnamed(path).map_err(|error| error.file(path.display()))
+        Self::read_unnamed(Place::File(path.to_path_buf())).map_err(|error| error.file(path.display()))
     }
 
-    fn read_unnamed(path: &Path) -> Result<Self> {
-        let mut file = files::open(path)?;
-        let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
+    /// The same of a file that is in memory.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::read_unnamed(Place::Memory(bytes.into()))
+    }
+
+    fn read_unnamed(place: Place) -> Result<Self> {
+        let (mut file, length) = place.open()?;
         let malformed = |found: String, expected: &str| {
             Error::new(ErrorKind::Malformed, found)
                 .expected(expected)
@@ -53,7 +91,7 @@ impl SafetensorsHeader {
             ));
         }
         let mut text = Vec::new();
-        file.take(header_length).read_to_end(&mut text).map_err(|error| Error::io(path, error))?;
+        file.take(header_length).read_to_end(&mut text).map_err(|error| place.located(error))?;
         let header: Metadata = serde_json::from_slice(&text).map_err(|error| {
             malformed(error.to_string(), "a JSON header of tensors with contiguous offsets").because(error)
         })?;
@@ -66,7 +104,7 @@ impl SafetensorsHeader {
             ));
         }
         let mut loaded = Self {
-            path: path.to_path_buf(),
+            place,
             tensors: Vec::new(),
             starts: Vec::new(),
             metadata: header.metadata().clone().unwrap_or_default(),
@@ -84,8 +122,11 @@ impl SafetensorsHeader {
         &self.metadata
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The bytes of the file from offset `start` on.
+    pub(crate) fn bytes_from(&self, start: u64) -> Result<Box<dyn Seekable>> {
+        let (mut file, _) = self.place.open()?;
+        file.seek(SeekFrom::Start(start)).map_err(|error| self.place.located(error))?;
+        Ok(file)
     }
 
     /// Offset of each tensor in the file.
@@ -105,8 +146,7 @@ impl TensorFile for SafetensorsHeader {
 
     fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
         let place = self.place(tensor);
-        let mut file = files::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.starts[place])).map_err(|error| Error::io(&self.path, error))?;
+        let file = self.bytes_from(self.starts[place])?;
         TensorRows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(BUFFER, file))), false)
     }
 }

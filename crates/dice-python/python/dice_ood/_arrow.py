@@ -1,0 +1,84 @@
+"""Scoring of Arrow data: one function for every engine that speaks it. pyarrow is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _data
+from ._detector import Detector
+from ._errors import InputError
+
+
+def score_arrow(batch: Any, detector: Detector, *, columns: str | Sequence[str] | None = None, non_finite: str = "raise") -> Any:
+    """Scores a batch of Arrow: a struct of ``score``, ``p_value``, ``is_ood`` and ``prediction`` for each row.
+
+    Args:
+        batch: whatever has the Arrow C data interface, or ``pyarrow`` itself: a record batch, a table, or an array of lists ``[D]``. A
+            column of f32 lists of fixed size is read where it is.
+        detector: a fitted `Detector`.
+        columns: the column of lists, or the columns that are the units, in order. Without it, the columns that the fit was of, or the only
+            column of lists, or all columns of numbers where they are as many as the units.
+        non_finite: ``"raise"``, or ``"ood"`` to score rows with NaN, infinity or nulls as out-of-distribution.
+
+    Returns:
+        A ``pyarrow.StructArray``; p-values and decisions are null for a detector without calibration.
+    """
+    import pyarrow
+
+    found = detector(arrow_features(batch, detector, columns), non_finite=non_finite)
+    rows = len(found.score)
+    arrays = [
+        pyarrow.array(found.score),
+        pyarrow.nulls(rows, pyarrow.float64()) if found.p_value is None else pyarrow.array(found.p_value),
+        pyarrow.nulls(rows, pyarrow.bool_()) if found.is_ood is None else pyarrow.array(found.is_ood),
+        pyarrow.array(found.prediction),
+    ]
+    return pyarrow.StructArray.from_arrays(arrays, ["score", "p_value", "is_ood", "prediction"])
+
+
+def ood(batch: Any, detector: Detector, *, columns: str | Sequence[str] | None = None, non_finite: str = "ood") -> Any:
+    """Whether the detector rejects each row of a batch: a ``pyarrow.BooleanArray``, for filters."""
+    detector._offset()
+    return score_arrow(batch, detector, columns=columns, non_finite=non_finite).field("is_ood")
+
+
+def arrow_features(batch: Any, detector: Detector, columns: str | Sequence[str] | None = None) -> np.ndarray:
+    """The features ``[N, D]`` of a batch."""
+    import pyarrow
+
+    if isinstance(batch, (pyarrow.Array, pyarrow.ChunkedArray)):
+        batch = pyarrow.table({"features": batch})
+    elif not isinstance(batch, (pyarrow.RecordBatch, pyarrow.Table)):
+        batch = pyarrow.table(batch) if hasattr(batch, "__arrow_c_stream__") else pyarrow.record_batch(batch)
+    units = detector.n_features_in_
+    chosen = batch.select(_columns(batch, detector, units, columns))
+    rows = _data._arrow(chosen, "features")
+    # An engine may hand over a batch without rows.
+    return np.empty((0, units), np.float32) if len(rows) == 0 else rows
+
+
+def _columns(batch: Any, detector: Detector, units: int, columns: str | Sequence[str] | None) -> list[str]:
+    import pyarrow
+
+    names, types = batch.schema.names, batch.schema.types
+    if columns is not None:
+        wanted = [columns] if isinstance(columns, str) else list(columns)
+        absent = [name for name in wanted if name not in names]
+        if absent:
+            raise InputError(f"{absent} among {names}", argument="columns", expected="columns of the batch", kind="Columns")
+        return wanted
+    fitted = detector.__dict__.get("feature_names_in_")
+    if fitted is not None and set(fitted) <= set(names):
+        return list(fitted)
+    is_list = [name for name, kind in zip(names, types) if pyarrow.types.is_fixed_size_list(kind) or pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)]
+    numbers = [name for name, kind in zip(names, types) if pyarrow.types.is_floating(kind)]
+    if len(is_list) == 1:
+        return is_list
+    if not is_list and len(numbers) == units:
+        return numbers
+    raise InputError(
+        f"columns {names[:10]}", argument="columns", expected=f"a column of lists [{units}], or {units} columns of floats", fix="columns= names them", kind="Columns"
+    )

@@ -1,0 +1,26 @@
+//! Small questions of the Python side.
+
+use dice_ood::{Spec, discoveries};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+
+use crate::error::Raise;
+
+/// Which p-values `[N]` the procedure of Benjamini and Hochberg rejects at a false discovery rate of `fdr`.
+#[pyfunction]
+pub(crate) fn benjamini_hochberg<'py>(
+    py: Python<'py>,
+    p_values: PyReadonlyArray1<'py, f64>,
+    fdr: f64,
+) -> PyResult<Bound<'py, PyArray1<bool>>> {
+    let p_values = p_values.as_slice()?;
+    let found = py.detach(|| discoveries(p_values, fdr)).raise()?;
+    Ok(found.into_pyarray(py))
+}
+
+/// The spec as it prints itself, and whether its scores depend on a head.
+#[pyfunction]
+pub(crate) fn takes_head(spec: &str) -> PyResult<(String, bool)> {
+    let spec: Spec = spec.parse::<Spec>().raise()?;
+    Ok((spec.to_string(), spec.takes_head()))
+}
