@@ -1,15 +1,16 @@
 # The targets that people and CI use alike.
-.PHONY: help methods check format lint test docs audit demo bench peers nearest throughput
+.PHONY: help methods check format lint test docs audit demo python wheel bench peers nearest throughput
 
 help:
 	@echo "make check   everything CI runs"
 	@echo "make format | lint | test | docs | audit | demo"
+	@echo "make wheel | python   build the wheel of the Python package, and test it in an environment of its own"
 	@echo "make bench   scoring throughput (RAYON_NUM_THREADS sets threads)"
 	@echo "make peers   the same beside torch, numpy, pytorch-ood and scikit-learn (DATA=folder of real features)"
 	@echo "make nearest  neighbours beside faiss, mds, vim and pnml beside their multiplications in torch (DATA may be left out)"
 	@echo "make throughput DATA=folder of onnx/ and images/   dice features beside a loop over ONNX Runtime"
 
-check: format lint docs audit test demo
+check: format lint docs audit test demo python
 
 format:
 	cargo fmt --all --check
@@ -44,6 +45,38 @@ methods:
 
 demo:
 	cargo run --release --locked -p dice-cli -- demo
+
+# The wheel is built by maturin in an environment of its own and shares the release build of the command. Where there is no Python, or
+# where packages cannot be had, that is said instead.
+PYTHON ?= python3
+PYTHON_WORK ?= target/python
+WHEEL_PYTHON = $(PYTHON_WORK)/build/bin/python
+PACKAGE = crates/dice-python
+wheel:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is missing"; exit 1; }
+	@test -x $(WHEEL_PYTHON) || $(PYTHON) -m venv $(PYTHON_WORK)/build
+	@$(WHEEL_PYTHON) -m pip install -q --disable-pip-version-check 'maturin>=1.9.4,<2'
+	rm -rf $(PYTHON_WORK)/wheels
+	$(PYTHON_WORK)/build/bin/maturin build --release --locked -m $(PACKAGE)/Cargo.toml -o $(PYTHON_WORK)/wheels
+
+# Tests run against the installed wheel, in a folder without the sources.
+python:
+	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+	  echo "skipped: the Python package, as there is no Python 3.10 or newer"; \
+	elif ! { $(PYTHON) -m venv $(PYTHON_WORK)/test && $(PYTHON_WORK)/test/bin/pip install -q --disable-pip-version-check \
+	  -r $(PACKAGE)/tests/requirements.txt; }; then \
+	  echo "skipped: the Python package, as packages that its tests take cannot be had"; \
+	else $(MAKE) --no-print-directory wheel test-wheel; fi
+
+.PHONY: test-wheel
+test-wheel:
+	cargo build --release --locked -p dice-cli
+	$(PYTHON_WORK)/test/bin/pip install -q --disable-pip-version-check --force-reinstall --no-deps $(PYTHON_WORK)/wheels/*.whl
+	DICE=$${CARGO_TARGET_DIR:-target}/release/dice; DICE=$$(realpath $$DICE) $(PYTHON_WORK)/test/bin/python -m pytest -q -rs -p no:cacheprovider \
+	  -c $(PACKAGE)/pyproject.toml --rootdir $(PACKAGE) $(PACKAGE)/tests
+	$(PYTHON_WORK)/test/bin/python -m pytest -q -p no:cacheprovider -c $(PACKAGE)/pyproject.toml --pyargs dice_ood --doctest-modules \
+	  --ignore-glob='*/spark.py'
+	$(PYTHON_WORK)/test/bin/python -m mypy.stubtest dice_ood._native
 
 bench:
 	cargo bench --locked -p dice-ood --bench scoring

@@ -18,9 +18,9 @@ pub(crate) fn benjamini_hochberg<'py>(
     Ok(found.into_pyarray(py))
 }
 
-/// The spec as it prints itself, and whether its scores depend on a head.
+/// The spec as it prints itself, whether its scores depend on a head, and whether its fit takes labels.
 #[pyfunction]
-pub(crate) fn takes_head(spec: &str) -> PyResult<(String, bool)> {
-    let spec: Spec = spec.parse::<Spec>().raise()?;
-    Ok((spec.to_string(), spec.takes_head()))
+pub(crate) fn parse(spec: &str) -> PyResult<(String, bool, bool)> {
+    let spec = spec.parse::<Spec>().raise()?;
+    Ok((spec.to_string(), spec.takes_head(), spec.needs().takes_labels()))
 }

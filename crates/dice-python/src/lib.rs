@@ -19,7 +19,7 @@ mod statistics;
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use crate::chances::{benjamini_hochberg, takes_head};
+    use crate::chances::{benjamini_hochberg, parse};
     #[pymodule_export]
     use crate::evaluating::{evaluate, evaluate_scores};
     #[pymodule_export]

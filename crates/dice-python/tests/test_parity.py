@@ -26,14 +26,14 @@ def tensors(path):
     }
 
 
-def check(command, tmp_path, train, head, calibration, test, ood):
+def check(command, tmp_path, train, head, calibration, test, ood, specs=SPECS):
     """Fits, scores and evaluates by both; the features are files for one and arrays for the other."""
     file = tmp_path / "d.safetensors"
-    wanted = [part for spec in SPECS for part in ("-d", spec)]
+    wanted = [part for spec in specs for part in ("-d", spec)]
     command("fit", "--features", train, "--head", head, *(["--calibration", calibration] if calibration else []), *wanted, "-o", file)
     data, held, weights = tensors(train), tensors(calibration)["features"] if calibration else None, dice.Head.load(head)
     detectors = []
-    for loaded, spec in zip(dice.load_all(file), SPECS):
+    for loaded, spec in zip(dice.load_all(file), specs):
         det = dice.Detector(spec, head=weights).fit(data["features"], data["labels"], calibration=held)
         assert det.offset_ == loaded.offset_, spec
         np.testing.assert_array_equal(det.calibration_scores, loaded.calibration_scores)
@@ -82,7 +82,7 @@ def test_a_held_out_part_is_the_same(dice_command, demo, tmp_path):
 def test_the_papers_network(dice_command, cifar10, tmp_path):
     """FPR and AUROC of the authors' code, to their digits."""
     ood = {"svhn": cifar10 / "svhn.safetensors", "textures": cifar10 / "textures.safetensors"}
-    report = check(dice_command, tmp_path, cifar10 / "id_train.safetensors", cifar10 / "head.safetensors", None, cifar10 / "id_test.safetensors", ood)
+    report = check(dice_command, tmp_path, cifar10 / "id_train.safetensors", cifar10 / "head.safetensors", None, cifar10 / "id_test.safetensors", ood, SPECS[:2])
     rows = {(row["detector"], row["ood"]): row for row in report.rows()}
     data = tensors(cifar10 / "id_train.safetensors")
     official = dice.Detector("dice(0.9, preset=official) | energy", head=dice.Head.load(cifar10 / "head.safetensors"), calibration_fraction=0)

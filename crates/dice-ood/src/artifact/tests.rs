@@ -79,7 +79,8 @@ fn load_changed(path: &Path, change: impl FnOnce(&mut State, &mut Description)) 
     let (mut state, mut description) = read(path)?;
     change(&mut state, &mut description);
     let changed = path.with_extension("changed.safetensors");
-    write(&changed, state, description.detectors, description.provenance)?;
+    let metadata = described(&mut state, description.detectors, description.provenance)?;
+    write_state(&changed, &state, &metadata)?;
     Artifact::load(&changed)
 }
 

@@ -275,7 +275,7 @@ fn presets_and_scopes_keep_what_they_say() {
 #[test]
 fn scores_depend_on_a_head_where_they_say_so() {
     let (problem, other) = (problem(3), problem(4).head);
-    for entry in METHODS.iter().filter(|entry| entry.role() == "score") {
+    for entry in fittable().filter(|entry| entry.role() == "score") {
         let spec = Spec::of_method(entry).unwrap();
         let mut statistics = Statistics::of_head(&other, &spec.needs()).unwrap();
         statistics.update_labelled(problem.features.view(), &problem.labels).unwrap();

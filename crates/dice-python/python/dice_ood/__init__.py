@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from ._arrow import ood, score_arrow
 from ._detector import Detector, load_all
 from ._errors import (
     CalibrationError,
@@ -32,6 +33,7 @@ from ._native import Statistics, __version__
 from ._report import Report, evaluate, evaluate_scores
 from ._result import Scored
 from ._statistics import gather
+from ._torch import extract
 
 __all__ = [
     "CalibrationError",
@@ -55,9 +57,12 @@ __all__ = [
     "__version__",
     "evaluate",
     "evaluate_scores",
+    "extract",
     "gather",
     "load",
     "load_all",
+    "ood",
+    "score_arrow",
 ]
 
 

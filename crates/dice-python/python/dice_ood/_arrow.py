@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from . import _data
-from ._detector import Detector
+from ._detector import Detector, _as_ood
 from ._errors import InputError
+from ._result import Scored
 
 
 def score_arrow(batch: Any, detector: Detector, *, columns: str | Sequence[str] | None = None, non_finite: str = "raise") -> Any:
@@ -21,14 +22,17 @@ def score_arrow(batch: Any, detector: Detector, *, columns: str | Sequence[str] 
         detector: a fitted `Detector`.
         columns: the column of lists, or the columns that are the units, in order. Without it, the columns that the fit was of, or the only
             column of lists, or all columns of numbers where they are as many as the units.
-        non_finite: ``"raise"``, or ``"ood"`` to score rows with NaN, infinity or nulls as out-of-distribution.
+        non_finite: ``"raise"``, or ``"ood"`` to score rows with NaN, infinity or null values as out-of-distribution.
 
     Returns:
         A ``pyarrow.StructArray``; p-values and decisions are null for a detector without calibration.
     """
     import pyarrow
 
-    found = detector(arrow_features(batch, detector, columns), non_finite=non_finite)
+    x = arrow_features(batch, columns, detector.n_features_in_, detector.__dict__.get("feature_names_in_"))
+    if len(x) == 0:
+        return pyarrow.nulls(0, struct_type())
+    found = Scored(*detector._fitted().decide(_checked(x, detector), _as_ood(non_finite)))
     rows = len(found.score)
     arrays = [
         pyarrow.array(found.score),
@@ -45,22 +49,33 @@ def ood(batch: Any, detector: Detector, *, columns: str | Sequence[str] | None =
     return score_arrow(batch, detector, columns=columns, non_finite=non_finite).field("is_ood")
 
 
-def arrow_features(batch: Any, detector: Detector, columns: str | Sequence[str] | None = None) -> np.ndarray:
-    """The features ``[N, D]`` of a batch."""
+def struct_type() -> Any:
+    """The type of what `score_arrow` gives."""
+    import pyarrow
+
+    return pyarrow.struct([("score", pyarrow.float64()), ("p_value", pyarrow.float64()), ("is_ood", pyarrow.bool_()), ("prediction", pyarrow.int64())])
+
+
+def _checked(x: np.ndarray, detector: Detector) -> np.ndarray:
+    x = _data._matrix(x, "features")
+    detector._check_width(x.shape[1])
+    return x
+
+
+def arrow_features(
+    batch: Any, columns: str | Sequence[str] | None = None, units: int | None = None, fitted: Any = None
+) -> np.ndarray:
+    """The features ``[N, D]`` of a batch: of these columns, or else of those that can be meant."""
     import pyarrow
 
     if isinstance(batch, (pyarrow.Array, pyarrow.ChunkedArray)):
         batch = pyarrow.table({"features": batch})
     elif not isinstance(batch, (pyarrow.RecordBatch, pyarrow.Table)):
         batch = pyarrow.table(batch) if hasattr(batch, "__arrow_c_stream__") else pyarrow.record_batch(batch)
-    units = detector.n_features_in_
-    chosen = batch.select(_columns(batch, detector, units, columns))
-    rows = _data._arrow(chosen, "features")
-    # An engine may hand over a batch without rows.
-    return np.empty((0, units), np.float32) if len(rows) == 0 else rows
+    return _data._arrow(batch.select(_columns(batch, columns, units, fitted)), "features")
 
 
-def _columns(batch: Any, detector: Detector, units: int, columns: str | Sequence[str] | None) -> list[str]:
+def _columns(batch: Any, columns: str | Sequence[str] | None, units: int | None, fitted: Any) -> list[str]:
     import pyarrow
 
     names, types = batch.schema.names, batch.schema.types
@@ -70,15 +85,14 @@ def _columns(batch: Any, detector: Detector, units: int, columns: str | Sequence
         if absent:
             raise InputError(f"{absent} among {names}", argument="columns", expected="columns of the batch", kind="Columns")
         return wanted
-    fitted = detector.__dict__.get("feature_names_in_")
     if fitted is not None and set(fitted) <= set(names):
         return list(fitted)
     is_list = [name for name, kind in zip(names, types) if pyarrow.types.is_fixed_size_list(kind) or pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)]
     numbers = [name for name, kind in zip(names, types) if pyarrow.types.is_floating(kind)]
     if len(is_list) == 1:
         return is_list
-    if not is_list and len(numbers) == units:
+    if not is_list and numbers and units in (None, len(numbers)):
         return numbers
     raise InputError(
-        f"columns {names[:10]}", argument="columns", expected=f"a column of lists [{units}], or {units} columns of floats", fix="columns= names them", kind="Columns"
+        f"columns {names[:10]}", argument="columns", expected=f"a column of lists [{units or 'D'}], or {units or 'D'} columns of floats", fix="columns= names them", kind="Columns"
     )

@@ -78,7 +78,7 @@ def labels(y: Any, rows: int | None) -> np.ndarray | None:
     whole = array.astype(np.int64, casting="unsafe") if array.dtype.kind in "biuf" else None
     if whole is None or not np.array_equal(whole, array):
         raise InputError(
-            f"values of {array.dtype}" if whole is None else "fractions, NaN or numbers beyond 64 bits",
+            f"Unknown label type: {array.dtype}" if whole is None else "fractions, NaN or numbers beyond 64 bits",
             tensor="y",
             expected="whole numbers: the class of each row, as the head numbers them",
             fix="number the classes as the network does, for instance with np.unique(y, return_inverse=True)[1]",
@@ -157,7 +157,9 @@ def _lists(column: Any, what: str) -> np.ndarray:
     width = getattr(column.type, "list_size", None)
     flat = column.flatten().to_numpy(zero_copy_only=False)
     rows = len(column)
-    if width is None and rows > 0:
+    if rows == 0:
+        return np.empty((0, width or 0), np.float32)
+    if width is None:
         width, rest = divmod(len(flat), rows)
         if rest or len(set(column.value_lengths().to_pylist())) > 1:
             raise ShapeError("lists of several lengths", tensor=what, expected="as many values in every row", kind="Shape")

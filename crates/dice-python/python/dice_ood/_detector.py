@@ -76,7 +76,8 @@ class Detector:
         Args:
             X: features ``[N, D]``: numpy, torch (CPU), Arrow, pandas, polars, nested lists; or files of them (a path or a list of
                 paths: npy, npz, safetensors, CSV, Parquet, Arrow); or `Statistics`.
-            y: class labels ``[N]`` as the head numbers them, or a file of them; ``None`` where there are none.
+            y: class labels ``[N]`` as the head numbers them, or a file of them; ``None`` where there are none. Without a head any values
+                are labels, and without labels all rows are of one class.
             calibration: in-distribution features that neither the network nor the fit has seen, for the threshold; better than the
                 held-out part of X that stands for them otherwise.
 
@@ -95,11 +96,14 @@ class Detector:
             raise InputError("an array", argument="y", expected="a file of labels, as X is files", kind="Argument")
         spec, takes_head = self._parsed()
         given_head = self.head is not None
-        labels = None if labels_file is not None else self._labels(y, rows, takes_head)
+        alike = rows is not None and self._is_without_labels(y)
+        labels = np.zeros(rows or 0, np.int64) if alike else None if labels_file else self._labels(y, rows, takes_head)
         head = self._head(x, labels, takes_head)
         held = None if calibration is None else self._calibration(calibration)
         record = {} if columns is None else {"columns": _data.column_record(columns)}
         made, findings, accuracy, promised = self._fit_engine(spec, head, x, labels, labels_file, held, record)
+        if alike:
+            self._refuse_constant(made)
         self._adopt(made, columns)
         self.target_acceptance_ = promised
         if given_head:
@@ -119,7 +123,7 @@ class Detector:
         if hasattr(self, "n_features_in_"):
             self._check_width(x.shape[1])
         spec, takes_head = self._parsed()
-        labels = self._labels(y, len(x), takes_head)
+        labels = np.zeros(len(x), np.int64) if self._is_without_labels(y) else self._labels(y, len(x), takes_head)
         head = self._head(x, labels, takes_head)
         part = _native.Statistics.gather(x, labels, None, head._engine, [spec])
         before = self.__dict__.get("_statistics")
@@ -202,7 +206,12 @@ class Detector:
         return {"spec": spec, "tpr": float(promise), "fraction": float(fraction), "seed": int(self.seed), "provenance": record}
 
     def _parsed(self) -> tuple[str, bool]:
-        return ("auto", True) if self.spec == "auto" else _native.takes_head(self.spec)
+        """The spec, and whether it takes a head."""
+        return ("auto", True) if self.spec == "auto" else _native.parse(self.spec)[:2]
+
+    def _is_without_labels(self, y: Any) -> bool:
+        """Whether all rows are taken as of one class, as there are neither labels nor a head to number them."""
+        return y is None and self.head is None and self.spec != "auto" and _native.parse(self.spec)[1:] == (False, True)
 
     def _labels(self, y: Any, rows: int | None, takes_head: bool) -> np.ndarray | None:
         """Labels as the head numbers them; without a head, in the order of their values."""
@@ -228,6 +237,18 @@ class Detector:
             raise MissingError("none", argument="head", expected="the head, where X is files", kind="Missing")
         # Of zeros, which no score of such a detector depends on.
         return Head(np.zeros((1 if labels is None else int(labels.max()) + 1, units), np.float32))
+
+    def _refuse_constant(self, made: _native.Fitted) -> None:
+        """Refuses a method that compares classes, where there is only one."""
+        scores = made.calibration_scores
+        if scores is not None and len(scores) > 1 and np.ptp(scores) <= 1e-6 * max(1.0, float(np.abs(scores).max())):
+            raise MissingError(
+                "one class, for which all inputs score the same",
+                argument=f"detector '{made.spec}'",
+                expected="a class for each row of X",
+                fix="y=",
+                kind="Missing",
+            )
 
     def _no_head(self) -> MissingError:
         return MissingError(
@@ -384,7 +405,7 @@ class Detector:
         all_of_file = load_all(path)
         if detector is None:
             return all_of_file[0]
-        wanted = _native.takes_head(detector)[0]
+        wanted = _native.parse(detector)[0]
         for one in all_of_file:
             if one.spec_ == wanted:
                 return one
@@ -395,6 +416,20 @@ class Detector:
     def to_onnx(self, path: str | os.PathLike[str], model: str | os.PathLike[str] | None = None) -> None:
         """Writes an ONNX model from features ``[N, D]`` to score, p-value, decision and class; with ``model``, that model with a score beside its outputs."""
         self._fitted().to_onnx(path, None if model is None else os.fsdecode(model))
+
+    def wrap(self, model: Any, layer: Any = None) -> Any:
+        """A PyTorch model as a ``torch.nn.Module`` that returns ``(logits, score, is_ood)``.
+
+        The model's outputs stay what they are. Scores are computed on the CPU and moved to the device of the features; they have no
+        gradient. Inputs whose features hold NaN or infinity are out-of-distribution.
+
+        Args:
+            model: a ``torch.nn.Module``.
+            layer: whose input the detector was fitted to: its name, or the layer; the last linear layer otherwise.
+        """
+        from ._torch import wrap
+
+        return wrap(self, model, layer)
 
     @classmethod
     def _of_engine(cls, engine: _native.Fitted) -> Detector:
