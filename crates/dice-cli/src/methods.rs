@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use dice_ood::card::{Kind, Otherwise, Parameter};
+use dice_ood::card::{Otherwise, Parameter};
+use dice_ood::listing::{Listed, needs};
 use dice_ood::methods::{Entry, METHODS};
 use dice_ood::{ABSENT, Absent, Result, Spec};
-use serde::Serialize;
 
 use crate::measure::Measure;
 use crate::report::{Format, Table};
@@ -148,84 +148,10 @@ fn markdown(entries: &[&Entry], absent: &[&Absent]) -> String {
     text
 }
 
-#[derive(Serialize)]
-struct Told {
-    name: &'static str,
-    role: &'static str,
-    about: &'static str,
-    formula: &'static str,
-    paper: &'static str,
-    year: u16,
-    parameters: Vec<ToldParameter>,
-    needs: Vec<String>,
-    cost: &'static str,
-    exportable: bool,
-    example: &'static str,
-}
-
-#[derive(Serialize)]
-struct ToldParameter {
-    name: &'static str,
-    about: &'static str,
-    bare: bool,
-    required: bool,
-    default: Option<String>,
-    range: String,
-    choices: Option<Vec<&'static str>>,
-}
-
-/// A method that is not here, in the list of those that are.
-#[derive(Serialize)]
-struct ToldAbsent {
-    name: &'static str,
-    role: &'static str,
-    paper: &'static str,
-    year: u16,
-    reason: &'static str,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ToldAny {
-    Here(Told),
-    Absent(ToldAbsent),
-}
-
 fn json(entries: &[&Entry], absent: &[&Absent]) -> Result<String> {
-    let parameter = |parameter: &Parameter| ToldParameter {
-        name: parameter.name,
-        about: parameter.about,
-        bare: parameter.bare,
-        required: parameter.otherwise == Otherwise::Required,
-        default: match parameter.otherwise {
-            Otherwise::Default(value) => Some(value.to_string()),
-            Otherwise::Required | Otherwise::Absent => None,
-        },
-        range: parameter.kind.to_string(),
-        choices: match parameter.kind {
-            Kind::Choice(words) => Some(words.to_vec()),
-            _ => None,
-        },
-    };
-    let told = |entry: &&Entry| Told {
-        name: entry.card.name,
-        role: entry.role(),
-        about: entry.card.about,
-        formula: entry.card.formula,
-        paper: entry.card.paper,
-        year: entry.card.year,
-        parameters: entry.card.parameters.iter().map(parameter).collect(),
-        needs: needs(entry),
-        cost: entry.card.cost,
-        exportable: entry.card.exports,
-        example: entry.card.example,
-    };
-    let told_absent = |absent: &&Absent| {
-        let Absent { name, paper, year, reason } = **absent;
-        ToldAny::Absent(ToldAbsent { name, role: "absent", paper, year, reason })
-    };
-    let here = entries.iter().map(|entry| ToldAny::Here(told(entry)));
-    crate::report::json(&here.chain(absent.iter().map(told_absent)).collect::<Vec<ToldAny>>())
+    let here = entries.iter().map(|entry| Listed::Here((*entry).into()));
+    let listed: Vec<Listed> = here.chain(absent.iter().map(|absent| Listed::Absent((*absent).into()))).collect();
+    crate::report::json(&listed)
 }
 
 fn range(parameter: &Parameter) -> String {
@@ -235,23 +161,6 @@ fn range(parameter: &Parameter) -> String {
         Otherwise::Absent => format!("{range}; may be left out"),
         Otherwise::Default(value) => format!("{range}; {value} by default"),
     }
-}
-
-/// What a fit rests on, in words.
-fn needs(entry: &Entry) -> Vec<String> {
-    let needs = entry.needs();
-    let mut said: Vec<String> = needs.iter().map(|need| need.to_string()).collect();
-    if needs.takes_labels() {
-        said.push("labels".into());
-    }
-    if said.is_empty() {
-        said.push(match entry.role() {
-            "sparsity" => "the head and the mean activation".into(),
-            "combination" => "what its members need; calibration inputs".into(),
-            _ => "the head".into(),
-        });
-    }
-    said
 }
 
 /// The steps of each role, for help texts.

@@ -25,6 +25,7 @@ mod histogram;
 pub mod io;
 mod kernel;
 mod linalg;
+pub mod listing;
 mod mask;
 mod measure;
 pub mod methods;

@@ -1,6 +1,7 @@
 //! Small questions of the Python side.
 
-use dice_ood::{Spec, discoveries};
+use dice_ood::listing::listed;
+use dice_ood::{Error, ErrorKind, Spec, discoveries};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
@@ -23,4 +24,10 @@ pub(crate) fn benjamini_hochberg<'py>(
 pub(crate) fn parse(spec: &str) -> PyResult<(String, bool, bool)> {
     let spec = spec.parse::<Spec>().raise()?;
     Ok((spec.to_string(), spec.takes_head(), spec.needs().takes_labels()))
+}
+
+/// All methods, and those that are known and not here, as JSON.
+#[pyfunction]
+pub(crate) fn methods() -> PyResult<String> {
+    serde_json::to_string(&listed()).map_err(|error| Error::caused_by(ErrorKind::Malformed, error)).raise()
 }

@@ -35,7 +35,7 @@ impl From<&Asked> for EvaluationOptions {
 }
 
 /// A set of which is known whether it is near or far where its name says so, as in `near:cifar100`.
-fn label(name: String) -> SetLabel {
+pub(crate) fn label(name: String) -> SetLabel {
     let tagged = Distance::ALL.into_iter().find_map(|distance| {
         let name = name.strip_prefix(distance.name())?.strip_prefix(':')?;
         Some(SetLabel { name: name.into(), distance: Some(distance) })

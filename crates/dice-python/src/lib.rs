@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod chances;
+mod choosing;
 mod data;
 mod error;
 mod evaluating;
@@ -19,7 +20,9 @@ mod statistics;
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use crate::chances::{benjamini_hochberg, parse};
+    use crate::chances::{benjamini_hochberg, methods, parse};
+    #[pymodule_export]
+    use crate::choosing::{diagnose, tune};
     #[pymodule_export]
     use crate::evaluating::{evaluate, evaluate_scores};
     #[pymodule_export]

@@ -36,7 +36,3 @@ def test_scikit_learn(network):
     distance = theirs.kneighbors(unit(network.x_test))[0][:, -1]
     det = dice.Detector("knn(5)", calibration_fraction=0).fit(network.x)
     np.testing.assert_allclose(np.sqrt(-det.score_samples(network.x_test)), distance, rtol=1e-3, atol=1e-4)
-    covariance = pytest.importorskip("sklearn.covariance")
-    theirs = covariance.EmpiricalCovariance().fit(network.x)
-    det = dice.Detector("mds", calibration_fraction=0).fit(network.x)
-    np.testing.assert_allclose(-det.score_samples(network.x_test), theirs.mahalanobis(network.x_test), rtol=1e-3)

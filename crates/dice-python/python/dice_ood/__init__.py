@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from ._arrow import ood, score_arrow
+from ._choice import Outcome, diagnose, methods, tune
 from ._detector import Detector, load_all
 from ._errors import (
     CalibrationError,
@@ -49,20 +50,24 @@ __all__ = [
     "MissingError",
     "NotFiniteError",
     "NotFittedError",
+    "Outcome",
     "Report",
     "Scored",
     "ShapeError",
     "SpecError",
     "Statistics",
     "__version__",
+    "diagnose",
     "evaluate",
     "evaluate_scores",
     "extract",
     "gather",
     "load",
     "load_all",
+    "methods",
     "ood",
     "score_arrow",
+    "tune",
 ]
 
 

@@ -155,6 +155,8 @@ def _lists(column: Any, what: str) -> np.ndarray:
     if hasattr(column, "num_chunks"):
         column = column.chunk(0) if column.num_chunks == 1 else column
     width = getattr(column.type, "list_size", None)
+    if column.null_count:
+        raise InputError("rows without a list", tensor=what, expected="a list of numbers in every row", kind="NotFinite")
     flat = column.flatten().to_numpy(zero_copy_only=False)
     rows = len(column)
     if rows == 0:
@@ -163,7 +165,7 @@ def _lists(column: Any, what: str) -> np.ndarray:
         width, rest = divmod(len(flat), rows)
         if rest or len(set(column.value_lengths().to_pylist())) > 1:
             raise ShapeError("lists of several lengths", tensor=what, expected="as many values in every row", kind="Shape")
-    if column.null_count or len(flat) != rows * (width or 0):
+    if len(flat) != rows * (width or 0):
         raise InputError("rows without a list", tensor=what, expected="a list of numbers in every row", kind="NotFinite")
     return flat.reshape(rows, width or 0)
 

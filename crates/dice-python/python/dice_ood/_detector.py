@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _data, _native
-from ._errors import CalibrationError, CalibrationWarning, FindingWarning, InputError, MissingError, ShapeError, not_fitted
+from ._errors import CalibrationError, CalibrationWarning, DiceError, FindingWarning, InputError, MissingError, ShapeError, not_fitted
 from ._head import Head
 from ._result import Scored
 
@@ -97,13 +97,13 @@ class Detector:
         spec, takes_head = self._parsed()
         given_head = self.head is not None
         alike = rows is not None and self._is_without_labels(y)
+        if alike:
+            self._refuse_one_class()
         labels = np.zeros(rows or 0, np.int64) if alike else None if labels_file else self._labels(y, rows, takes_head)
         head = self._head(x, labels, takes_head)
         held = None if calibration is None else self._calibration(calibration)
         record = {} if columns is None else {"columns": _data.column_record(columns)}
         made, findings, accuracy, promised = self._fit_engine(spec, head, x, labels, labels_file, held, record)
-        if alike:
-            self._refuse_constant(made)
         self._adopt(made, columns)
         self.target_acceptance_ = promised
         if given_head:
@@ -177,6 +177,10 @@ class Detector:
                 if last:
                     raise
                 continue
+            except DiceError as error:
+                if not isinstance(x, list) and x.shape[1] == 1:
+                    error.found += " (n_features = 1)"
+                raise
             if promise != self.target_acceptance or fraction != self.calibration_fraction:
                 warnings.warn(
                     f"{len(x)} rows are few for a promise of {self.target_acceptance}: {fraction:.0%} of them set the threshold, and at least "
@@ -238,16 +242,11 @@ class Detector:
         # Of zeros, which no score of such a detector depends on.
         return Head(np.zeros((1 if labels is None else int(labels.max()) + 1, units), np.float32))
 
-    def _refuse_constant(self, made: _native.Fitted) -> None:
-        """Refuses a method that compares classes, where there is only one."""
-        scores = made.calibration_scores
-        if scores is not None and len(scores) > 1 and np.ptp(scores) <= 1e-6 * max(1.0, float(np.abs(scores).max())):
+    def _refuse_one_class(self) -> None:
+        """Refuses a method that compares classes with all rows, where all rows are of one class."""
+        if "rmds" in self.spec:
             raise MissingError(
-                "one class, for which all inputs score the same",
-                argument=f"detector '{made.spec}'",
-                expected="a class for each row of X",
-                fix="y=",
-                kind="Missing",
+                "none", argument="y", expected=f"the class of each row of X, which '{self.spec}' compares with all rows", fix="y=", kind="Missing"
             )
 
     def _no_head(self) -> MissingError:

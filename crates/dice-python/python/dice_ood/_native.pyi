@@ -107,3 +107,19 @@ def evaluate_scores(
 ) -> str: ...
 def benjamini_hochberg(p_values: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]: ...
 def parse(spec: str) -> tuple[str, bool, bool]: ...
+def methods() -> str: ...
+def tune(
+    asked: dict[str, Any],
+    head: Head,
+    training: tuple[Any, NDArray[np.int64] | None, str | None],
+    id: tuple[Any, NDArray[np.int64] | None, str | None] | None,
+    sets: list[tuple[str, Any]],
+) -> tuple[Fitted, str]: ...
+def diagnose(
+    spec: str,
+    head: Head,
+    training: tuple[Any, NDArray[np.int64] | None, str | None],
+    id: tuple[Any, NDArray[np.int64] | None, str | None] | None,
+    sets: list[tuple[str, Any]],
+    stand_ins: list[tuple[str, Any]],
+) -> str: ...

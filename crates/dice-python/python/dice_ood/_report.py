@@ -122,7 +122,7 @@ def evaluate(
     >>> import numpy as np, dice_ood as dice
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(1000, 8))
-    >>> det = dice.Detector("mds(by=prediction)", head=(np.eye(8), np.zeros(8))).fit(x[:600])
+    >>> det = dice.Detector("mds").fit(x[:600])
     >>> report = dice.evaluate(det, x[600:], {"shifted": rng.normal(size=(300, 8)) + 3}, bootstrap=0)
     >>> report["detectors"][0]["sets"][0]["auroc"] > 0.99
     True
