@@ -18,7 +18,7 @@ from ._errors import DiceError
 from ._head import Head
 from ._statistics import gather as gather_here
 
-_SCORED = "struct<score: double, p_value: double, is_ood: boolean, prediction: bigint>"
+_SCORED = "score double, p_value double, is_ood boolean, prediction bigint"
 
 
 def score(
@@ -29,9 +29,11 @@ def score(
     ``mapInArrow`` over partitions: every other column is kept as it is. The detector travels once for an executor, as its file. An
     error names partition and row.
     """
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import BooleanType, DoubleType, LongType, StructField, StructType
 
-    schema = StructType.fromJson(frame.schema.jsonValue()).add(name, _SCORED)
+    kinds = {"score": DoubleType(), "p_value": DoubleType(), "is_ood": BooleanType(), "prediction": LongType()}
+    scored = StructType([StructField(key, kind) for key, kind in kinds.items()])
+    schema = StructType([*frame.schema.fields, StructField(name, scored)])
     held = _shared(frame, detector)
 
     def part(batches: Iterator[Any]) -> Iterator[Any]:
@@ -64,7 +66,7 @@ def udf(detector: Detector) -> Any:
     import pandas
 
     scored.__annotations__ = {"features": pandas.Series, "return": pandas.DataFrame}
-    return pandas_udf(scored, _SCORED.removeprefix("struct<").removesuffix(">"))
+    return pandas_udf(scored, _SCORED)
 
 
 def gather(

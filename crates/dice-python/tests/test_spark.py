@@ -1,0 +1,77 @@
+"""Spark: real executors and real serialisation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import dice_ood as dice
+
+pyspark = pytest.importorskip("pyspark")
+pandas = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+if shutil.which("java") is None:
+    pytest.skip("Spark takes Java", allow_module_level=True)
+
+import dice_ood.spark as on_spark  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def spark():
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    session = pyspark.sql.SparkSession.builder.master("local-cluster[2,1,1024]").appName("dice")
+    session = session.config("spark.ui.enabled", "false").config("spark.sql.execution.arrow.maxRecordsPerBatch", 100).getOrCreate()
+    yield session
+    session.stop()
+
+
+def frame_of(spark, x, y=None, parts=4):
+    frame = pandas.DataFrame({"row": np.arange(len(x)), "features": list(x)})
+    if y is not None:
+        frame["y"] = y
+    return spark.createDataFrame(frame).repartition(parts, "row")
+
+
+def test_scores_are_those_of_one_machine(spark, network):
+    det = dice.Detector("dice(0.7) | energy", head=network.head).fit(network.x, network.y, calibration=network.calibration)
+    expected = det(network.x_test)
+    frame = frame_of(spark, network.x_test)
+    scored = on_spark.score(frame, det, columns="features").orderBy("row")
+    rows = scored.select("row", "ood.*").toPandas()
+    for name in ("score", "p_value", "is_ood", "prediction"):
+        np.testing.assert_array_equal(rows[name], getattr(expected, name))
+    assert scored.columns == ["row", "features", "ood"]
+    assert scored.filter("ood.is_ood").count() == expected.is_ood.sum()
+    spark.udf.register("ood", on_spark.udf(det))
+    frame.createOrReplaceTempView("inputs")
+    by_sql = spark.sql("select row, ood(features).score as score from inputs order by row").toPandas()
+    np.testing.assert_array_equal(by_sql.score, expected.score)
+
+
+def test_statistics_merge_on_the_driver(spark, network):
+    frame = frame_of(spark, network.x, network.y)
+    specs = ["dice(0.7) | energy", "knn(5)", "mds"]
+    gathered = on_spark.gather(frame, head=network.head, detectors=specs, columns="features", label="y")
+    assert gathered.n_rows == len(network.x)
+    for spec in specs:
+        there = dice.Detector(spec, head=network.head).fit(gathered, calibration=network.calibration)
+        here = dice.Detector(spec, head=network.head).fit(network.x, network.y, calibration=network.calibration)
+        np.testing.assert_allclose(there.score_samples(network.x_test), here.score_samples(network.x_test), rtol=1e-6)
+    # A bank is exact to merge: the same bytes, whatever the partitions.
+    alone = dice.Detector("knn(5)").fit(on_spark.gather(frame_of(spark, network.x, parts=7), detectors=["knn(5)"], columns="features"))
+    merged = dice.Detector("knn(5)").fit(gathered)
+    np.testing.assert_array_equal(alone.score_samples(network.x_test), merged.score_samples(network.x_test))
+
+
+def test_a_bad_row_is_named(spark, network):
+    det = dice.Detector("energy", head=network.head).fit(network.x)
+    x = network.x_test.copy()
+    x[250, 3] = np.nan
+    with pytest.raises(Exception, match=r"partition \d+, batch from row \d+: features: .*NaN at row \d+, column 3"):
+        on_spark.score(frame_of(spark, x), det, columns="features").count()
+    tolerant = on_spark.score(frame_of(spark, x), det, columns="features", non_finite="ood")
+    assert tolerant.filter("row = 250 and ood.is_ood").count() == 1
