@@ -49,6 +49,8 @@ demo:
 # The wheel is built by maturin in an environment of its own and shares the release build of the command. Where there is no Python, or
 # where packages cannot be had, that is said instead.
 PYTHON ?= python3
+PROFILE ?= release
+BUILT = $${CARGO_TARGET_DIR:-target}/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 PYTHON_WORK ?= target/python
 WHEEL_PYTHON = $(PYTHON_WORK)/build/bin/python
 PACKAGE = crates/dice-python
@@ -57,7 +59,7 @@ wheel:
 	@test -x $(WHEEL_PYTHON) || $(PYTHON) -m venv $(PYTHON_WORK)/build
 	@$(WHEEL_PYTHON) -m pip install -q --disable-pip-version-check 'maturin>=1.9.4,<2'
 	rm -rf $(PYTHON_WORK)/wheels
-	$(PYTHON_WORK)/build/bin/maturin build --release --locked -m $(PACKAGE)/Cargo.toml -o $(PYTHON_WORK)/wheels
+	$(PYTHON_WORK)/build/bin/maturin build --profile $(PROFILE) --locked -m $(PACKAGE)/Cargo.toml -o $(PYTHON_WORK)/wheels
 
 # Tests run against the installed wheel, in a folder without the sources.
 python:
@@ -70,9 +72,9 @@ python:
 
 .PHONY: test-wheel
 test-wheel:
-	cargo build --release --locked -p dice-cli
+	cargo build --profile $(PROFILE) --locked -p dice-cli
 	$(PYTHON_WORK)/test/bin/pip install -q --disable-pip-version-check --force-reinstall --no-deps $(PYTHON_WORK)/wheels/*.whl
-	DICE=$${CARGO_TARGET_DIR:-target}/release/dice; DICE=$$(realpath $$DICE) $(PYTHON_WORK)/test/bin/python -m pytest -q -rs -p no:cacheprovider \
+	DICE=$$(realpath $(BUILT)/dice) $(PYTHON_WORK)/test/bin/python -m pytest -q -rs -p no:cacheprovider \
 	  -c $(PACKAGE)/pyproject.toml --rootdir $(PACKAGE) $(PACKAGE)/tests
 	$(PYTHON_WORK)/test/bin/python -m pytest -q -p no:cacheprovider -c $(PACKAGE)/pyproject.toml --pyargs dice_ood --doctest-modules \
 	  --ignore-glob='*/spark.py'
