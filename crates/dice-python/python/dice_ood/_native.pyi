@@ -4,6 +4,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["Fitted", "Head", "Statistics", "__version__", "benjamini_hochberg", "diagnose", "evaluate", "evaluate_scores", "fit", "fit_statistics", "methods", "parse", "tune"]
 __version__: str
 
 @final
