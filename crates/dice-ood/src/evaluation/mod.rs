@@ -18,6 +18,7 @@
 //! ```
 
 mod advice;
+mod figures;
 mod report;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,7 @@ use crate::progress::Progress;
 use crate::spec::Spec;
 use crate::statistics::{Needs, Statistics};
 pub use advice::{AccuracyLoss, Advice, Difference, Next, Standing};
+pub use figures::{Bins, Drawn, Reliability, RocPoint};
 pub use report::{
     Averages, DecisionReport, DetectorReport, Distance, Overlap, Quantiles, Ranking, RankingMetric, Report, SetReport,
 };
@@ -62,11 +64,13 @@ pub struct EvaluationOptions {
     /// By what detectors are compared with each other and with energy, by a paired bootstrap of so many replicates; `None` for no
     /// [`Advice`].
     pub advise: Option<Ranking>,
+    /// Whether the report carries what figures are drawn from: counts of scores, curves, shares of p-values.
+    pub draw: bool,
 }
 
 impl Default for EvaluationOptions {
     fn default() -> Self {
-        Self { at_tpr: 0.95, bootstrap: 200, seed: 0, non_finite: NonFinite::Reject, advise: None }
+        Self { at_tpr: 0.95, bootstrap: 200, seed: 0, non_finite: NonFinite::Reject, advise: None, draw: false }
     }
 }
 
@@ -385,7 +389,10 @@ impl<'a> Reporter<'a> {
         sets: impl Iterator<Item = (&'s SetLabel, &'s [f64])>,
     ) -> Result<DetectorReport> {
         let threshold = calibrated.and_then(|calibrated| calibrated.threshold().copied());
-        let sets = sets.map(|(label, ood)| self.set(label, id, correct, ood, threshold)).collect::<Result<Vec<_>>>()?;
+        let sets: Vec<(&SetLabel, &[f64])> = sets.collect();
+        let bins = self.options.draw.then(|| Bins::of(std::iter::once(id).chain(sets.iter().map(|(_, ood)| *ood))));
+        let sets = sets.into_iter().map(|(label, ood)| self.set(label, (id, correct), ood, threshold, bins));
+        let sets = sets.collect::<Result<Vec<_>>>()?;
         Ok(DetectorReport {
             detector,
             accuracy: correct.map(share),
@@ -394,6 +401,11 @@ impl<'a> Reporter<'a> {
             average: Averages::of(sets.iter()),
             near: of_distance(&sets, Distance::Near),
             far: of_distance(&sets, Distance::Far),
+            drawn: bins.map(|bins| Drawn {
+                bins,
+                id: bins.counts(id),
+                reliability: calibrated.and_then(|calibrated| Reliability::of(calibrated.calibration()?, id)),
+            }),
             sets,
         })
     }
@@ -401,10 +413,10 @@ impl<'a> Reporter<'a> {
     fn set(
         &self,
         label: &SetLabel,
-        id: &[f64],
-        correct: Option<&[bool]>,
+        (id, correct): (&[f64], Option<&[bool]>),
         ood: &[f64],
         threshold: Option<Threshold>,
+        bins: Option<Bins>,
     ) -> Result<SetReport> {
         let EvaluationOptions { at_tpr, bootstrap, seed, .. } = *self.options;
         let curve = Curve::new(id, ood).map_err(|error| error.file(&label.name))?;
@@ -421,6 +433,8 @@ impl<'a> Reporter<'a> {
             ccr_at_fpr_1: ccr(0.01)?,
             ccr_at_fpr_10: ccr(0.1)?,
             accepted: threshold.map(|threshold| accepted(threshold, ood)),
+            scores: bins.map(|bins| bins.counts(ood)),
+            roc: bins.map(|_| figures::roc(&curve)),
         })
     }
 }

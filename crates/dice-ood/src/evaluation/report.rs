@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::advice::Advice;
+use super::figures::{Drawn, RocPoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::{Check, Verdict};
 use crate::metrics::{Interval, Intervals, Metrics};
@@ -78,6 +79,9 @@ pub struct DetectorReport {
     pub near: Option<Averages>,
     /// Means over the sets that are far, where there are such.
     pub far: Option<Averages>,
+    /// What figures are drawn from, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<Drawn>,
 }
 
 impl DetectorReport {
@@ -145,6 +149,12 @@ pub struct SetReport {
     pub ccr_at_fpr_10: Option<f64>,
     /// Share accepted by the detector's own threshold.
     pub accepted: Option<f64>,
+    /// How many scores lie in each of the detector's bins, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Vec<u64>>,
+    /// The ROC curve, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roc: Option<Vec<RocPoint>>,
 }
 
 /// Means over out-of-distribution sets.
