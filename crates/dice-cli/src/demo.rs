@@ -12,7 +12,7 @@ use dice_ood::{Artifact, Error, Fit, Fitted, NonFinite, Report, Result, Salience
 
 use crate::account::{chosen, near_silent};
 use crate::columns::Columns;
-use crate::eval::Eval;
+use crate::eval::{Comparison, Eval};
 use crate::network::Running;
 use crate::report::{Format, percent, tables};
 use crate::score::{OnNonFinite, Orientation};
@@ -108,7 +108,7 @@ fn show_evaluation(folder: &Path, context: &Context) -> Result<Report> {
         "dice eval detector.safetensors --id test.safetensors --ood letters=letters.safetensors --ood photos=photos.safetensors",
     )?;
     let set = |name: &str| (SetLabel::from(name), file(folder, name));
-    let eval = Eval {
+    let comparison = Comparison {
         artifact: Some(file(folder, "detector").into()),
         id: vec![file(folder, "test")],
         id_labels: None,
@@ -125,11 +125,9 @@ fn show_evaluation(folder: &Path, context: &Context) -> Result<Report> {
         check: false,
         bootstrap: 200,
         seed: 0,
-        format: None,
-        all_metrics: false,
         non_finite: OnNonFinite::Reject,
-        output: None,
     };
+    let eval = Eval { comparison, format: None, all_metrics: false, output: None };
     let report = eval.evaluate(context)?;
     print(&tables(&report, false).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
     Ok(report)

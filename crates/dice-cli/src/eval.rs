@@ -30,6 +30,22 @@ use crate::{Context, print};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Eval {
+    #[command(flatten)]
+    pub(crate) comparison: Comparison,
+    /// How to print; by default as the extension of --output says (.md .tex .csv .json), else a table.
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Print every metric and convention, not only the usual ones.
+    #[arg(long)]
+    pub(crate) all_metrics: bool,
+    /// Where to write; standard output by default.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Detectors, and the sets that they are compared on.
+#[derive(clap::Args)]
+pub(crate) struct Comparison {
     /// The detector file, as written by `dice fit`.
     #[arg(value_name = "DETECTOR", required_unless_present = "scores")]
     pub(crate) artifact: Option<PathBuf>,
@@ -79,18 +95,9 @@ pub(crate) struct Eval {
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// How to print; by default as the extension of --output says (.md .tex .csv .json), else a table.
-    #[arg(long)]
-    pub(crate) format: Option<Format>,
-    /// Print every metric and convention, not only the usual ones.
-    #[arg(long)]
-    pub(crate) all_metrics: bool,
     /// What to do with inputs that hold NaN or infinity.
     #[arg(long, default_value = "reject")]
     pub(crate) non_finite: OnNonFinite,
-    /// Where to write; standard output by default.
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -159,7 +166,12 @@ pub(crate) fn ranking_parser() -> impl TypedValueParser<Value = Ranking> {
 
 impl Eval {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let (report, steps) = self.advised(context)?;
+        let told = match self.format() {
+            Format::Json => true,
+            Format::Table | Format::Markdown => !context.quiet,
+            Format::Latex | Format::Csv => false,
+        };
+        let (report, steps) = self.comparison.compared(Told { advice: told, figures: false }, context)?;
         let text = self.render(&report, &steps)?;
         match &self.output {
             Some(path) if path != Path::new("-") => {
@@ -170,12 +182,52 @@ impl Eval {
             }
             _ => print(&text)?,
         }
-        self.conclude(&report, context)
+        self.comparison.conclude(&report, context)
     }
 
+    pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
+        Ok(self.comparison.compared(Told { advice: !context.quiet, figures: false }, context)?.0)
+    }
+
+    fn format(&self) -> Format {
+        let extension = self.output.as_ref().and_then(|path| path.extension()).and_then(|extension| extension.to_str());
+        self.format.unwrap_or(match extension {
+            Some("md") => Format::Markdown,
+            Some("tex") => Format::Latex,
+            Some("csv") => Format::Csv,
+            Some("json") => Format::Json,
+            _ => Format::Table,
+        })
+    }
+
+    fn render(&self, report: &Report, steps: &[Step]) -> Result<String> {
+        match self.format() {
+            Format::Json => json(&Advised { report, advice_commands: steps }),
+            // One table of everything is what programs read.
+            Format::Csv => Ok(tables(report, true)[0].render(Format::Csv)),
+            format => {
+                let tables = tables(report, self.all_metrics);
+                let mut parts: Vec<String> = tables.iter().map(|table| table.render(format)).collect();
+                parts.extend(report.advice.as_ref().map(|advice| paragraph(advice, steps, self.comparison.at_tpr)));
+                Ok(parts.join("\n"))
+            }
+        }
+    }
+}
+
+/// What a comparison tells beside its metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    /// Which detector to take.
+    pub(crate) advice: bool,
+    /// What figures are drawn from.
+    pub(crate) figures: bool,
+}
+
+impl Comparison {
     /// Says where a promise is contradicted: by an error where asked to check, else by a warning, which is printed also where
     /// notes are not.
-    fn conclude(&self, report: &Report, context: &Context) -> Result<()> {
+    pub(crate) fn conclude(&self, report: &Report, context: &Context) -> Result<()> {
         warn_of_overlaps(report, context);
         let broken = report.detectors.iter().filter(|detector| detector.breaks_its_promise());
         let accounts: Vec<String> = broken
@@ -202,16 +254,12 @@ impl Eval {
         }
     }
 
-    pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
-        Ok(self.advised(context)?.0)
-    }
-
     /// The report, and what its advice names as commands.
-    fn advised(&self, context: &Context) -> Result<(Report, Vec<Step>)> {
+    pub(crate) fn compared(&self, told: Told, context: &Context) -> Result<(Report, Vec<Step>)> {
         self.check_ranking()?;
         let (mut report, steps) = match &self.artifact {
-            Some(path) => self.of_features(path, context)?,
-            None => (self.of_scores(context)?, Vec::new()),
+            Some(path) => self.of_features(path, told, context)?,
+            None => (self.of_scores(told, context)?, Vec::new()),
         };
         self.sort.map_or(Ok(()), |by| report.sort(by))?;
         Ok((report, steps))
@@ -228,23 +276,19 @@ impl Eval {
             .expected(format!("a set that is {0}, as in --ood {0}:NAME=FILE", over.name())))
     }
 
-    fn options(&self, context: &Context) -> EvaluationOptions {
-        let told = match self.format() {
-            Format::Json => true,
-            Format::Table | Format::Markdown => !context.quiet,
-            Format::Latex | Format::Csv => false,
-        };
+    fn options(&self, told: Told) -> EvaluationOptions {
         let ranking = self.sort.unwrap_or(Ranking { over: None, metric: RankingMetric::FprAtTpr });
         EvaluationOptions {
-            advise: told.then_some(ranking),
+            advise: told.advice.then_some(ranking),
             at_tpr: self.at_tpr,
             bootstrap: self.bootstrap,
             seed: self.seed,
             non_finite: self.non_finite.into(),
+            draw: told.figures,
         }
     }
 
-    fn of_scores(&self, context: &Context) -> Result<Report> {
+    fn of_scores(&self, told: Told, context: &Context) -> Result<Report> {
         let read = |files: &[String]| -> Result<Vec<f64>> {
             let mut scores = Vec::new();
             for file in expand(files)? {
@@ -254,19 +298,13 @@ impl Eval {
         };
         let id = read(&self.id)?;
         let sets = self.ood.iter().map(|(label, file)| Ok((label.clone(), read(std::slice::from_ref(file))?)));
-        evaluate_scores(
-            "scores",
-            &id,
-            &sets.collect::<Result<Vec<_>>>()?,
-            &self.options(context),
-            &mut Bar::new(context),
-        )
+        evaluate_scores("scores", &id, &sets.collect::<Result<Vec<_>>>()?, &self.options(told), &mut Bar::new(context))
     }
 
-    fn of_features(&self, path: &Path, context: &Context) -> Result<(Report, Vec<Step>)> {
+    fn of_features(&self, path: &Path, told: Told, context: &Context) -> Result<(Report, Vec<Step>)> {
         let others = self.id.iter().chain(self.ood.iter().map(|(_, file)| file)).chain(&self.model);
         let artifact = detector(path, others.map(String::as_str))?;
-        let compared = self.compared(&artifact).map_err(|error| error.file(path.display()))?;
+        let compared = self.detectors_of(&artifact).map_err(|error| error.file(path.display()))?;
         let network = network(self.model.as_ref(), &artifact, path, &self.running, context)?;
         // All are found before the first is read: a wrong name is told at once.
         let id = match (&network, &self.id_labels) {
@@ -285,7 +323,7 @@ impl Eval {
         }
         let sets = ood.iter().map(|(label, inputs)| TestSet::new((*label).clone(), || inputs.open(context))).collect();
         let id = TestSet::new(id.name(), || id.open(context));
-        let report = evaluate(&compared, id, sets, &self.options(context), &mut Bar::new(context))?;
+        let report = evaluate(&compared, id, sets, &self.options(told), &mut Bar::new(context))?;
         let given = Given {
             detector: path,
             provenance: artifact.provenance(),
@@ -298,7 +336,7 @@ impl Eval {
     }
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.
-    fn compared(&self, artifact: &Artifact) -> Result<Vec<Calibrated>> {
+    fn detectors_of(&self, artifact: &Artifact) -> Result<Vec<Calibrated>> {
         let held = |spec: &Spec| artifact.detectors().iter().find(|held| held.detector().spec() == spec);
         let fitting = Fitting::new(artifact.head(), artifact.statistics())?;
         let Named { specs, all, auto } = named(&self.detectors)?;
@@ -328,31 +366,6 @@ impl Eval {
                 .fix("fit with --calibration"));
         }
         Ok(compared)
-    }
-
-    fn format(&self) -> Format {
-        let extension = self.output.as_ref().and_then(|path| path.extension()).and_then(|extension| extension.to_str());
-        self.format.unwrap_or(match extension {
-            Some("md") => Format::Markdown,
-            Some("tex") => Format::Latex,
-            Some("csv") => Format::Csv,
-            Some("json") => Format::Json,
-            _ => Format::Table,
-        })
-    }
-
-    fn render(&self, report: &Report, steps: &[Step]) -> Result<String> {
-        match self.format() {
-            Format::Json => json(&Advised { report, advice_commands: steps }),
-            // One table of everything is what programs read.
-            Format::Csv => Ok(tables(report, true)[0].render(Format::Csv)),
-            format => {
-                let tables = tables(report, self.all_metrics);
-                let mut parts: Vec<String> = tables.iter().map(|table| table.render(format)).collect();
-                parts.extend(report.advice.as_ref().map(|advice| paragraph(advice, steps, self.at_tpr)));
-                Ok(parts.join("\n"))
-            }
-        }
     }
 }
 

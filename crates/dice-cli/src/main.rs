@@ -15,11 +15,13 @@ mod export;
 mod features;
 mod fit;
 mod flags;
+mod html;
 mod inspect;
 mod measure;
 mod methods;
 mod names;
 mod network;
+mod page;
 mod progress;
 mod report;
 mod score;
@@ -100,6 +102,7 @@ enum Command {
     Fit(fit::Fit),
     Score(score::Score),
     Eval(eval::Eval),
+    Report(page::Page),
     Explain(explain::Explain),
     Diagnose(diagnose::Diagnose),
     Sweep(sweep::Sweep),
@@ -129,6 +132,7 @@ impl Command {
             Self::Fit(fit) => fit.outputs().into_iter().chain(fit.save_statistics.clone()).collect(),
             Self::Score(score) => score.output.iter().chain(&score.summary).cloned().collect(),
             Self::Eval(eval) => eval.output.iter().cloned().collect(),
+            Self::Report(page) => page.output.iter().cloned().collect(),
             Self::Explain(explain) => explain.output.iter().cloned().collect(),
             Self::Diagnose(diagnose) => diagnose.output.iter().cloned().collect(),
             Self::Sweep(sweep) => sweep.output.iter().cloned().collect(),
@@ -214,6 +218,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Fit(fit) => fit.run(context),
         Command::Score(score) => score.run(context),
         Command::Eval(eval) => eval.run(context),
+        Command::Report(page) => page.run(context),
         Command::Explain(explain) => explain.run(context),
         Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Sweep(sweep) => sweep.run(context),

@@ -125,6 +125,7 @@ impl Sweep {
             seed: 0,
             non_finite: self.non_finite.into(),
             advise: None,
+            draw: false,
         };
         let sets = ood.iter().map(|(label, inputs)| TestSet::new((*label).clone(), || inputs.open(context))).collect();
         let mut report =

@@ -1,5 +1,6 @@
 //! The detectors that `--detector` names.
 
+use std::fmt;
 use std::str::FromStr;
 
 use dice_ood::{Error, ErrorKind, Result, Spec};
@@ -10,6 +11,16 @@ pub(crate) enum Wanted {
     All,
     Auto,
     Spec(Box<Spec>),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Auto => f.write_str("auto"),
+            Self::Spec(spec) => spec.fmt(f),
+        }
+    }
 }
 
 impl FromStr for Wanted {

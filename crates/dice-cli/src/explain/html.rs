@@ -9,6 +9,7 @@ use dice_ood::explanation::{Decided, Neighbour};
 use super::Account;
 use super::text::name;
 use super::words::LISTED;
+use crate::html::{COLOURS, base64, escaped, named};
 use crate::names::shown;
 
 /// Pixels of a side of a small picture.
@@ -25,11 +26,9 @@ const HEAD: &str = r#"<!doctype html>
 <meta name="referrer" content="no-referrer">
 <title>dice explain</title>
 <style>
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #fff; --panel: #f4f6f8; --line: #d5dae0; --low: #c2410c; --high: #1d6fb8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ed; --soft: #9aa4af; --paper: #14171b; --panel: #1d2228; --line: #343b44; --low: #fb923c; --high: #6cb2f0; }
-}
-* { box-sizing: border-box; }
+"#;
+
+const STYLE: &str = r#"* { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 54rem; padding: 1.25rem 1rem 3rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.45rem; line-height: 1.3; margin: .2rem 0 .8rem; }
@@ -60,7 +59,7 @@ img { display: block; width: 96px; height: 96px; object-fit: contain; margin-bot
 
 pub(super) fn page(account: &Account) -> String {
     let mut pictures = Pictures { left: MOST_BYTES };
-    let mut page = HEAD.to_owned();
+    let mut page = [HEAD, COLOURS, STYLE].concat();
     header(&mut page, account, &mut pictures);
     units(&mut page, account);
     classes(&mut page, account);
@@ -217,26 +216,6 @@ fn bar(share: f64, lowers: bool) -> String {
     format!("<td class=\"bar\"><i class=\"{kind}\" style=\"width:{:.1}%\"></i></td>", 100.0 * share.clamp(0.0, 1.0))
 }
 
-/// A name from a file, apart from the text around it.
-fn named(name: &str) -> String {
-    format!("<bdi>{}</bdi>", escaped(&shown(name)))
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// Small pictures, as long as there is room.
 struct Pictures {
     left: usize,
@@ -252,43 +231,5 @@ impl Pictures {
         }
         self.left -= data.len();
         format!("<img alt=\"{}\" src=\"data:image/png;base64,{data}\">\n", escaped(&shown(id)))
-    }
-}
-
-/// RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let at = |place: usize| u32::from(three.get(place).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for place in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= three.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_become_base64() {
-        // The vectors of RFC 4648, section 10.
-        let all = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (bytes, text) in all {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xff, 0xfe, 0xfb]), "//77");
     }
 }

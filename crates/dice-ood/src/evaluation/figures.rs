@@ -103,7 +103,8 @@ impl Reliability {
         values.sort_unstable_by(f64::total_cmp);
         let levels: Vec<f64> = (1..=50).map(|step| f64::from(step) / 50.0).collect();
         // A p-value is a quotient of counts: the level is met within rounding.
-        let at_most = |level: &f64| values.partition_point(|value| *value <= level + 1e-12) as f64 / values.len() as f64;
+        let at_most =
+            |level: &f64| values.partition_point(|value| *value <= level + 1e-12) as f64 / values.len() as f64;
         let shares = levels.iter().map(at_most).collect();
         (!values.is_empty()).then_some(Self { levels, shares })
     }
@@ -112,7 +113,8 @@ impl Reliability {
 /// The curve by as many of its corners as keep lines between them within [`ERROR`] of it.
 pub(super) fn roc(curve: &Curve) -> Vec<RocPoint> {
     let groups = curve.groups();
-    let (ids, oods) = groups.iter().fold((0u64, 0u64), |(i, o), group| (i + u64::from(group.0), o + u64::from(group.1)));
+    let (ids, oods) =
+        groups.iter().fold((0u64, 0u64), |(i, o), group| (i + u64::from(group.0), o + u64::from(group.1)));
     let mut points = vec![RocPoint { fpr: 0.0, tpr: 0.0 }];
     let (mut last, mut kept) = (points[0], points[0]);
     let (mut id, mut ood) = (0u64, 0u64);

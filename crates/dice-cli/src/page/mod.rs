@@ -1,0 +1,117 @@
+//! `dice report`: one page on how good detectors are, where they fail, and what they were compared on.
+
+mod sections;
+mod svg;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use dice_ood::evaluation::{Ranking, RankingMetric};
+use dice_ood::io::AtomicFile;
+use dice_ood::{Error, Report, Result};
+use sha2::{Digest, Sha256};
+
+use crate::advice::{Step, paragraph};
+use crate::eval::{Comparison, Told};
+use crate::html::{COLOURS, base64};
+use crate::names::quoted;
+use crate::{Context, print};
+
+/// Make one page on detectors and the sets that they are compared on.
+///
+/// Decisions, the reliability of p-values, distributions of scores, ROC curves, and a table of methods and sets with intervals. The
+/// numbers are those of `dice eval --format json`. The page needs no other file and no network; it follows the light or dark
+/// setting of whoever reads it.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Page {
+    #[command(flatten)]
+    pub(crate) comparison: Comparison,
+    /// Where to write; standard output by default.
+    #[arg(long, short, value_name = "FILE.html")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "Examples:
+  dice report detector.safetensors --id test.npy --ood svhn=svhn.npy --ood textures=dtd.npy -o report.html
+  dice report all.safetensors -d all --id test.npy --ood near:cifar100=c100.npy --ood far:svhn=svhn.npy --sort near-auroc -o report.html
+  dice report detector.safetensors --model resnet.onnx --id val/ --ood textures=dtd/images/ -o report.html
+  dice report --scores --id id_scores.npy --ood svhn=svhn_scores.npy -o report.html
+
+The best detector by --sort (FPR by default) comes first and is drawn beside energy, or beside the second where there is no energy.
+The same inputs give the same bytes.";
+
+/// What the table's headings do where scripts run: a press sorts by that column.
+const SCRIPT: &str = include_str!("sort.js");
+const STYLE: &str = include_str!("style.css");
+
+/// All that a page tells.
+struct Contents<'a> {
+    report: &'a Report,
+    /// The advice, line by line.
+    advice: Vec<String>,
+    comparison: &'a Comparison,
+}
+
+impl Page {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let (mut report, steps) = self.comparison.compared(Told { advice: true, figures: true }, context)?;
+        if self.comparison.sort.is_none() && !self.comparison.ood.is_empty() {
+            report.sort(Ranking { over: None, metric: RankingMetric::FprAtTpr })?;
+        }
+        let page = page(&report, &steps, &self.comparison);
+        match &self.output {
+            Some(path) if path != Path::new("-") => {
+                let mut file = AtomicFile::create(path)?;
+                file.write_all(page.as_bytes()).map_err(|error| Error::io(path, error))?;
+                file.commit()?;
+            }
+            _ => print(&page)?,
+        }
+        self.comparison.conclude(&report, context)
+    }
+}
+
+fn page(report: &Report, steps: &[Step], comparison: &Comparison) -> String {
+    let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
+    let advice = anstream::adapter::strip_str(&advice).to_string();
+    let told = Contents { report, advice: advice.lines().skip(1).map(str::to_owned).collect(), comparison };
+    let hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; \
+         base-uri 'none'; form-action 'none'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"referrer\" content=\"no-referrer\">\n\
+         <title>dice report</title>\n<style>\n{COLOURS}{STYLE}</style>\n</head>\n<body>\n<main>\n"
+    );
+    for section in sections::ALL {
+        page += &section(&told);
+    }
+    page + &format!("</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
+}
+
+impl Contents<'_> {
+    /// The command that makes this page again.
+    fn command(&self) -> String {
+        let of = self.comparison;
+        let mut words = vec!["dice report".to_owned()];
+        words.extend(of.artifact.iter().map(|path| quoted(&path.display().to_string())));
+        words.extend(of.scores.then(|| "--scores".into()));
+        words.extend(of.model.iter().map(|model| format!("--model {}", quoted(model))));
+        words.push("--id".into());
+        words.extend(of.id.iter().map(|file| quoted(file)));
+        words.extend(of.id_labels.iter().map(|file| format!("--id-labels {}", quoted(file))));
+        for (label, file) in &of.ood {
+            let distance = label.distance.map(|distance| format!("{}:", distance.name())).unwrap_or_default();
+            words.push(format!("--ood {}", quoted(&format!("{distance}{}={file}", label.name))));
+        }
+        let all: Vec<String> = of.detectors.iter().map(ToString::to_string).collect();
+        words.extend(all.iter().map(|wanted| format!("-d {}", quoted(wanted))));
+        words.push(format!("--at-tpr {} --bootstrap {} --seed {}", of.at_tpr, of.bootstrap, of.seed));
+        words.extend(of.tpr.map(|tpr| format!("--tpr {tpr}")));
+        words.push("-o report.html".into());
+        words.join(" ")
+    }
+}

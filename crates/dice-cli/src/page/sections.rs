@@ -1,0 +1,382 @@
+//! The sections of the page, in the order in which they are read.
+
+use std::fmt::Write;
+
+use dice_ood::evaluation::{Averages, DetectorReport, Distance, Drawn, SetReport};
+use dice_ood::metrics::Interval;
+
+use super::Contents;
+use super::svg::{Axis, Figure};
+use crate::html::{escaped, named};
+use crate::report::{count, percent};
+
+/// The whole page.
+pub(super) const ALL: [fn(&Contents<'_>) -> String; 6] = [answer, decisions, scores, curves, methods, provenance];
+
+const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
+
+impl<'a> Contents<'a> {
+    fn first(&self) -> Option<&'a DetectorReport> {
+        self.report.detectors.first()
+    }
+
+    /// What the first detector is drawn beside: energy, or the second.
+    fn beside(&self) -> Option<&'a DetectorReport> {
+        let others = || self.report.detectors.iter().skip(1);
+        others().find(|one| one.detector == "energy").or_else(|| others().next())
+    }
+
+    fn drawn(&self) -> impl Iterator<Item = &'a DetectorReport> {
+        self.first().into_iter().chain(self.beside())
+    }
+}
+
+fn answer(page: &Contents<'_>) -> String {
+    let Some(first) = page.first() else { return String::new() };
+    let mut text = format!("<p class=\"soft\">dice report · {} in-distribution inputs", count(page.report.id_inputs));
+    for set in &first.sets {
+        let _ = write!(text, " · {} of {}", count(set.ood_inputs), named(&set.ood));
+    }
+    let _ = writeln!(text, "</p>\n<h1>{}</h1>", headline(page, first));
+    if let Some(sentence) = promise(first) {
+        let _ = writeln!(text, "<p>{sentence}</p>");
+    }
+    if let Some(sentence) = misses(page, first) {
+        let _ = writeln!(text, "<p>{sentence}</p>");
+    }
+    if !page.advice.is_empty() {
+        text += "<h2>Advice</h2>\n";
+        for line in &page.advice {
+            match line.trim_start().strip_prefix("$ ") {
+                Some(command) => _ = writeln!(text, "<p><code>{}</code></p>", escaped(command)),
+                None => _ = writeln!(text, "<p>{}</p>", escaped(line)),
+            }
+        }
+    }
+    text
+}
+
+fn headline(page: &Contents<'_>, first: &DetectorReport) -> String {
+    let name = escaped(&first.detector);
+    let of = if page.report.detectors.len() > 1 {
+        format!(", the best of {}", page.report.detectors.len())
+    } else {
+        String::new()
+    };
+    match &first.average {
+        None => format!("{name}{of}: on in-distribution inputs alone"),
+        Some(average) => format!(
+            "{name}{of}, accepts {} % of out-of-distribution inputs where {} % of in-distribution ones are accepted",
+            percent(average.fpr_at_tpr),
+            percent(page.report.at_tpr)
+        ),
+    }
+}
+
+/// What its threshold promises and did.
+fn promise(first: &DetectorReport) -> Option<String> {
+    let decision = first.decision.as_ref()?;
+    let outcome = match first.breaks_its_promise() {
+        true => "which contradicts the promise: these inputs are not like those of the calibration",
+        false => "as promised",
+    };
+    Some(format!(
+        "Its threshold was set to accept at least {} % of in-distribution inputs. Here it accepts {} %, {outcome} (expected of so many inputs: {}).",
+        percent(decision.promised_tpr),
+        percent(decision.id_accepted),
+        within(decision.id_expected)
+    ))
+}
+
+/// The set of which it accepts most.
+fn misses(page: &Contents<'_>, first: &DetectorReport) -> Option<String> {
+    let worst = first.sets.iter().max_by(|a, b| a.metrics.fpr_at_tpr.total_cmp(&b.metrics.fpr_at_tpr))?;
+    let accuracy = match (page.report.dense_accuracy, first.accuracy) {
+        (Some(dense), Some(own)) => {
+            format!(
+                " The network is right on {} % of the in-distribution inputs, this detector's own head on {} %.",
+                percent(dense),
+                percent(own)
+            )
+        }
+        _ => String::new(),
+    };
+    Some(format!(
+        "It misses most of {}: {} % of it is accepted at that rate (AUROC {}).{accuracy}",
+        named(&worst.ood),
+        percent(worst.metrics.fpr_at_tpr),
+        percent(worst.metrics.auroc)
+    ))
+}
+
+fn decisions(page: &Contents<'_>) -> String {
+    let decided: Vec<&DetectorReport> = page.report.detectors.iter().filter(|one| one.decision.is_some()).collect();
+    let Some(sets) = decided.first().map(|one| &one.sets) else {
+        return "<h2>Decisions</h2>\n<p>None of these detectors has a threshold.</p>\n".into();
+    };
+    let mut text = "<h2>Decisions</h2>\n<p class=\"soft\">Percent accepted, each at its own threshold.</p>\n<div class=\"wide\" tabindex=\"0\" \
+                    role=\"region\" aria-label=\"Decisions\"><table>\n<thead><tr><th scope=\"col\">detector</th><th scope=\"col\">promised</th>\
+                    <th scope=\"col\">in-distribution</th><th scope=\"col\">expected</th>"
+        .to_owned();
+    sets.iter().for_each(|set| _ = write!(text, "<th scope=\"col\">{}</th>", named(&set.ood)));
+    text += "</tr></thead>\n<tbody>\n";
+    for one in &decided {
+        let Some(decision) = &one.decision else { continue };
+        let mark = if one.breaks_its_promise() { " (contradicted)" } else { "" };
+        let _ = write!(
+            text,
+            "<tr><th scope=\"row\">{}</th><td>≥ {}</td><td>{}{mark}</td><td>{}</td>",
+            escaped(&one.detector),
+            percent(decision.promised_tpr),
+            percent(decision.id_accepted),
+            within(decision.id_expected)
+        );
+        for set in &one.sets {
+            let _ = write!(text, "<td>{}</td>", set.accepted.map_or("-".into(), percent));
+        }
+        text += "</tr>\n";
+    }
+    text += "</tbody></table></div>\n";
+    let figures: String = decided.iter().take(2).filter_map(|one| reliability(one)).collect();
+    if !figures.is_empty() {
+        let _ = write!(
+            text,
+            "<h3>Are p-values what they say?</h3>\n<p class=\"soft\">Share of in-distribution inputs whose p-value is at most a level. On the dotted line, or \
+             below it, a level rejects no more than it says.</p>\n<div class=\"figures\">\n{figures}</div>\n"
+        );
+    }
+    text
+}
+
+fn reliability(one: &DetectorReport) -> Option<String> {
+    let found = one.drawn.as_ref()?.reliability.as_ref()?;
+    let mut figure = Figure::new(Axis { name: "level", ..RATE }, Axis { name: "share at most", ..RATE });
+    figure.line("rule", &[(0.0, 0.0), (1.0, 1.0)]);
+    let points: Vec<(f64, f64)> = found.levels.iter().copied().zip(found.shares.iter().copied()).collect();
+    figure.line("first", &[&[(0.0, 0.0)], &points[..]].concat());
+    let most = points.iter().map(|(level, share)| share - level).fold(f64::NEG_INFINITY, f64::max);
+    let what = format!("The share exceeds its level by at most {most:.3}.");
+    Some(framed(
+        &one.detector,
+        &figure.finish(&format!("Reliability of the p-values of {}", one.detector), &what),
+        &what,
+    ))
+}
+
+fn scores(page: &Contents<'_>) -> String {
+    let figures: String =
+        page.drawn().flat_map(|one| one.sets.iter().filter_map(move |set| distribution(one, set))).collect();
+    if figures.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<h2>Scores</h2>\n<p class=\"soft\">Share of inputs by score, higher = more in-distribution; the outermost bins hold what lies beyond. \
+         <span class=\"key id\"></span>in-distribution, filled · <span class=\"key ood\"></span>out-of-distribution · \
+         <span class=\"key rule\"></span>threshold</p>\n<div class=\"figures\">\n{figures}</div>\n"
+    )
+}
+
+fn distribution(one: &DetectorReport, set: &SetReport) -> Option<String> {
+    let Drawn { bins, id, .. } = one.drawn.as_ref()?;
+    let (id, ood) = (shares(id), shares(set.scores.as_ref()?));
+    let most = id.iter().chain(&ood).copied().fold(f64::MIN_POSITIVE, f64::max);
+    let x = Axis { from: bins.low, to: bins.high, name: "score" };
+    let mut figure = Figure::new(x, Axis { from: 0.0, to: 1.05 * most, name: "share" });
+    let steps = |shares: &[f64]| -> Vec<(f64, f64)> {
+        let width = (bins.high - bins.low) / shares.len() as f64;
+        let edge = |place: usize| bins.low + width * place as f64;
+        shares
+            .iter()
+            .enumerate()
+            .flat_map(|(place, share)| [(edge(place), *share), (edge(place + 1), *share)])
+            .collect()
+    };
+    figure.area("id", &steps(&id));
+    figure.line("id", &steps(&id));
+    figure.line("ood", &steps(&ood));
+    if let Some(decision) = &one.decision {
+        figure.upright("rule", decision.threshold);
+    }
+    let accepted = set.accepted.map_or(String::new(), |share| format!("; {} % of it accepted", percent(share)));
+    let what = format!("{}: AUROC {}{accepted}", one.detector, percent(set.metrics.auroc));
+    let title = format!("Scores of {} on {}", one.detector, crate::names::shown(&set.ood));
+    Some(framed(&crate::names::shown(&set.ood), &figure.finish(&title, &what), &what))
+}
+
+fn shares(counts: &[u64]) -> Vec<f64> {
+    let all = counts.iter().sum::<u64>().max(1) as f64;
+    counts.iter().map(|count| *count as f64 / all).collect()
+}
+
+fn curves(page: &Contents<'_>) -> String {
+    let Some(first) = page.first() else { return String::new() };
+    let beside = page.beside();
+    let figures: String = (0..first.sets.len()).filter_map(|place| roc(page, first, beside, place)).collect();
+    if figures.is_empty() {
+        return String::new();
+    }
+    let second =
+        beside.map_or(String::new(), |one| format!(" · <span class=\"key second\"></span>{}", escaped(&one.detector)));
+    format!(
+        "<h2>ROC curves</h2>\n<p class=\"soft\">In-distribution positive; within 0.4 points of the curve. <span class=\"key first\"></span>{}{second} · \
+         <span class=\"key rule\"></span>{} % accepted</p>\n<div class=\"figures\">\n{figures}</div>\n",
+        escaped(&first.detector),
+        percent(page.report.at_tpr)
+    )
+}
+
+fn roc(page: &Contents<'_>, first: &DetectorReport, beside: Option<&DetectorReport>, place: usize) -> Option<String> {
+    let axis = |name: &'static str| Axis { name, ..RATE };
+    let mut figure = Figure::new(axis("out-of-distribution accepted"), axis("in-distribution accepted"));
+    let tpr = page.report.at_tpr;
+    figure.line("rule", &[(0.0, tpr), (1.0, tpr)]);
+    let set = first.sets.get(place)?;
+    let mut areas = Vec::new();
+    for (kind, one) in [("second", beside), ("first", Some(first))] {
+        let Some((one, set)) = one.and_then(|one| Some((one, one.sets.get(place)?))) else { continue };
+        let points: Vec<(f64, f64)> = set.roc.as_ref()?.iter().map(|point| (point.fpr, point.tpr)).collect();
+        figure.line(kind, &points);
+        areas.push(format!("{} {}", one.detector, percent(set.metrics.auroc)));
+    }
+    areas.reverse();
+    let what = format!("AUROC: {}", areas.join(", "));
+    let name = crate::names::shown(&set.ood);
+    Some(framed(&name, &figure.finish(&format!("ROC curves on {name}"), &what), &what))
+}
+
+/// A figure with its heading and a line of words below.
+fn framed(heading: &str, svg: &str, words: &str) -> String {
+    format!(
+        "<figure><h3><bdi>{}</bdi></h3>\n{svg}<figcaption class=\"soft\">{}</figcaption></figure>\n",
+        escaped(heading),
+        escaped(words)
+    )
+}
+
+/// Columns of the table of methods: what is averaged, and over which sets.
+struct Column<'a> {
+    name: String,
+    value: Box<dyn Fn(&'a DetectorReport) -> Option<(f64, Option<Interval>)> + 'a>,
+    less_is_better: bool,
+}
+
+fn methods(page: &Contents<'_>) -> String {
+    let detectors = &page.report.detectors;
+    let columns = columns(page);
+    if columns.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(
+        "<h2>Methods and sets</h2>\n<p class=\"soft\">In percent, in-distribution positive{}; ★ marks the best of a column. With scripts on, a \
+         heading sorts.</p>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Methods and sets\"><table class=\"sorts\">\n<thead><tr>\
+         <th scope=\"col\">detector</th>",
+        if page.comparison.bootstrap > 0 { ", with 95 % bootstrap intervals" } else { "" }
+    );
+    columns.iter().for_each(|column| _ = write!(text, "<th scope=\"col\">{}</th>", column.name));
+    text += "</tr></thead>\n<tbody>\n";
+    let best: Vec<f64> = columns
+        .iter()
+        .map(|column| {
+            let loss = |value: f64| if column.less_is_better { value } else { -value };
+            detectors
+                .iter()
+                .filter_map(|one| (column.value)(one))
+                .map(|(value, _)| loss(value))
+                .fold(f64::INFINITY, f64::min)
+        })
+        .collect();
+    for one in detectors {
+        let _ = write!(text, "<tr><th scope=\"row\">{}</th>", escaped(&one.detector));
+        for (column, best) in columns.iter().zip(&best) {
+            let Some((value, interval)) = (column.value)(one) else {
+                text += "<td>-</td>";
+                continue;
+            };
+            let is_best = detectors.len() > 1 && *best == if column.less_is_better { value } else { -value };
+            let (class, star) = if is_best { (" class=\"best\"", "★ ") } else { ("", "") };
+            let interval =
+                interval.map_or(String::new(), |interval| format!("<br><small>{}</small>", within(interval)));
+            let _ = write!(text, "<td{class} data-v=\"{value}\">{star}{}{interval}</td>", percent(value));
+        }
+        text += "</tr>\n";
+    }
+    text + "</tbody></table></div>\n"
+}
+
+fn columns<'a>(page: &Contents<'a>) -> Vec<Column<'a>> {
+    let Some(first) = page.first() else { return Vec::new() };
+    let fpr = format!("FPR@{}TPR", percent(page.report.at_tpr).trim_end_matches('0').trim_end_matches('.'));
+    let mut columns = Vec::new();
+    let groups = [("average", None), ("near average", Some(Distance::Near)), ("far average", Some(Distance::Far))];
+    for (name, over) in groups.into_iter().filter(|(_, over)| first.average_over(*over).is_some()) {
+        let mean = |of: fn(&Averages) -> f64| {
+            move |one: &'a DetectorReport| one.average_over(over).map(|mean| (of(mean), None))
+        };
+        columns.push(Column {
+            name: format!("{name}<br>{fpr} ↓"),
+            value: Box::new(mean(|m| m.fpr_at_tpr)),
+            less_is_better: true,
+        });
+        columns.push(Column {
+            name: format!("{name}<br>AUROC ↑"),
+            value: Box::new(mean(|m| m.auroc)),
+            less_is_better: false,
+        });
+    }
+    for (place, set) in first.sets.iter().enumerate() {
+        let distance = set.distance.map(|distance| format!(" ({})", distance.name())).unwrap_or_default();
+        let name = |metric: &str| format!("{}{distance}<br>{metric}", named(&set.ood));
+        columns.push(Column {
+            name: name(&format!("{fpr} ↓")),
+            value: Box::new(move |one| {
+                one.sets.get(place).map(|set| (set.metrics.fpr_at_tpr, set.intervals.map(|i| i.fpr_at_tpr)))
+            }),
+            less_is_better: true,
+        });
+        columns.push(Column {
+            name: name("AUROC ↑"),
+            value: Box::new(move |one| {
+                one.sets.get(place).map(|set| (set.metrics.auroc, set.intervals.map(|i| i.auroc)))
+            }),
+            less_is_better: false,
+        });
+        columns.push(Column {
+            name: name("AUPR-in ↑"),
+            value: Box::new(move |one| one.sets.get(place).map(|set| (set.metrics.aupr_in, None))),
+            less_is_better: false,
+        });
+    }
+    columns
+}
+
+fn provenance(page: &Contents<'_>) -> String {
+    let of = page.comparison;
+    let mut text = "<h2>Where this comes from</h2>\n<ul class=\"soft\">\n".to_owned();
+    if let Some(path) = &of.artifact {
+        let _ = writeln!(text, "<li>Detectors: {}</li>", named(&path.display().to_string()));
+    }
+    let files: Vec<String> = of.id.iter().map(|file| named(file)).collect();
+    let _ = writeln!(text, "<li>In-distribution: {}</li>", files.join(", "));
+    for (label, file) in &of.ood {
+        let _ = writeln!(text, "<li>{}: {}</li>", named(&label.name), named(file));
+    }
+    let _ = writeln!(
+        text,
+        "<li>FPR is the share of out-of-distribution inputs accepted where {} % of in-distribution ones are (in-distribution positive, as in the DICE \
+         paper); AUPR-in is average precision; averages weigh sets, not inputs. Intervals: 95 % percentiles of {} bootstrap replicates, seed {}.</li>",
+        percent(page.report.at_tpr),
+        of.bootstrap,
+        of.seed
+    );
+    let _ = writeln!(
+        text,
+        "<li>Made by dice {} with <code>{}</code></li>\n</ul>",
+        env!("CARGO_PKG_VERSION"),
+        escaped(&page.command())
+    );
+    text
+}
+
+fn within(interval: Interval) -> String {
+    format!("{:.1} to {:.1}", 100.0 * interval.low, 100.0 * interval.high)
+}

@@ -1,0 +1,164 @@
+//! Figures as SVG inside a page: colours and dashes by class, for the style sheet to choose; a title and a description for whoever
+//! does not see them.
+//!
+//! Five kinds of marks are all that the report draws. A plotting library would bring its own colours and sizes, which a page that
+//! follows the reader's light or dark setting would have to take out again.
+
+use std::fmt::Write;
+
+use crate::html::escaped;
+
+/// Width and height of a figure, in its own units; text of 11 is legible where a figure is as wide as a phone.
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 232.0;
+const LEFT: f64 = 44.0;
+const RIGHT: f64 = 10.0;
+const TOP: f64 = 8.0;
+const BOTTOM: f64 = 34.0;
+
+/// What is drawn along an axis: from, to, and what it says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Axis<'a> {
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) name: &'a str,
+}
+
+/// A figure that is being drawn.
+pub(super) struct Figure<'a> {
+    x: Axis<'a>,
+    y: Axis<'a>,
+    marks: String,
+}
+
+impl<'a> Figure<'a> {
+    pub(super) fn new(x: Axis<'a>, y: Axis<'a>) -> Self {
+        Self { x, y, marks: String::new() }
+    }
+
+    /// Where a point of the data stands.
+    fn at(&self, (x, y): (f64, f64)) -> (f64, f64) {
+        let part = |axis: &Axis<'_>, value: f64| ((value - axis.from) / (axis.to - axis.from)).clamp(0.0, 1.0);
+        let across = LEFT + part(&self.x, x) * (WIDTH - LEFT - RIGHT);
+        (across, HEIGHT - BOTTOM - part(&self.y, y) * (HEIGHT - TOP - BOTTOM))
+    }
+
+    fn path(&self, points: &[(f64, f64)]) -> String {
+        let mut path = String::new();
+        for (place, point) in points.iter().enumerate() {
+            let (x, y) = self.at(*point);
+            let _ = write!(path, "{}{x:.1} {y:.1}", if place == 0 { "M" } else { "L" });
+        }
+        path
+    }
+
+    /// A line through `points`, of a kind that the style sheet knows.
+    pub(super) fn line(&mut self, kind: &str, points: &[(f64, f64)]) {
+        let path = self.path(points);
+        let _ = write!(self.marks, "<path class=\"line {kind}\" d=\"{path}\"/>");
+    }
+
+    /// The area below `points`.
+    pub(super) fn area(&mut self, kind: &str, points: &[(f64, f64)]) {
+        let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
+        let below = [(last.0, self.y.from), (first.0, self.y.from)];
+        let path = self.path(&[points, &below].concat());
+        let _ = write!(self.marks, "<path class=\"area {kind}\" d=\"{path}Z\"/>");
+    }
+
+    /// Where a value of the horizontal axis is, from bottom to top.
+    pub(super) fn upright(&mut self, kind: &str, x: f64) {
+        self.line(kind, &[(x, self.y.from), (x, self.y.to)]);
+    }
+
+    /// The figure, with what it is called and what it shows in words.
+    pub(super) fn finish(self, title: &str, description: &str) -> String {
+        let mut axes = String::new();
+        for value in ticks(self.x.from, self.x.to) {
+            let (x, y) = self.at((value, self.y.from));
+            let _ = write!(axes, "<path class=\"grid\" d=\"M{x:.1} {TOP}V{y:.1}\"/>");
+            let _ = write!(
+                axes,
+                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                y + 13.0,
+                number(value)
+            );
+        }
+        for value in ticks(self.y.from, self.y.to) {
+            let (x, y) = self.at((self.x.from, value));
+            let _ = write!(axes, "<path class=\"grid\" d=\"M{x:.1} {y:.1}H{:.1}\"/>", WIDTH - RIGHT);
+            let _ = write!(
+                axes,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                x - 4.0,
+                y + 3.5,
+                number(value)
+            );
+        }
+        let (middle, height) = ((LEFT + WIDTH - RIGHT) / 2.0, (TOP + HEIGHT - BOTTOM) / 2.0);
+        let _ = write!(
+            axes,
+            "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            HEIGHT - 5.0,
+            escaped(self.x.name)
+        );
+        let _ = write!(
+            axes,
+            "<text x=\"10\" y=\"{height}\" text-anchor=\"middle\" transform=\"rotate(-90 10 {height})\">{}</text>",
+            escaped(self.y.name)
+        );
+        format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{}</title><desc>{}</desc>{axes}{}</svg>\n",
+            escaped(title),
+            escaped(description),
+            self.marks
+        )
+    }
+}
+
+/// Round values between two others, three to six of them.
+fn ticks(from: f64, to: f64) -> Vec<f64> {
+    let rough = (to - from) / 4.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= rough).unwrap_or(rough);
+    let first = (from / step).ceil() as i64;
+    let last = (to / step + 1e-9).floor() as i64;
+    (first..=last.min(first + 10)).map(|place| place as f64 * step).collect()
+}
+
+fn number(value: f64) -> String {
+    let size = value.abs();
+    match size {
+        0.0 => "0".into(),
+        _ if !(1e-3..1e5).contains(&size) => format!("{value:.0e}"),
+        _ => format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        assert_eq!(ticks(0.0, 1.0), [0.0, 0.5, 1.0]);
+        assert_eq!(ticks(-3.0, 30.0), [0.0, 10.0, 20.0, 30.0]);
+        for (from, to) in [(1e-9, 3e-9), (-1e300, 1e300), (0.1, 0.1000001), (5.0, 5e7)] {
+            assert!((1..=7).contains(&ticks(from, to).len()), "{from} to {to}: {:?}", ticks(from, to));
+        }
+        assert_eq!(["0", "0.5", "12", "-0.25", "1e-9"].to_vec(), [0.0, 0.5, 12.0, -0.25, 1e-9].map(number).to_vec());
+    }
+
+    #[test]
+    fn a_figure_says_what_it_is_and_keeps_to_its_frame() {
+        let axis = Axis { from: 0.0, to: 1.0, name: "<x>" };
+        let mut figure = Figure::new(axis, axis);
+        figure.line("one", &[(-5.0, 0.0), (0.5, 9.0)]);
+        figure.area("two", &[]);
+        let text = figure.finish("a & b", "what");
+        assert!(
+            text.contains("<title>a &amp; b</title>") && text.contains("role=\"img\"") && text.contains("&lt;x&gt;")
+        );
+        assert!(text.contains("M44.0 198.0L197.0 8.0"), "{text}");
+    }
+}
