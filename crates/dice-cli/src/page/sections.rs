@@ -253,10 +253,13 @@ fn framed(heading: &str, svg: &str, words: &str) -> String {
     )
 }
 
-/// Columns of the table of methods: what is averaged, and over which sets.
+/// What a detector has in a column, as a share, and its interval where there is one.
+type Value<'a> = dyn Fn(&'a DetectorReport) -> Option<(f64, Option<Interval>)> + 'a;
+
+/// A column of the table of methods: a metric on a set, or its average over sets.
 struct Column<'a> {
     name: String,
-    value: Box<dyn Fn(&'a DetectorReport) -> Option<(f64, Option<Interval>)> + 'a>,
+    value: Box<Value<'a>>,
     less_is_better: bool,
 }
 
