@@ -30,6 +30,7 @@ impl From<&Asked> for EvaluationOptions {
             seed: asked.seed,
             non_finite: if asked.non_finite_as_ood { NonFinite::OutOfDistribution } else { NonFinite::Reject },
             advise: asked.advise.then_some(ranking),
+            draw: false,
         }
     }
 }
