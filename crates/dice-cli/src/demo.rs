@@ -10,9 +10,9 @@ use dice_ood::io::files::TemporaryFolder;
 use dice_ood::io::{AtomicFile, Dataset, Location, read_head};
 use dice_ood::{Artifact, Error, Fit, Fitted, NonFinite, Report, Result, Salience, for_each_block};
 
-use crate::account::{chosen, near_silent};
 use crate::columns::Columns;
 use crate::eval::{Comparison, Eval};
+use crate::fit::account::{chosen, near_silent};
 use crate::network::Running;
 use crate::report::{Format, percent, tables};
 use crate::score::{OnNonFinite, Orientation};

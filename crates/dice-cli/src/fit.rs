@@ -1,5 +1,6 @@
 //! `dice fit`: features and head in, a calibrated detector out.
 
+pub(crate) mod account;
 mod outputs;
 mod record;
 mod stand_ins;
@@ -13,15 +14,14 @@ use dice_ood::io::{Location, find_head};
 use dice_ood::{Error, ErrorKind, FeatureSource as _, Fitted, HoldOut, LinearHead, Needs, Result, Spec};
 
 use crate::Context;
-use crate::account::Account;
 use crate::columns::{Columns, tell};
 use crate::data::{Inputs, head, is_onnx};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running};
 use crate::progress::Bar;
 use crate::wanted::{DEFAULT, Named, Wanted, named};
+use account::Account;
 use outputs::check_destination;
-pub(crate) use stand_ins::StandIns;
 use start::{Opened, Start};
 
 /// Fit a detector to a trained network: to its features and head, or to an ONNX model and images.

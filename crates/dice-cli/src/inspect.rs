@@ -7,9 +7,9 @@ use dice_ood::artifact::read_statistics;
 use dice_ood::io::{Dataset, Location, TensorInfo, find_head, list};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
-use crate::account::{behind, describe};
 use crate::columns::{Columns, shown};
 use crate::data::is_onnx;
+use crate::fit::account::{behind, describe};
 use crate::print;
 use crate::report::{count, percent};
 

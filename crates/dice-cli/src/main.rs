@@ -2,7 +2,6 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "doc comments of arguments are help texts: [N, D] is a shape there")]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-mod account;
 mod advice;
 mod basis;
 mod columns;

@@ -25,7 +25,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 21] = [
+const RUNS: [Run; 22] = [
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -75,6 +75,11 @@ const RUNS: [Run; 21] = [
         &["network.safetensors", "apart.onnx", "apart.data", "test/a-red/00.bmp", "grey/00.bmp"],
     ),
     run("eval --scores --id id.csv#score --ood x=ood.csv -o OUT", "tex", &["id.csv", "ood.csv"]),
+    run(
+        "report d.safetensors --id test.safetensors --id-labels test-y.npy --ood a=letters.safetensors --bootstrap 5 -o OUT",
+        "html",
+        &["d.safetensors", "test.safetensors", "test-y.npy", "letters.safetensors"],
+    ),
     run(
         "explain d.safetensors test.safetensors --row 3 --training train.safetensors -o OUT",
         "html",
@@ -214,7 +219,7 @@ fn the_table_has_every_command() {
         assert!(run != WITHOUT_OUTPUT.contains(&command), "{command}");
         count += 1;
     }
-    assert_eq!(count, WITHOUT_OUTPUT.len() + 9);
+    assert_eq!(count, WITHOUT_OUTPUT.len() + 10);
 }
 
 #[test]

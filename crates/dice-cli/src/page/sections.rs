@@ -78,6 +78,7 @@ fn promise(first: &DetectorReport) -> Option<String> {
     let decision = first.decision.as_ref()?;
     let outcome = match first.breaks_its_promise() {
         true => "which contradicts the promise: these inputs are not like those of the calibration",
+        false if decision.id_accepted > decision.id_expected.high => "more than promised",
         false => "as promised",
     };
     Some(format!(
@@ -101,12 +102,16 @@ fn misses(page: &Contents<'_>, first: &DetectorReport) -> Option<String> {
         }
         _ => String::new(),
     };
-    Some(format!(
-        "It misses most of {}: {} % of it is accepted at that rate (AUROC {}).{accuracy}",
-        named(&worst.ood),
-        percent(worst.metrics.fpr_at_tpr),
-        percent(worst.metrics.auroc)
-    ))
+    let missed = match worst.metrics.fpr_at_tpr {
+        0.0 => "It misses none of these sets at that rate.".to_owned(),
+        most => format!(
+            "It misses most of {}: {} % of it is accepted at that rate (AUROC {}).",
+            named(&worst.ood),
+            percent(most),
+            percent(worst.metrics.auroc)
+        ),
+    };
+    Some(missed + &accuracy)
 }
 
 fn decisions(page: &Contents<'_>) -> String {
@@ -164,8 +169,11 @@ fn reliability(one: &DetectorReport) -> Option<String> {
 }
 
 fn scores(page: &Contents<'_>) -> String {
-    let figures: String =
-        page.drawn().flat_map(|one| one.sets.iter().filter_map(move |set| distribution(one, set))).collect();
+    let places = page.first().map_or(0, |first| first.sets.len());
+    // The two detectors of a set stand beside each other.
+    let figures: String = (0..places)
+        .flat_map(|place| page.drawn().filter_map(move |one| distribution(one, one.sets.get(place)?)))
+        .collect();
     if figures.is_empty() {
         return String::new();
     }
@@ -219,7 +227,7 @@ fn curves(page: &Contents<'_>) -> String {
         beside.map_or(String::new(), |one| format!(" · <span class=\"key second\"></span>{}", escaped(&one.detector)));
     format!(
         "<h2>ROC curves</h2>\n<p class=\"soft\">In-distribution positive; within 0.4 points of the curve. <span class=\"key first\"></span>{}{second} · \
-         <span class=\"key rule\"></span>{} % accepted</p>\n<div class=\"figures\">\n{figures}</div>\n",
+         <span class=\"key rule\"></span>{} % of in-distribution inputs</p>\n<div class=\"figures\">\n{figures}</div>\n",
         escaped(&first.detector),
         percent(page.report.at_tpr)
     )

@@ -7,7 +7,7 @@ use dice_ood::auto::{Choice, Chosen, Measured, RECIPE, Weighed};
 use dice_ood::{Accuracy, Calibrated, Error, ErrorKind, Finding, Fitted, LeftOut, Mask, Result, Salience, Statistics};
 use serde::Serialize;
 
-use crate::fit::StandIns;
+use super::stand_ins::StandIns;
 use crate::print;
 use crate::report::{Format, Table, count, percent};
 
