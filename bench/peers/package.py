@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import warnings
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ def of_batches(peer, folder, rng, rounds):
                 rounds, [peer.run, lambda: timed(lambda: detector.score_samples(features)), lambda: timed(dense)]
             )
             shown = [f"{value * 1e3:.1f}" for value in (rust, python)]
-            row(f"{rows:,} x {units}, C = {classes}", problem.spec, *shown, f"{python / rust:.3f}x", f"{theirs * 1e3:.1f}", f"{theirs / python:.1f}x")
+            spec = problem.spec.replace("|", "\\|")
+            row(f"{rows:,} x {units}, C = {classes}", spec, *shown, f"{python / rust:.3f}x", f"{theirs * 1e3:.1f}", f"{theirs / python:.1f}x")
 
 
 def of_calls(rng, rounds):
@@ -69,6 +71,8 @@ def main():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)})
     torch.set_num_threads(arguments.threads)
     print(f"dice_ood {dice.__version__}, torch {torch.__version__}, numpy {np.__version__}; {arguments.threads} threads, load {os.getloadavg()[0]:.1f}")
+    # Of random weights and features, which belong together no better than they look.
+    warnings.simplefilter("ignore", dice.FindingWarning)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         peer = Peer(build_peer(), arguments.threads)
