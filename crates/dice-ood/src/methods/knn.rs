@@ -7,7 +7,6 @@ use crate::card::{Arguments, Card, Kind, Otherwise, Parameter, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, Reduce, Wire};
 use crate::head::LinearHead;
-use crate::io::tensors::element::{f16_of_f32, f32_of_f16};
 use crate::kernel::Product;
 use crate::nearest::Nearest;
 use crate::sphere::{norm, to_sphere};
@@ -16,15 +15,12 @@ use crate::statistics::Needs;
 use crate::training::Training;
 use crate::views::{Rows, Takes, Workspace};
 
-/// `knn(50)`, `knn(50, bank=100000, precision=half)`.
+/// `knn(50)`, `knn(50, bank=100000)`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Knn {
     k: usize,
     bank: usize,
-    precision: &'static str,
 }
-
-const PRECISIONS: &[&str] = &["single", "half"];
 
 impl Method for Knn {
     const CARD: &'static Card = &Card {
@@ -45,24 +41,15 @@ impl Method for Knn {
                 bare: true,
             },
             Parameter::BANK,
-            Parameter {
-                name: "precision",
-                about: "in which the bank is kept; half takes half the space of a detector file, the products are those of f32",
-                kind: Kind::Choice(PRECISIONS),
-                otherwise: Otherwise::Default(Value::Choice("single")),
-                bare: false,
-            },
         ],
     };
 
     fn from_arguments(given: &Arguments) -> std::result::Result<Self, String> {
-        let (k, bank) = (given.whole("k") as usize, given.whole("bank") as usize);
-        Ok(Self { k, bank, precision: given.choice("precision") })
+        Ok(Self { k: given.whole("k") as usize, bank: given.whole("bank") as usize })
     }
 
     fn arguments(&self) -> Arguments {
-        let (k, bank) = (Value::Whole(self.k as u64), Value::Whole(self.bank as u64));
-        Arguments::new(Self::CARD, [Some(k), Some(bank), Some(Value::Choice(self.precision))])
+        Arguments::new(Self::CARD, [Some(Value::Whole(self.k as u64)), Some(Value::Whole(self.bank as u64))])
     }
 }
 
@@ -71,18 +58,13 @@ impl Score for Knn {
         Takes::FEATURES
     }
 
-    fn takes_head(&self) -> bool {
-        false
-    }
-
     fn needs(&self) -> Needs {
         Needs::bank(self.bank)
     }
 
     fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Scorer>> {
         let bank = on.statistics().bank()?.first(self.bank);
-        let features = if self.precision == "half" { rounded(&bank.features, bank.units)? } else { bank.features };
-        Neighbours::scorer(self.k, features, bank.counts, bank.units)
+        Neighbours::scorer(self.k, bank.features, bank.counts, bank.units)
     }
 
     fn load(&self, state: &mut State, head: &LinearHead) -> Result<Arc<dyn Scorer>> {
@@ -90,18 +72,6 @@ impl Score for Knn {
         let counts = state.take::<u64>("counts", &[Some(shape[0])])?;
         crate::state::check_finite("bank", &bank)?;
         Neighbours::scorer(self.k, bank, counts, head.units())
-    }
-}
-
-/// The halves nearest to `bank`.
-fn rounded(bank: &[f32], units: usize) -> Result<Arc<[f32]>> {
-    let halves: Arc<[f32]> = bank.iter().map(|value| f32_of_f16(f16_of_f32(*value))).collect();
-    match halves.iter().position(|half| !half.is_finite()) {
-        None => Ok(halves),
-        Some(at) => Err(Error::new(ErrorKind::Argument, format!("{} of unit {}", bank[at], at % units))
-            .argument("precision of `knn`")
-            .expected("training features up to 65504, the largest half")
-            .fix("keep the bank in single precision")),
     }
 }
 
@@ -179,38 +149,5 @@ impl Scorer for Neighbours {
         let (twice, squares) = (graph.scale(kth, 2.0), graph.mul(query, query));
         let length = graph.sum(squares);
         Some(graph.sub(twice, length))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bank_of_halves_is_the_nearest_halves() {
-        let halves = [0.5, -1.25, 0.0, 6.103_515_6e-5];
-        assert_eq!(rounded(&halves, 2).unwrap()[..], halves);
-        for value in [0.1f32, 3.3, 1234.5, 65_519.0] {
-            let found = rounded(&[value], 1).unwrap()[0];
-            assert!((found - value).abs() <= value * 2f32.powi(-11), "{found} for {value}");
-        }
-        let error = rounded(&[1.0, 2.0, 65_520.0], 2).unwrap_err().to_string();
-        assert!(error.contains("unit 0") && error.contains("65504"), "{error}");
-    }
-
-    #[test]
-    fn precision_changes_the_score_no_more_than_halves_can() {
-        let [single, half] = ["knn(3)", "knn(3, precision=half)"].map(|spec| {
-            let head = Arc::new(LinearHead::from_rows(vec![1.0, 0.0, 0.0, 1.0], vec![0.0; 2], 2).unwrap());
-            let spec: crate::spec::Spec = spec.parse().unwrap();
-            let mut statistics = crate::statistics::Statistics::of_head(&head, &spec.needs()).unwrap();
-            let row = |row: usize| 0.1 + (row as f32 * 0.37).sin().abs();
-            statistics.update(ndarray::Array2::from_shape_fn((40, 2), |(at, unit)| row(2 * at + unit)).view()).unwrap();
-            let detector = spec.fit(&head, &statistics).unwrap();
-            detector.score(ndarray::array![[0.2f32, 0.9], [1.0, -0.5]].view()).unwrap()
-        });
-        assert_ne!(single, half);
-        // A unit vector moves by 2^-11 at most, a distance by as much, and distances are at most 2.
-        single.iter().zip(&half).for_each(|(one, other)| assert!((one - other).abs() <= 4.0 * 2f64.powi(-11) + 1e-6));
     }
 }
