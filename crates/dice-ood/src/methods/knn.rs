@@ -58,6 +58,10 @@ impl Score for Knn {
         Takes::FEATURES
     }
 
+    fn takes_head(&self) -> bool {
+        false
+    }
+
     fn needs(&self) -> Needs {
         Needs::bank(self.bank)
     }
