@@ -32,7 +32,7 @@ def methods(name: str | None = None) -> Any:
 
 
 class Outcome(Mapping[str, Any]):
-    """What a choice or a diagnosis came to: a mapping with the keys of the command's JSON."""
+    """What a choice, a diagnosis or an evaluation came to: a mapping with the keys of the command's JSON."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _data, _native
+from ._choice import Outcome
 from ._detector import Detector, _as_ood
 from ._errors import DataTypeError, InputError
 
 _SHOWN = (("fpr_at_tpr", "FPR"), ("auroc", "AUROC"), ("aupr_in", "AUPR in"), ("aupr_out", "AUPR out"))
 
 
-class Report(Mapping[str, Any]):
+class Report(Outcome):
     """What an evaluation found: a mapping with the keys of ``dice eval --format json``. Rates are fractions.
 
     In a notebook it shows itself as a table; `to_pandas` gives a row for each detector and set.
     """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._found: dict[str, Any] = json.loads(text)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._found[key]
-
-    def __iter__(self) -> Any:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain data of its own."""
-        return json.loads(self._text)
-
-    def to_json(self) -> str:
-        """Everything, as JSON."""
-        return self._text
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each detector and out-of-distribution set: names, every metric, and the ends of its 95 % interval."""
