@@ -126,11 +126,7 @@ that moves their ends by less than 0.05 percentage points of FPR and 0.01 of AUR
 
 pub(crate) fn parse_set(text: &str) -> std::result::Result<(SetLabel, String), String> {
     let Some((label, file)) = text.split_once('=') else { return Err(A_SET.into()) };
-    let tagged = Distance::ALL.into_iter().find_map(|distance| {
-        let name = label.strip_prefix(distance.name())?.strip_prefix(':')?;
-        Some(SetLabel { name: name.into(), distance: Some(distance) })
-    });
-    let label = tagged.unwrap_or_else(|| label.into());
+    let label = SetLabel::tagged(label);
     if label.name.is_empty() || file.is_empty() { Err(A_SET.into()) } else { Ok((label, file.into())) }
 }
 

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::data::{Features, Labels, View};
-use crate::evaluating::label;
 use crate::fitted::Fitted;
 use crate::head::Head;
 use crate::running::{Stop, interruptible};
@@ -51,7 +50,7 @@ impl<'py> Data<'py> {
 }
 
 fn named<'py>(sets: &Sets<'py>) -> PyResult<Vec<(SetLabel, Features<'py>)>> {
-    sets.iter().map(|(name, set)| Ok((label(name.clone()), Features::of(set)?.without_labels()))).collect()
+    sets.iter().map(|(name, set)| Ok((SetLabel::tagged(name), Features::of(set)?.without_labels()))).collect()
 }
 
 fn opening<'a>(view: View<'a>, labels: Option<&'a [i64]>, stop: &Stop) -> Open<'a> {

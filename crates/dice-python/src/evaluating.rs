@@ -1,6 +1,6 @@
 //! Evaluations, as the JSON that `dice eval` prints.
 
-use dice_ood::evaluation::{Distance, EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet};
+use dice_ood::evaluation::{EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet};
 use dice_ood::{Calibrated, Error, ErrorKind, NonFinite, Report};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -35,15 +35,6 @@ impl From<&Asked> for EvaluationOptions {
     }
 }
 
-/// A set of which is known whether it is near or far where its name says so, as in `near:cifar100`.
-pub(crate) fn label(name: String) -> SetLabel {
-    let tagged = Distance::ALL.into_iter().find_map(|distance| {
-        let name = name.strip_prefix(distance.name())?.strip_prefix(':')?;
-        Some(SetLabel { name: name.into(), distance: Some(distance) })
-    });
-    tagged.unwrap_or_else(|| name.into())
-}
-
 fn json(report: &Report) -> dice_ood::Result<String> {
     serde_json::to_string(report).map_err(|error| Error::caused_by(ErrorKind::Malformed, error))
 }
@@ -65,7 +56,7 @@ pub(crate) fn evaluate<'py>(
     let labels = Labels::of(labels);
     let ood: Vec<(SetLabel, Features<'_>)> = ood
         .iter()
-        .map(|(name, features)| Ok((label(name.clone()), Features::of(features)?.without_labels())))
+        .map(|(name, features)| Ok((SetLabel::tagged(name), Features::of(features)?.without_labels())))
         .collect::<PyResult<_>>()?;
     let (id, labels) = (id.view(), labels.slice()?);
     let ood: Vec<_> = ood.iter().map(|(label, features)| (label.clone(), features.view())).collect();
@@ -88,7 +79,7 @@ pub(crate) fn evaluate_scores<'py>(
     let id = id.as_slice()?;
     let ood: Vec<(SetLabel, Vec<f64>)> = ood
         .iter()
-        .map(|(name, scores)| Ok((label(name.clone()), scores.as_slice()?.to_vec())))
+        .map(|(name, scores)| Ok((SetLabel::tagged(name), scores.as_slice()?.to_vec())))
         .collect::<PyResult<_>>()?;
     let report = || dice_ood::evaluation::evaluate_scores(name, id, &ood, &(&asked).into(), &mut ());
     py.detach(|| json(&report()?)).raise()

@@ -89,6 +89,17 @@ pub struct SetLabel {
     pub distance: Option<Distance>,
 }
 
+impl SetLabel {
+    /// A name in front of which may stand how far the set is, as in `near:cifar100`.
+    pub fn tagged(text: &str) -> Self {
+        let tagged = Distance::ALL.into_iter().find_map(|distance| {
+            let name = text.strip_prefix(distance.name())?.strip_prefix(':')?;
+            Some(Self { name: name.into(), distance: Some(distance) })
+        });
+        tagged.unwrap_or_else(|| text.into())
+    }
+}
+
 impl From<&str> for SetLabel {
     fn from(name: &str) -> Self {
         Self { name: name.into(), distance: None }
