@@ -36,6 +36,10 @@ impl Given<'_> {
         let mut words = vec!["dice fit".to_owned()];
         match (self.model, files("images"), files("features"), files("head")) {
             (Some(model), Some(images), ..) => words.push(format!("--model {} --images {images}", quoted(model))),
+            (Some(model), None, ..) if recorded("arrays").is_some() => {
+                let arrays = files("arrays").unwrap_or_else(|| "TRAINING".into());
+                words.push(format!("--model {} --inputs {arrays}", quoted(model)));
+            }
             (_, _, Some(features), Some(head)) => words.push(format!("--features {features} --head {head}")),
             _ => words.push("--features TRAINING --head HEAD".into()),
         }

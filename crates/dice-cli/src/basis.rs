@@ -1,5 +1,5 @@
 //! What sweep and tune fit candidates to: the head and statistics of a detector file, features or statistics and a head, or a model and
-//! images.
+//! images or arrays.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -15,20 +15,20 @@ use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource as _, Layout, Li
 use crate::Context;
 use crate::columns::{Columns, record, recorded_in, tell};
 use crate::data::{Inputs, check_origin, dataset, detector, head};
-use crate::network::{Choices, Network, Running};
+use crate::network::{Choices, Network, Running, Set, arrays};
 use crate::report::count;
 
 /// What candidates are fitted to.
 #[derive(clap::Args)]
 pub(crate) struct Basis {
     /// A detector file, whose head and statistics candidates are fitted to.
-    #[arg(value_name = "DETECTOR", required_unless_present_any = ["features", "statistics", "images"])]
+    #[arg(value_name = "DETECTOR", required_unless_present_any = ["features", "statistics", "images", "inputs"])]
     artifact: Option<PathBuf>,
     /// In place of DETECTOR: training features [N, D] to fit to, with --head.
-    #[arg(long, num_args = 1.., value_name = "FILE", requires = "head", conflicts_with = "artifact")]
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "head", conflicts_with = "artifact", group = "rows")]
     pub(crate) features: Vec<String>,
-    /// Class labels [N] of --features, where they are in a file of their own.
-    #[arg(long, value_name = "FILE", requires = "features")]
+    /// Class labels [N] of --features or --inputs, where they are in a file of their own.
+    #[arg(long, value_name = "FILE", requires = "rows")]
     labels: Option<String>,
     /// In place of DETECTOR: statistics of training features, or a published mean activation, with --head.
     #[arg(long, num_args = 1.., value_name = "FILE", requires = "head", conflicts_with_all = ["artifact", "features"])]
@@ -36,13 +36,23 @@ pub(crate) struct Basis {
     /// The linear head, as for `dice fit`.
     #[arg(long, value_name = "FILE", conflicts_with = "artifact")]
     head: Option<String>,
-    /// An ONNX model that all other inputs go through, which are then images: with --images in place of DETECTOR, or the one that
-    /// DETECTOR was fitted to.
+    /// An ONNX model that all other inputs go through, which are then images, or arrays as in --inputs: with one of these in place of
+    /// DETECTOR, or the one that DETECTOR was fitted to.
     #[arg(long, value_name = "MODEL.onnx", conflicts_with_all = ["features", "statistics"])]
     model: Option<String>,
     /// In place of DETECTOR: training images to fit to, as for `dice fit`.
     #[arg(long, num_args = 1.., value_name = "PATH", requires = "model", conflicts_with = "artifact")]
     pub(crate) images: Vec<String>,
+    /// In place of DETECTOR: training inputs that are not images, arrays named as the model's inputs, as for `dice fit`.
+    #[arg(
+        long,
+        num_args = 1..,
+        value_name = "FILE",
+        requires = "model",
+        group = "rows",
+        conflicts_with_all = ["artifact", "images", "features", "statistics"]
+    )]
+    pub(crate) inputs: Vec<String>,
     #[command(flatten)]
     choices: Choices,
     #[command(flatten)]
@@ -62,7 +72,7 @@ pub(crate) struct Read {
     provenance: BTreeMap<String, String>,
 }
 
-/// A network, and a folder for the features of images, which are read more than once.
+/// A network, and a folder for the features that it makes, which are read more than once.
 struct Imaged {
     network: Network,
     folder: TemporaryFolder,
@@ -97,7 +107,9 @@ impl Basis {
             });
         }
         if let Some(model) = &self.model {
-            return self.read_images(Network::open(model, &self.choices, &self.running, context)?, context);
+            let arrays = arrays(&self.inputs, self.labels.as_ref(), &columns)?;
+            let network = Network::open(model, &self.choices, arrays.clone(), &self.running, context)?;
+            return self.read_raw(network, arrays, context);
         }
         let (from, layout, units) = match self.statistics.is_empty() {
             false => {
@@ -128,13 +140,17 @@ impl Basis {
         Ok(Read { head, from, layout, artifact: None, network: None, columns, provenance })
     }
 
-    fn read_images(&self, network: Network, context: &Context) -> Result<Read> {
+    /// Reads the images, or the `arrays`, that the network makes features of.
+    fn read_raw(&self, network: Network, arrays: Option<Dataset>, context: &Context) -> Result<Read> {
         let imaged = Imaged::new(network)?;
-        let images = self.images.join(" ");
-        let data = imaged.features(&ImageSet::find(&self.images)?, None, &images, context)?;
+        let (set, kind, files) = match arrays {
+            Some(data) => (Set::Arrays(data.without_ids()), "arrays", self.inputs.join(" ")),
+            None => (Set::Images(ImageSet::find(&self.images)?), "images", self.images.join(" ")),
+        };
+        let data = imaged.features(&set, None, &files, context)?;
         let mut provenance = imaged.network.origin().to_notes()?;
         let head = self.model.clone().unwrap_or_default();
-        provenance.extend([("head".to_owned(), head), ("images".to_owned(), images)]);
+        provenance.extend([("head".to_owned(), head), (kind.to_owned(), files)]);
         Ok(Read {
             head: Arc::new(imaged.network.head().clone()),
             from: From::Features(data),
@@ -152,10 +168,10 @@ impl Imaged {
         Ok(Self { network, folder: TemporaryFolder::new()?, kept: Cell::new(0) })
     }
 
-    /// The features of images, distorted where that is asked for, called `name` in messages.
+    /// The features of images, distorted where that is asked for, or of arrays; called `name` in messages.
     fn features(
         &self,
-        set: &ImageSet,
+        set: &Set,
         distortion: Option<Distortion>,
         name: &str,
         context: &Context,
@@ -175,7 +191,8 @@ impl Read {
         context: &Context,
     ) -> Result<Inputs<'static>> {
         if let Some(imaged) = &self.network {
-            let data = imaged.features(&ImageSet::find(files)?, None, &files.join(" "), context)?;
+            let set = imaged.network.find(files)?;
+            let data = imaged.features(&set, None, &files.join(" "), context)?;
             return Ok(Inputs::Features(match labels {
                 Some(labels) => data.with_labels(labels)?,
                 None => data,
@@ -200,22 +217,24 @@ impl Read {
         Ok(Some(block.labels.is_some()))
     }
 
-    /// Of `files`, images, at most `most` distorted in every way; none without a network.
+    /// Of `files`, images, at most `most` distorted in every way; none without a network of images.
     pub(crate) fn stand_ins(
         &self,
         files: &[String],
         most: usize,
         context: &Context,
     ) -> Result<Vec<(String, Inputs<'static>)>> {
-        let Some(imaged) = self.network.as_ref().filter(|_| most > 0) else { return Ok(Vec::new()) };
+        let imaged = self.network.as_ref().filter(|imaged| most > 0 && !imaged.network.takes_arrays());
+        let Some(imaged) = imaged else { return Ok(Vec::new()) };
         let set = ImageSet::find(files)?.thinned(most).unlabelled();
+        let images = set.len_hint().map_or(most, |images| most.min(images as usize));
+        let set = Set::Images(set);
         // An image that is left out was told of when it was first read.
         let silent = Context { quiet: true };
         let distorted = |distortion: Distortion| {
             let features = imaged.features(&set, Some(distortion), distortion.name(), &silent)?;
             Ok((distortion.name().to_owned(), Inputs::Features(features)))
         };
-        let images = set.len_hint().map_or(most, |images| most.min(images as usize));
         context.note(format_args!("Distorting {} images in {} ways.", count(images), Distortion::ALL.len()));
         Distortion::ALL.into_iter().map(distorted).collect()
     }

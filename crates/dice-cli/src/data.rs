@@ -1,4 +1,4 @@
-//! The inputs of commands: features or images.
+//! The inputs of commands: features, or images or arrays that a network makes features of.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
 use crate::Context;
 use crate::columns::{Columns, recorded, tell};
-use crate::network::{Network, Running, origin_of};
+use crate::network::{Network, Running, Set, origin_of};
 
 /// The detector `path`. Where that is none and one of the `others`, arguments of the same command, is, they were swapped.
 pub(crate) fn detector<'a>(path: &Path, others: impl IntoIterator<Item = &'a str>) -> Result<Artifact> {
@@ -24,19 +24,23 @@ pub(crate) fn detector<'a>(path: &Path, others: impl IntoIterator<Item = &'a str
     })
 }
 
-/// What a command reads: features that are there, or images whose features a network makes.
+/// What a command reads: features that are there, or images or arrays whose features a network makes.
 #[derive(Clone)]
 pub(crate) enum Inputs<'a> {
     Features(Dataset),
     Images(&'a Network, ImageSet),
+    Arrays(&'a Network, Dataset),
 }
 
 impl<'a> Inputs<'a> {
-    /// Files of features where there is no network, else images.
+    /// Files of features where there is no network, else what that takes.
     pub(crate) fn find(network: Option<&'a Network>, inputs: &[String]) -> Result<Self> {
         Ok(match network {
             None => Self::Features(Dataset::new(inputs)?.without_ids()),
-            Some(network) => Self::Images(network, ImageSet::find(inputs)?),
+            Some(network) => match network.find(inputs)? {
+                Set::Images(set) => Self::Images(network, set),
+                Set::Arrays(data) => Self::Arrays(network, data),
+            },
         })
     }
 
@@ -44,6 +48,7 @@ impl<'a> Inputs<'a> {
         match self {
             Self::Features(data) => Self::Features(data.without_labels()),
             Self::Images(network, set) => Self::Images(network, set.unlabelled()),
+            Self::Arrays(network, data) => Self::Arrays(network, data.without_labels()),
         }
     }
 
@@ -51,6 +56,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn with_ids(self) -> Self {
         match self {
             Self::Features(data) => Self::Features(data.with_ids()),
+            Self::Arrays(network, data) => Self::Arrays(network, data.with_ids()),
             images => images,
         }
     }
@@ -65,6 +71,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn with_columns(self, columns: &Columns) -> Self {
         match self {
             Self::Features(data) => Self::Features(data.with_columns(&columns.chosen())),
+            Self::Arrays(network, data) => Self::Arrays(network, data.with_columns(&columns.chosen())),
             images => images,
         }
     }
@@ -73,7 +80,7 @@ impl<'a> Inputs<'a> {
     pub(crate) fn with_units(self, width: usize, names: &[String]) -> Self {
         match self {
             Self::Features(data) => Self::Features(data.with_units(width, names)),
-            images => images,
+            others => others,
         }
     }
 
@@ -85,13 +92,14 @@ impl<'a> Inputs<'a> {
                 Ok(source)
             }
             Self::Images(network, set) => network.features(set, context),
+            Self::Arrays(network, data) => network.features_of_arrays(data, context),
         }
     }
 
     /// What is read, for messages: the first file.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Features(data) => data.names()[0].to_string(),
+            Self::Features(data) | Self::Arrays(_, data) => data.names()[0].to_string(),
             Self::Images(_, set) => set.files().next().map_or_else(String::new, |file| file.display().to_string()),
         }
     }
@@ -99,7 +107,7 @@ impl<'a> Inputs<'a> {
     /// The files that are read.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
-            Self::Features(data) => data.files().iter().map(|file| file.path.clone()).collect(),
+            Self::Features(data) | Self::Arrays(_, data) => data.files().iter().map(|file| file.path.clone()).collect(),
             Self::Images(_, set) => set.files().map(Path::to_path_buf).collect(),
         }
     }

@@ -49,7 +49,7 @@ pub(crate) struct Comparison {
     /// The detector file, as written by `dice fit`.
     #[arg(value_name = "DETECTOR", required_unless_present = "scores")]
     pub(crate) artifact: Option<PathBuf>,
-    /// In-distribution test features [N, D]; images with --model, scores [N] with --scores.
+    /// In-distribution test features [N, D]; with --model images or arrays, as the fit had; scores [N] with --scores.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub(crate) id: Vec<String>,
     /// Labels of the in-distribution test set, where they are in a file of their own.
@@ -60,7 +60,7 @@ pub(crate) struct Comparison {
     #[arg(long, value_name = "[near:|far:]NAME=FILE", value_parser = parse_set)]
     pub(crate) ood: Vec<(SetLabel, String)>,
     /// The network that the detector was fitted to: FILEs are then images (folders, patterns, .txt lists, .tar shards,
-    /// .parquet), prepared as for the fit; class folders, as many as the network has classes and numbered by name, are labels.
+    /// .parquet), prepared as for the fit, or arrays where it was fitted to --inputs; class folders, as many as the network has classes and numbered by name, are labels.
     #[arg(long, value_name = "MODEL.onnx", conflicts_with_all = ["scores", "id_labels"])]
     pub(crate) model: Option<String>,
     #[command(flatten)]
@@ -378,7 +378,7 @@ struct Advised<'a> {
 fn without_foreign_labels<'a>(inputs: Inputs<'a>, classes: usize, context: &Context) -> Inputs<'a> {
     let folders = match &inputs {
         Inputs::Images(_, set) => set.classes().len(),
-        Inputs::Features(_) => 0,
+        Inputs::Features(_) | Inputs::Arrays(..) => 0,
     };
     if [0, classes].contains(&folders) {
         return inputs;

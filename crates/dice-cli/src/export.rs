@@ -116,7 +116,7 @@ impl Export {
         promise(calibrated, context);
         match origin {
             Some(origin) => {
-                context.note(format_args!("Inputs must be prepared as for the fit: {}.", origin.preprocess))
+                context.note(format_args!("Inputs must be prepared as for the fit: {}.", origin.prepared))
             }
             None => context.note(format_args!(
                 "Inputs must be prepared as for the fit, which {} does not record.",
@@ -151,7 +151,7 @@ impl Export {
         if let Some(origin) = origin {
             context.note(format_args!(
                 "Features must be those that {} makes of inputs prepared as for the fit: {}.",
-                origin.model, origin.preprocess
+                origin.model, origin.prepared
             ));
         }
         Ok(())

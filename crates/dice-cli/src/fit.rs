@@ -17,14 +17,14 @@ use crate::Context;
 use crate::columns::{Columns, tell};
 use crate::data::{Inputs, head, is_onnx};
 use crate::methods::steps;
-use crate::network::{Choices, Network, Running};
+use crate::network::{Choices, Network, Running, arrays};
 use crate::progress::Bar;
 use crate::wanted::{DEFAULT, Named, Wanted, named};
 use account::Account;
 use outputs::check_destination;
 use start::{Opened, Start};
 
-/// Fit a detector to a trained network: to its features and head, or to an ONNX model and images.
+/// Fit a detector to a trained network: to its features and head, or to an ONNX model and images or other inputs.
 ///
 /// One pass over the training data gathers statistics; detectors are fitted from these, and a threshold is set on
 /// in-distribution inputs held out of the fit, so that a fresh one is accepted with at least the promised probability.
@@ -32,21 +32,39 @@ use start::{Opened, Start};
 #[command(after_help = help())]
 pub(crate) struct Fit {
     /// Penultimate features [N, D] of in-distribution training inputs (labels beside them stratify the hold-out).
-    #[arg(long, short = 'f', num_args = 1.., value_name = "FILE", required_unless_present_any = ["statistics", "images"])]
+    #[arg(long, short = 'f', num_args = 1.., value_name = "FILE", required_unless_present_any = ["statistics", "images", "inputs"], group = "rows")]
     features: Vec<String>,
-    /// Class labels [N] of the features, where they are in a file of their own.
-    #[arg(long, value_name = "FILE", requires = "features")]
+    /// Class labels [N] of --features or --inputs, where they are in a file of their own.
+    #[arg(long, value_name = "FILE", requires = "rows")]
     labels: Option<String>,
     /// The linear head: weight [C, D] and bias [C]; or the ONNX model it is part of.
     #[arg(long, value_name = "FILE", required_unless_present = "model")]
     head: Option<String>,
-    /// An ONNX model, whose head is found and whose features are computed from --images; MODEL.onnx#NODE names its head.
-    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "head", requires = "images")]
+    /// An ONNX model, whose head is found and whose features are computed from --images or --inputs; MODEL.onnx#NODE names its head.
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "head", requires = "through")]
     model: Option<String>,
     /// Training images instead of features: folders, patterns, .txt lists of paths, .tar shards, .parquet[#COLUMN]; subfolders
     /// of a single folder are classes, which stratify the hold-out.
-    #[arg(long, num_args = 1.., value_name = "PATH", requires = "model", conflicts_with_all = ["features", "labels", "statistics"])]
+    #[arg(
+        long,
+        num_args = 1..,
+        value_name = "PATH",
+        requires = "model",
+        group = "through",
+        conflicts_with_all = ["features", "labels", "statistics"]
+    )]
     images: Vec<String>,
+    /// Training inputs that are not images: arrays named as the model's inputs, the first axis N (.npz, .safetensors, .npy,
+    /// .parquet, or a table with a column for each value of the only input); see `dice features --help`.
+    #[arg(
+        long,
+        num_args = 1..,
+        value_name = "FILE",
+        requires = "model",
+        groups = ["through", "rows"],
+        conflicts_with_all = ["features", "statistics"]
+    )]
+    inputs: Vec<String>,
     #[command(flatten)]
     choices: Choices,
     #[command(flatten)]
@@ -64,7 +82,7 @@ pub(crate) struct Fit {
     /// 0.95 takes at least 19 calibration inputs, 0.99 takes 99; thousands make the realised rate certain.
     #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
     tpr: f64,
-    /// In-distribution features (with --model: images) for the threshold, not seen in training; better than a held-out part.
+    /// In-distribution features (with --model: images, or arrays as in --inputs) for the threshold, not seen in training; better than a held-out part.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "calibration_fraction")]
     calibration: Vec<String>,
     /// Share of the training data to hold out of the fit for the threshold, to the nearest percent; 0 for none, and no decisions.
@@ -113,6 +131,7 @@ fn file_to_write(text: &str) -> std::result::Result<PathBuf, String> {
 
 const EXAMPLES: &str = "Examples:
   dice fit --model resnet50.onnx --images train/ --preprocess imagenet --calibration val/ -o detector.safetensors
+  dice fit --model text.onnx --inputs train.npz --calibration val.npz -o detector.safetensors
   dice fit --features train.safetensors --head resnet50.pth -o detector.safetensors
   dice fit --features train.npy --labels y.npy --head head.npz --calibration val.npy \\
       -d 'react(0.99) | dice(0.7) | energy' -d energy --tpr 0.99 -o detector.safetensors
@@ -139,13 +158,17 @@ impl Fit {
                 .argument("--validation-ood")
                 .expected("-d auto, whose members it weighs"));
         }
-        if self.model.is_none() && self.stand_ins.is_some() {
-            return Err(Error::new(ErrorKind::Argument, "features")
+        if self.images.is_empty() && self.stand_ins.is_some() {
+            let found = if self.inputs.is_empty() { "features" } else { "arrays" };
+            return Err(Error::new(ErrorKind::Argument, found)
                 .argument("--stand-ins")
                 .expected("images to distort, with --model and --images"));
         }
         check_destination(&self.output)?;
-        let open = |model| Network::open(model, &self.choices, &self.running, context);
+        let open = |model| {
+            let arrays = arrays(&self.inputs, self.labels.as_ref(), &self.columns)?;
+            Network::open(model, &self.choices, arrays, &self.running, context)
+        };
         let network = self.model.as_deref().map(open).transpose()?;
         let fitted = self.fit(network.as_ref(), context)?;
         let account = Account { fitted: &fitted, head: self.head_name(), held_out: self.holds_out() };

@@ -43,6 +43,7 @@ fn flags(remedy: Remedy) -> Option<&'static str> {
             "--runtime onnxruntime=PATH, with PATH to its library or to the folder of the Python package onnxruntime; or \
              --features"
         }
+        Remedy::Arrays => "--inputs FILE.npz",
         Remedy::SkipBroken => "--broken skip",
         Remedy::AcceptNonFinite => "--non-finite ood",
         Remedy::FitToModel => "dice fit --model",
@@ -68,6 +69,7 @@ mod tests {
             Remedy::Runtime,
             Remedy::Features,
             Remedy::RuntimeOrFeatures,
+            Remedy::Arrays,
             Remedy::SkipBroken,
             Remedy::AcceptNonFinite,
             Remedy::FitToModel,

@@ -1,12 +1,15 @@
-//! Images through a network: what `features`, `fit`, `score`, `eval` and `export` share.
+//! Images and arrays through a network: what `features`, `fit`, `score`, `eval` and `export` share.
 
 use std::path::Path;
 
-use dice_onnx::{Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime};
-use dice_ood::io::Location;
+use dice_onnx::{
+    Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime,
+};
+use dice_ood::io::{Dataset, Location};
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
 use crate::Context;
+use crate::columns::{Columns, tell};
 use crate::progress::Watched;
 use crate::report::count;
 
@@ -18,7 +21,7 @@ pub(crate) struct Choices {
     ///
     /// Settings: resize=keep|N|HxW, crop=none|N|HxW, filter=nearest|bilinear|bicubic|lanczos, channels=rgb|bgr|grey,
     /// scale=1/255, mean=R/G/B, std=R/G/B. By default the one of the presets whose size fits the model, which is said.
-    #[arg(long, value_name = "NAME|FILE|SETTINGS", requires = "model")]
+    #[arg(long, value_name = "NAME|FILE|SETTINGS", requires = "model", conflicts_with = "inputs")]
     pub(crate) preprocess: Option<String>,
     /// The tensor of the model to take as features, where it is not what the head reads.
     #[arg(long, value_name = "TENSOR", requires = "model")]
@@ -52,6 +55,12 @@ pub(crate) enum OnBroken {
     Skip,
 }
 
+/// What goes through a network.
+pub(crate) enum Set {
+    Images(ImageSet),
+    Arrays(Dataset),
+}
+
 /// A network whose images are read with what a command line says about broken ones.
 pub(crate) struct Network {
     network: dice_onnx::Network,
@@ -59,12 +68,20 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// The network `MODEL.onnx` or `MODEL.onnx#NODE`, its head found and its preprocessing chosen, which is said.
-    pub(crate) fn open(file: &str, choices: &Choices, running: &Running, context: &Context) -> Result<Self> {
+    /// The network `MODEL.onnx` or `MODEL.onnx#NODE`, its head found and its preprocessing chosen, which is said; or one that
+    /// takes `arrays`.
+    pub(crate) fn open(
+        file: &str,
+        choices: &Choices,
+        arrays: Option<Dataset>,
+        running: &Running,
+        context: &Context,
+    ) -> Result<Self> {
         let location = Location::parse(file);
         let options = NetworkOptions {
             head: HeadOptions { head: location.name, features: choices.tensor.clone() },
             preprocess: choices.preprocess.as_deref().map(str::parse).transpose()?,
+            arrays,
             runtime: running.runtime.clone(),
         };
         let network = dice_onnx::Network::open(&location.path, &options)?;
@@ -75,12 +92,13 @@ impl Network {
         }
         let found = network.found();
         context.note(format_args!(
-            "{}: {} classes, {} features from {}; images {}.",
+            "{}: {} classes, {} features from {}; {} {}.",
             location.path.display(),
             count(found.classes()),
             count(found.units()),
             found.features,
-            network.origin().preprocess,
+            if network.takes_arrays() { "arrays" } else { "images" },
+            network.origin().prepared,
         ));
         for note in &found.notes {
             context.note(format_args!("Note: {note}"));
@@ -124,6 +142,31 @@ impl Network {
         self.network.origin()
     }
 
+    /// The inputs that `files` name: arrays where the network was fitted to these, else images.
+    pub(crate) fn find(&self, files: &[String]) -> Result<Set> {
+        Ok(match self.takes_arrays() {
+            true => Set::Arrays(Dataset::new(files)?.without_ids()),
+            false => Set::Images(ImageSet::find(files)?),
+        })
+    }
+
+    /// Whether inputs are arrays rather than images.
+    pub(crate) fn takes_arrays(&self) -> bool {
+        self.network.takes_arrays()
+    }
+
+    /// The features of `data`, arrays; what is said of them is said.
+    pub(crate) fn features_of_arrays<'a>(
+        &'a self,
+        data: &Dataset,
+        context: &Context,
+    ) -> Result<Box<dyn FeatureSource + 'a>> {
+        let source = self.network.features_of_arrays(data)?;
+        source.notes().iter().for_each(|note| context.note(format_args!("Note: {note}.")));
+        tell(&source.layout(), &data.names()[0], context);
+        Ok(Box::new(source))
+    }
+
     /// The features of `set`.
     pub(crate) fn features<'a>(&'a self, set: &ImageSet, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
         let source = self.network.features(set, self.broken)?;
@@ -145,18 +188,41 @@ impl Network {
     /// come from to `output`; how many.
     pub(crate) fn save_features(
         &self,
-        set: &ImageSet,
+        set: &Set,
         distortion: Option<Distortion>,
         output: &Path,
         context: &Context,
     ) -> Result<usize> {
-        let features = match distortion {
-            None => self.features(set, context)?,
-            Some(distortion) => self.stand_ins(set, distortion, context)?,
+        let (features, what) = match (set, distortion) {
+            (Set::Images(set), None) => (self.features(set, context)?, "images"),
+            (Set::Images(set), Some(distortion)) => (self.stand_ins(set, distortion, context)?, "images"),
+            (Set::Arrays(data), _) => (self.features_of_arrays(data, context)?, "inputs"),
         };
-        let source = Watched::new(features, None, "images", context);
+        let source = Watched::new(features, None, what, context);
         self.network.save_features(source, set.classes(), output)
     }
+}
+
+impl Set {
+    /// The names of the class folders of images.
+    pub(crate) fn classes(&self) -> &[String] {
+        match self {
+            Self::Images(set) => set.classes(),
+            Self::Arrays(_) => &[],
+        }
+    }
+}
+
+/// The arrays of some `--inputs FILE...`, in tables as `columns` says, with labels from a file of their own where that is named.
+pub(crate) fn arrays(files: &[String], labels: Option<&String>, columns: &Columns) -> Result<Option<Dataset>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let data = Dataset::new(files)?.with_columns(&columns.chosen());
+    Ok(Some(match labels {
+        Some(labels) => data.with_labels(labels)?,
+        None => data,
+    }))
 }
 
 impl Running {

@@ -31,10 +31,12 @@ pub(crate) struct Score {
     /// The detector, as written by `dice fit`.
     #[arg(value_name = "DETECTOR")]
     artifact: PathBuf,
-    /// Features [N, D] of the inputs, - for standard input; with --model, images: folders, patterns, .txt lists, .tar, .parquet.
+    /// Features [N, D] of the inputs, - for standard input; with --model, images: folders, patterns, .txt lists, .tar, .parquet; or
+    /// arrays, where the detector was fitted to --inputs.
     #[arg(required = true, value_name = "FEATURES")]
     inputs: Vec<String>,
-    /// The network that the detector was fitted to; FEATURES are then images, prepared as for the fit.
+    /// The network that the detector was fitted to; FEATURES are then images, prepared as for the fit, or arrays, as
+    /// in --inputs of the fit.
     #[arg(long, value_name = "MODEL.onnx")]
     model: Option<String>,
     #[command(flatten)]
@@ -83,6 +85,7 @@ const EXAMPLES: &str = "Examples:
   dice score detector.safetensors new.npy -o scores.parquet --summary summary.json --check
   dice score panel.safetensors new.npy -d 'evidence(lts, nci, mds, vim, core)' --explain
   dice score detector.safetensors --model resnet.onnx photos/ --only ood
+  dice score detector.safetensors --model text.onnx test.npz
   extract-features | dice score detector.safetensors - --format jsonl
 
 Columns:

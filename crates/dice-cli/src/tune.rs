@@ -29,7 +29,7 @@ pub(crate) struct Tune {
     basis: Basis,
     /// In-distribution inputs [N, D] to choose, report and calibrate on, best ones that the network has not seen; by default three
     /// tenths of --features or --images, which the fit then leaves out.
-    #[arg(long, num_args = 1.., value_name = "FILE", required_unless_present_any = ["features", "images"])]
+    #[arg(long, num_args = 1.., value_name = "FILE", required_unless_present_any = ["features", "images", "inputs"])]
     id: Vec<String>,
     /// Labels of --id, where they are in a file of their own.
     #[arg(long, value_name = "FILE", requires = "id")]

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod arrays;
 mod images;
 mod model;
 mod network;
@@ -10,6 +11,7 @@ mod testing;
 mod text;
 mod write;
 
+pub use arrays::source::ArraySource;
 pub use images::decode::{decode, decode_bytes};
 pub use images::distort::Distortion;
 pub use images::entry::{Encoded, Entry};
@@ -23,9 +25,9 @@ pub use model::describe::{Images, TensorInfo};
 pub use model::head::{FeatureLayout, Following, FoundHead, HeadOptions};
 pub use model::linear::Quantization;
 pub use model::sign::Nonnegative;
-pub use network::origin::Origin;
+pub use network::origin::{Origin, Prepared};
 pub use network::{Network, NetworkOptions};
 pub use run::backbone::Backbone;
-pub use run::input::{Element, InputShape};
+pub use run::input::{Axis, Element, InputShape, ModelInput};
 pub use run::runtime::Runtime;
 pub use write::export::{DECISION, Export, Exporter, FEATURES, P_VALUE, PREDICTION, SCORE};

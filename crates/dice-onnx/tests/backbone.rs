@@ -28,7 +28,7 @@ fn onnxruntime() -> Option<Runtime> {
 
 /// Two made-up images `[2, C, H, W]` with their size, of normalised pixels or of levels.
 fn images(backbone: &Backbone) -> (Vec<f32>, [usize; 2]) {
-    let input = backbone.input();
+    let input = backbone.input().unwrap();
     let [height, width] = [input.size[0].unwrap_or(1), input.size[1].unwrap_or(1)];
     let each = input.flat.unwrap_or(input.channels.unwrap_or(3) * height * width);
     assert!(matches!(input.layout, PixelLayout::Nchw | PixelLayout::Nhwc));

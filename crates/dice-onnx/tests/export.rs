@@ -57,7 +57,7 @@ fn check(name: &str, specs: &[&str]) {
         }
     };
     let backbone = Backbone::new(&model, &found, &runtime).unwrap();
-    let input = backbone.input();
+    let input = backbone.input().unwrap();
     let size @ [height, width] = [input.size[0].unwrap_or(1), input.size[1].unwrap_or(1)];
     let each = input.flat.unwrap_or(input.channels.unwrap_or(3) * height * width);
     // Inputs of different contrast, so that their scores differ.

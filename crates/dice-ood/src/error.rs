@@ -53,6 +53,8 @@ pub enum Remedy {
     Features,
     /// Another runtime, or features that were computed elsewhere.
     RuntimeOrFeatures,
+    /// Arrays named as the inputs of the network, in place of images.
+    Arrays,
     /// To go on without images that cannot be decoded.
     SkipBroken,
     /// To score inputs that hold NaN or infinity as out-of-distribution.

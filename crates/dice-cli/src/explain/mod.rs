@@ -31,7 +31,7 @@ pub(crate) struct Explain {
     /// The detector, as written by `dice fit`.
     #[arg(value_name = "DETECTOR")]
     artifact: PathBuf,
-    /// Features [N, D] that the input is among, - for standard input; with --model, images.
+    /// Features [N, D] that the input is among, - for standard input; with --model, images or arrays.
     #[arg(required = true, value_name = "FEATURES")]
     inputs: Vec<String>,
     /// The row of the input, counted from 0 over all FEATURES. Not needed where there is one input only.
@@ -46,7 +46,7 @@ pub(crate) struct Explain {
     /// Training features, to name the five nearest training inputs; with --model, images.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     training: Vec<String>,
-    /// The network that the detector was fitted to; FEATURES are then images, prepared as for the fit.
+    /// The network that the detector was fitted to; FEATURES are then images, prepared as for the fit, or arrays.
     #[arg(long, value_name = "MODEL.onnx")]
     model: Option<String>,
     #[command(flatten)]

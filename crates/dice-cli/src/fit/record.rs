@@ -32,10 +32,11 @@ impl Fit {
             Some(origin) => origin.to_notes()?,
             None => BTreeMap::new(),
         };
-        let training = match (&*self.statistics, &*self.images) {
-            ([], []) => ("features", self.features.join(" ")),
-            ([], images) => ("images", images.join(" ")),
-            (statistics, _) => ("statistics", statistics.join(" ")),
+        let training = match (&*self.statistics, &*self.images, &*self.inputs) {
+            ([], [], []) => ("features", self.features.join(" ")),
+            ([], [], inputs) => ("arrays", inputs.join(" ")),
+            ([], images, _) => ("images", images.join(" ")),
+            (statistics, ..) => ("statistics", statistics.join(" ")),
         };
         let calibration = match (self.calibration.is_empty(), self.holds_out()) {
             (false, _) => self.calibration.join(" "),

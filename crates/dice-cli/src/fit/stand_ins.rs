@@ -44,7 +44,7 @@ impl Fit {
         let deciding: Vec<&Calibrated> = detectors.iter().filter(|one| one.threshold().is_some()).collect();
         let told = !context.quiet || self.format.is_some();
         let most = self.stand_ins.unwrap_or(USUALLY) as usize;
-        if most == 0 || deciding.is_empty() || !told {
+        if most == 0 || deciding.is_empty() || !told || network.takes_arrays() {
             return Ok(None);
         }
         let images = if self.calibration.is_empty() { &self.images } else { &self.calibration };

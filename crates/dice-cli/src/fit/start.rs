@@ -1,4 +1,4 @@
-//! What a fit starts from: features, the features of images, or statistics.
+//! What a fit starts from: features, the features of images or arrays, or statistics.
 
 use dice_ood::artifact::read_merged_statistics;
 use dice_ood::io::Dataset;
@@ -9,7 +9,7 @@ use super::Fit;
 use crate::Context;
 use crate::columns::recorded_in;
 use crate::data::dataset;
-use crate::network::Network;
+use crate::network::{Network, Set, arrays};
 use dice_onnx::ImageSet;
 
 /// What a fit starts from.
@@ -29,7 +29,7 @@ pub(super) enum Opened {
 }
 
 impl Start {
-    /// Finds what the arguments name; features of images are computed now.
+    /// Finds what the arguments name; features that a network makes are computed now.
     pub(super) fn find(fit: &Fit, network: Option<&Network>, context: &Context) -> Result<Self> {
         if !fit.statistics.is_empty() {
             let statistics = read_merged_statistics(fit.statistics.iter().map(String::as_str))?;
@@ -40,8 +40,12 @@ impl Start {
             // The held-out rows are read in a second pass, which images do not take: their features are kept meanwhile.
             let folder = TemporaryFolder::new()?;
             let path = folder.path().join("features.safetensors");
-            network.save_features(&ImageSet::find(&fit.images)?, None, &path, context)?;
-            let features = Dataset::new(&[path.to_string_lossy().into_owned()])?.called(&fit.images.join(" "));
+            let (set, name) = match arrays(&fit.inputs, fit.labels.as_ref(), &fit.columns)? {
+                Some(data) => (Set::Arrays(data.without_ids()), fit.inputs.join(" ")),
+                None => (Set::Images(ImageSet::find(&fit.images)?), fit.images.join(" ")),
+            };
+            network.save_features(&set, None, &path, context)?;
+            let features = Dataset::new(&[path.to_string_lossy().into_owned()])?.called(&name);
             return Ok(Self::Features { training: features, _folder: Some(folder) });
         }
         if [&fit.features, &fit.calibration].into_iter().flatten().filter(|file| *file == "-").count() > 1 {

@@ -478,7 +478,7 @@ mod tests {
     #[test]
     fn images_and_preprocessing_that_do_not_fit_are_refused() {
         let (folder, backbone, _) = desk(0);
-        let input = backbone.input();
+        let input = backbone.input().unwrap();
         assert!(input.adapt(Preprocess::preset("cifar10").unwrap()).unwrap_err().to_string().contains("[N, 3, 4, 4]"));
         assert!(input.adapt(Preprocess::preset("mnist").unwrap()).is_err());
         assert_eq!(input.suggest(), None);

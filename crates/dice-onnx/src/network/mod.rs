@@ -1,19 +1,20 @@
-//! A network that is ready to make features of images: a model, its head, a runtime and a preprocessing, which must agree.
+//! A network that is ready to make features: a model, its head, a runtime, and what its inputs are made of, which must agree.
 
 pub(crate) mod origin;
 
 use std::path::Path;
 
-use dice_ood::io::FeaturesWriter;
+use dice_ood::io::{Dataset, FeaturesWriter};
 use dice_ood::{Error, ErrorKind, FeatureSource, Remedy, Result, for_each_block};
 
+use crate::arrays::source::ArraySource;
 use crate::images::distort::Distortion;
 use crate::images::preprocess::Preprocess;
 use crate::images::set::ImageSet;
 use crate::images::source::{Broken, ImageSource};
 use crate::model::Model;
 use crate::model::head::{FoundHead, HeadOptions};
-use crate::network::origin::Origin;
+use crate::network::origin::{Origin, Prepared};
 use crate::run::backbone::Backbone;
 use crate::run::input::InputShape;
 use crate::run::runtime::Runtime;
@@ -25,11 +26,13 @@ pub struct NetworkOptions {
     pub head: HeadOptions,
     /// How images become inputs; by default as the only preset whose size fits the model's input.
     pub preprocess: Option<Preprocess>,
+    /// Arrays named as the model's inputs, in place of images: the first file tells which columns of a table are the input.
+    pub arrays: Option<Dataset>,
     /// What runs the network.
     pub runtime: Runtime,
 }
 
-/// A network that makes features of images, and the [`Origin`] that these features have.
+/// A network that makes features of images or arrays, and the [`Origin`] that these features have.
 pub struct Network {
     backbone: Backbone,
     found: FoundHead,
@@ -42,17 +45,21 @@ impl Network {
     ///
     /// # Errors
     /// Those of [`Model::open`], [`Model::find_head`], [`Backbone::new`] and [`InputShape::adapt`]; [`ErrorKind::Missing`] where
-    /// `options` name no preprocessing and several presets, or none, fit.
+    /// `options` name no preprocessing and several presets, or none, fit; those of the first file of arrays.
     pub fn open(path: impl AsRef<Path>, options: &NetworkOptions) -> Result<Self> {
         let model = Model::open(path)?;
         let found = model.find_head(&options.head)?;
         let backbone = Backbone::new(&model, &found, &options.runtime)?;
+        if let Some(data) = &options.arrays {
+            let columns = ArraySource::new(&backbone, data)?.columns();
+            return Ok(Self::ready(backbone, found, |inputs| Prepared::Arrays { inputs, columns }));
+        }
         let (preprocess, suggested) = match &options.preprocess {
             Some(chosen) => (chosen.clone(), None),
             None => suggestion(&backbone).map(|(name, preset)| (preset, Some(name)))?,
         };
-        let preprocess = backbone.input().adapt(preprocess)?;
-        Ok(Self { suggested, ..Self::ready(backbone, found, preprocess) })
+        let preprocess = backbone.input()?.adapt(preprocess)?;
+        Ok(Self { suggested, ..Self::ready(backbone, found, |_| Prepared::Images(preprocess)) })
     }
 
     /// The network that features of `recorded` came from: the same model, head, features tensor and preprocessing.
@@ -64,13 +71,34 @@ impl Network {
         recorded.check_model(&model)?;
         let found = model.find_head(&recorded.head_options())?;
         let backbone = Backbone::new(&model, &found, runtime)?;
-        let preprocess = backbone.input().adapt(recorded.preprocess.clone())?;
-        Ok(Self::ready(backbone, found, preprocess))
+        let prepared = match &recorded.prepared {
+            Prepared::Images(preprocess) => Prepared::Images(backbone.input()?.adapt(preprocess.clone())?),
+            arrays => arrays.clone(),
+        };
+        Ok(Self::ready(backbone, found, |_| prepared))
     }
 
-    fn ready(backbone: Backbone, found: FoundHead, preprocess: Preprocess) -> Self {
-        let origin = Origin::new(&backbone, &found, preprocess);
+    /// `prepared` is told the inputs.
+    fn ready(backbone: Backbone, found: FoundHead, prepared: impl FnOnce(String) -> Prepared) -> Self {
+        let inputs: Vec<String> = backbone.inputs().iter().map(ToString::to_string).collect();
+        let origin = Origin::new(&backbone, &found, prepared(inputs.join("; ")));
         Self { backbone, found, origin, suggested: None }
+    }
+
+    /// Whether features are those of arrays rather than of images.
+    pub fn takes_arrays(&self) -> bool {
+        matches!(self.origin.prepared, Prepared::Arrays { .. })
+    }
+
+    /// The preprocessing of images; an error where there are none.
+    fn preprocess(&self) -> Result<Preprocess> {
+        match &self.origin.prepared {
+            Prepared::Images(preprocess) => Ok(preprocess.clone()),
+            Prepared::Arrays { inputs, .. } => Err(Error::new(ErrorKind::Argument, "images")
+                .file(self.backbone.path().display())
+                .expected(format!("arrays of its inputs, as in the fit: {inputs}"))
+                .fix("give arrays named as the model's inputs")),
+        }
     }
 
     /// The head, and what feeds it.
@@ -98,7 +126,21 @@ impl Network {
     /// # Errors
     /// As [`ImageSource::new`].
     pub fn features(&self, set: &ImageSet, broken: Broken) -> Result<ImageSource<'_>> {
-        ImageSource::new(&self.backbone, set.clone(), self.origin.preprocess.clone(), broken)
+        ImageSource::new(&self.backbone, set.clone(), self.preprocess()?, broken)
+    }
+
+    /// The features of `data`, arrays named as the model's inputs.
+    ///
+    /// # Errors
+    /// As [`ArraySource`]: an array that is missing, or of another type or shape than the model's input. [`ErrorKind::Columns`] for
+    /// a table without the columns that the origin records.
+    pub fn features_of_arrays(&self, data: &Dataset) -> Result<ArraySource<'_>> {
+        match &self.origin.prepared {
+            Prepared::Arrays { columns, .. } if !columns.is_empty() => {
+                ArraySource::new(&self.backbone, &data.clone().with_units(columns.len(), columns))
+            }
+            _ => ArraySource::new(&self.backbone, data),
+        }
     }
 
     /// The features of `set`, each image distorted: stand-ins for out-of-distribution inputs.
@@ -106,7 +148,7 @@ impl Network {
     /// # Errors
     /// As [`ImageSource::new`].
     pub fn stand_ins(&self, set: &ImageSet, distortion: Distortion, broken: Broken) -> Result<ImageSource<'_>> {
-        ImageSource::distorted(&self.backbone, set.clone(), self.origin.preprocess.clone(), distortion, broken)
+        ImageSource::distorted(&self.backbone, set.clone(), self.preprocess()?, distortion, broken)
     }
 
     /// Writes what `source` makes of a set, and the names of its `classes`, the head and the origin; the number of rows.
@@ -126,9 +168,8 @@ impl Network {
         drop(source);
         let rows = writer.rows();
         if rows == 0 {
-            return Err(Error::new(ErrorKind::Empty, "none that can be decoded")
-                .tensor("images")
-                .expected("at least one"));
+            let found = if self.takes_arrays() { "no rows" } else { "none that can be decoded" };
+            return Err(Error::new(ErrorKind::Empty, found).tensor("inputs").expected("at least one"));
         }
         let mut notes = self.origin.to_notes()?;
         let classes = serde_json::to_string(classes);
@@ -140,7 +181,7 @@ impl Network {
 
 /// The only preset that fits the input of `backbone`, and its name.
 fn suggestion(backbone: &Backbone) -> Result<(&'static str, Preprocess)> {
-    let input: InputShape = backbone.input();
+    let input: InputShape = backbone.input()?;
     let fitting = input.suggest().and_then(|name| Some((name, Preprocess::preset(name)?)));
     fitting.ok_or_else(|| {
         Error::new(ErrorKind::Missing, format!("an input of {input}"))

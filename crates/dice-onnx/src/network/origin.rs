@@ -1,9 +1,11 @@
-//! Where features came from: which network, which of its tensors, and how images became its inputs.
+//! Where features came from: which network, which of its tensors, and what became its inputs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use dice_ood::io::{Location, read_metadata};
 use dice_ood::{Error, ErrorKind, Remedy, Result};
+use serde::de::DeserializeOwned;
 
 use crate::images::preprocess::Preprocess;
 use crate::model::Model;
@@ -15,7 +17,35 @@ const FINGERPRINT: &str = "model_sha256";
 const HEAD: &str = "head_node";
 const FEATURES: &str = "features_tensor";
 const PREPROCESS: &str = "preprocess";
+const INPUTS: &str = "inputs";
+const COLUMNS: &str = "input_columns";
 const RUNTIME: &str = "runtime";
+
+/// What the inputs of a network are made of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prepared {
+    /// Images, in this way.
+    Images(Preprocess),
+    /// Arrays named as the inputs.
+    Arrays {
+        /// The inputs: names, types and shapes, for people.
+        inputs: String,
+        /// The columns of a table that has one for each value of the only input; else empty.
+        columns: Vec<String>,
+    },
+}
+
+impl fmt::Display for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Images(preprocess) => preprocess.fmt(f),
+            Self::Arrays { inputs, columns } => match &columns[..] {
+                [first, .., last] => write!(f, "{inputs}, of the columns `{first}` to `{last}`"),
+                _ => f.write_str(inputs),
+            },
+        }
+    }
+}
 
 /// The origin of features, as it is recorded beside them, in detectors and in exported models, so that scoring cannot use
 /// another network, another layer or other inputs than fitting did.
@@ -30,42 +60,48 @@ pub struct Origin {
     pub head: String,
     /// [`FoundHead::features`].
     pub features: String,
-    /// How images became inputs.
-    pub preprocess: Preprocess,
+    /// What became inputs.
+    pub prepared: Prepared,
     /// [`Runtime::name`](crate::Runtime::name) of what ran the network.
     pub runtime: String,
 }
 
 impl Origin {
-    /// The origin of what `backbone` makes of images that go through `preprocess`.
-    pub fn new(backbone: &Backbone, found: &FoundHead, preprocess: Preprocess) -> Self {
+    /// The origin of what `backbone` makes of inputs that are prepared so.
+    pub fn new(backbone: &Backbone, found: &FoundHead, prepared: Prepared) -> Self {
         Self {
             model: backbone.path().display().to_string(),
             fingerprint: backbone.fingerprint().to_owned(),
             head: found.node.clone(),
             features: found.features.clone(),
-            preprocess,
+            prepared,
             runtime: backbone.runtime().to_owned(),
         }
     }
 
-    /// As the notes of a file: `model`, `model_sha256`, `head_node`, `features_tensor`, `runtime`, and `preprocess` in
-    /// JSON.
+    /// As the notes of a file: `model`, `model_sha256`, `head_node`, `features_tensor`, `runtime`, and `preprocess` in JSON; or of
+    /// arrays `inputs`, and `input_columns` in JSON where these were the columns of a table.
     ///
     /// # Errors
     /// [`ErrorKind::Argument`] where the preprocessing holds a number that JSON does not know.
     pub fn to_notes(&self) -> Result<BTreeMap<String, String>> {
-        let preprocess = serde_json::to_string(&self.preprocess)
-            .map_err(|error| Error::new(ErrorKind::Argument, error.to_string()).tensor(PREPROCESS))?;
+        let refused = |error: serde_json::Error| Error::new(ErrorKind::Argument, error.to_string()).tensor(PREPROCESS);
+        let prepared = match &self.prepared {
+            Prepared::Images(preprocess) => vec![(PREPROCESS, serde_json::to_string(preprocess).map_err(refused)?)],
+            Prepared::Arrays { inputs, columns } => {
+                let columns = (!columns.is_empty()).then(|| serde_json::to_string(columns).map_err(refused));
+                let columns = columns.transpose()?.map(|columns| (COLUMNS, columns));
+                [(INPUTS, inputs.clone())].into_iter().chain(columns).collect()
+            }
+        };
         let notes = [
             (MODEL, self.model.clone()),
             (FINGERPRINT, self.fingerprint.clone()),
             (HEAD, self.head.clone()),
             (FEATURES, self.features.clone()),
-            (PREPROCESS, preprocess),
             (RUNTIME, self.runtime.clone()),
         ];
-        Ok(notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        Ok(notes.into_iter().chain(prepared).map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     /// Reads what [`Origin::to_notes`] wrote; `None` where the notes hold no origin.
@@ -83,15 +119,25 @@ impl Origin {
                 )
             })
         };
-        let preprocess: Preprocess = serde_json::from_str(&note(PREPROCESS)?)
-            .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor(PREPROCESS))?;
-        preprocess.check().map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor(PREPROCESS))?;
+        let prepared = match notes.get(INPUTS) {
+            Some(inputs) => Prepared::Arrays {
+                inputs: inputs.clone(),
+                columns: notes.get(COLUMNS).map_or(Ok(Vec::new()), |columns| parsed(COLUMNS, columns))?,
+            },
+            None => {
+                let preprocess: Preprocess = parsed(PREPROCESS, &note(PREPROCESS)?)?;
+                preprocess
+                    .check()
+                    .map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor(PREPROCESS))?;
+                Prepared::Images(preprocess)
+            }
+        };
         Ok(Some(Self {
             model: note(MODEL)?,
             fingerprint: note(FINGERPRINT)?,
             head: note(HEAD)?,
             features: note(FEATURES)?,
-            preprocess,
+            prepared,
             runtime: note(RUNTIME)?,
         }))
     }
@@ -152,11 +198,15 @@ impl Origin {
         if self.features != other.features {
             return differ(FEATURES, other.features.clone(), self.features.clone());
         }
-        if self.preprocess != other.preprocess {
-            return differ("preprocessing", other.preprocess.to_string(), self.preprocess.to_string());
+        if self.prepared != other.prepared {
+            return differ("preprocessing", other.prepared.to_string(), self.prepared.to_string());
         }
         Ok(())
     }
+}
+
+fn parsed<T: DeserializeOwned>(key: &str, note: &str) -> Result<T> {
+    serde_json::from_str(note).map_err(|error| Error::new(ErrorKind::Malformed, error.to_string()).tensor(key))
 }
 
 #[cfg(test)]
@@ -171,7 +221,7 @@ mod tests {
             fingerprint: "0123456789abcdef".into(),
             head: "fc".into(),
             features: "h".into(),
-            preprocess: Preprocess::preset("imagenet").unwrap(),
+            prepared: Prepared::Images(Preprocess::preset("imagenet").unwrap()),
             runtime: "built-in".into(),
         };
         let notes = origin.to_notes().unwrap();
@@ -187,7 +237,7 @@ mod tests {
         let others = [
             (Origin { fingerprint: "f".into(), ..origin.clone() }, "sha256"),
             (Origin { features: "g".into(), ..origin.clone() }, "features_tensor"),
-            (Origin { preprocess: Preprocess::preset("cifar10").unwrap(), ..origin.clone() }, "preprocessing"),
+            (Origin { prepared: Prepared::Images(Preprocess::preset("cifar10").unwrap()), ..origin.clone() }, "preprocessing"),
         ];
         for (other, named) in others {
             let error = origin.check_same(&other).unwrap_err().to_string();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use dice_ood::io::ArrayValues;
 use dice_ood::{Error, ErrorKind, Remedy, Result};
 
 use crate::images::preprocess::PixelLayout;
@@ -11,8 +12,8 @@ use crate::model::Model;
 use crate::model::head::{FeatureLayout, FoundHead};
 use crate::model::linear::Quantization;
 use crate::model::proto::NodeProto;
-use crate::run::engine::{Engine, FeatureTensor, INSTEAD};
-use crate::run::input::InputShape;
+use crate::run::engine::{Engine, FeatureTensor, INSTEAD, InputTensor};
+use crate::run::input::{InputShape, ModelInput};
 use crate::run::runtime::Runtime;
 use crate::run::{builtin, onnxruntime};
 use crate::text::quoted;
@@ -20,12 +21,17 @@ use crate::text::quoted;
 /// What to do where images and input do not fit.
 const CHOOSE: &str = "choose the preprocessing this network was trained with";
 
+/// Rows of few values are run together up to so many values, which the caches hold.
+const SMALL_RUN: usize = 1 << 12;
+
 /// The part of a model that makes features of its inputs, ready to run.
 pub struct Backbone {
     path: PathBuf,
     fingerprint: String,
     engine: Box<dyn Engine>,
-    shape: InputShape,
+    inputs: Vec<ModelInput>,
+    /// What images are taken; why none are.
+    images: std::result::Result<InputShape, String>,
     name: String,
     units: usize,
     layout: FeatureLayout,
@@ -44,25 +50,26 @@ impl Backbone {
     /// Prepares `model` to be run by `runtime` up to the features that `found` names.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for an operator that the runtime lacks, saying which, for inputs that are not images, and for
-    /// several inputs. For an ONNX Runtime that is not there, cannot be opened or is too old, an error that says how to get one.
+    /// [`ErrorKind::Unsupported`] for an operator that the runtime lacks, saying which, and for inputs of other types than numbers.
+    /// For an ONNX Runtime that is not there, cannot be opened or is too old, an error that says how to get one.
     pub fn new(model: &Model, found: &FoundHead, runtime: &Runtime) -> Result<Self> {
         let path = model.path().to_path_buf();
         // The fingerprint reads, and so checks, every file that the model refers to: a runtime would open them unchecked.
         let fingerprint = model.fingerprint()?;
-        let (input, shape) = InputShape::of(model).map_err(|what| {
+        let inputs = ModelInput::all(model).map_err(|what| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(path.display())
-                .expected("one input of images, [N, C, H, W], [N, H, W, C] or [N, C * H * W]")
+                .expected("inputs of numbers")
                 .fix("compute the features where you train")
                 .with_remedy(Remedy::Features)
         })?;
+        let images = InputShape::of(model, &inputs);
         let depth = checked_depth(model)?;
         let engine = on_stack_for(depth, || -> Result<Box<dyn Engine>> {
             Ok(match runtime {
-                Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &input, shape.element, &found.features)?),
+                Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &inputs, &found.features)?),
                 Runtime::OnnxRuntime(library) => {
-                    Box::new(onnxruntime::OnnxRuntime::new(model, &found.features, library)?)
+                    Box::new(onnxruntime::OnnxRuntime::new(model, &inputs, &found.features, library)?)
                 }
             })
         })??;
@@ -75,7 +82,8 @@ impl Backbone {
             path,
             fingerprint,
             engine,
-            shape,
+            inputs,
+            images,
             name,
             units,
             layout,
@@ -86,9 +94,23 @@ impl Backbone {
         })
     }
 
-    /// What the input looks like.
-    pub fn input(&self) -> InputShape {
-        self.shape
+    /// What the input looks like, of a network of images.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a network whose input is no image, or that has several inputs.
+    pub fn input(&self) -> Result<InputShape> {
+        self.images.clone().map_err(|what| {
+            Error::new(ErrorKind::Unsupported, what)
+                .file(self.path.display())
+                .expected("one input of images, [N, C, H, W], [N, H, W, C] or [N, C * H * W]")
+                .fix("give arrays named as the model's inputs")
+                .with_remedy(Remedy::Arrays)
+        })
+    }
+
+    /// All inputs.
+    pub fn inputs(&self) -> &[ModelInput] {
+        &self.inputs
     }
 
     /// Where the model is.
@@ -116,62 +138,107 @@ impl Backbone {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`] for images of another size or number of channels than the model takes, [`ErrorKind::Argument`] for
-    /// values that its type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
+    /// values that its type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails or the model takes no images.
     pub fn run(&self, pixels: Vec<f32>, rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
         let Some(each) = pixels.len().checked_div(rows) else { return Ok(Vec::new()) };
-        let batch = self.shape.batch.unwrap_or(if self.alone { 1 } else { rows.min(self.engine.most_at_once()) });
+        let input = self.input()?;
+        let batch = self.batch(input.batch, rows);
         if batch == rows {
-            return self.run_once(&pixels, rows, size);
+            return self.run_images(&input, &pixels, rows, size);
         }
         let mut features = Vec::with_capacity(rows * self.units);
         for part in pixels.chunks((batch * each).max(1)) {
             let held = part.len() / each.max(1);
             let mut part = Cow::Borrowed(part);
             // A model of fixed batch gets its last part padded with zeros, whose features are dropped.
-            let run = self.shape.batch.unwrap_or(held);
+            let run = input.batch.unwrap_or(held);
             if held < run {
                 part.to_mut().resize(run * each, 0.0);
             }
-            let made = self.run_once(&part, run, size)?;
+            let made = self.run_images(&input, &part, run, size)?;
             features.extend_from_slice(&made[..held * self.units]);
         }
         Ok(features)
     }
 
-    fn run_once(&self, pixels: &[f32], rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
+    /// How many of `rows` are run together, where the model fixes `fixed`.
+    fn batch(&self, fixed: Option<usize>, rows: usize) -> usize {
+        fixed.unwrap_or(if self.alone { 1 } else { rows.min(self.engine.most_at_once()) })
+    }
+
+    fn run_images(&self, input: &InputShape, pixels: &[f32], rows: usize, size: [usize; 2]) -> Result<Vec<f32>> {
         let each = pixels.len() / rows;
         let [height, width] = size;
         let channels = each / (height * width).max(1);
-        let shape: Vec<usize> = match (self.shape.flat, self.shape.layout) {
+        let shape: Vec<usize> = match (input.flat, input.layout) {
             (Some(_), _) => vec![rows, each],
             (None, PixelLayout::Nchw) => vec![rows, channels, height, width],
             (None, PixelLayout::Nhwc) => vec![rows, height, width, channels],
         };
         let fits = |wanted: Option<usize>, found: usize| wanted.is_none_or(|wanted| wanted == found);
-        let sizes_fit = fits(self.shape.size[0], height) && fits(self.shape.size[1], width);
-        let fits = match self.shape.flat {
+        let sizes_fit = fits(input.size[0], height) && fits(input.size[1], width);
+        let fits = match input.flat {
             Some(length) => length == each,
-            None => sizes_fit && fits(self.shape.channels, channels),
+            None => sizes_fit && fits(input.channels, channels),
         };
-        let refuse = |kind, found: String| Error::new(kind, found).file(self.path.display());
+        let refuse = |kind, found: String| Error::new(kind, found).file(self.path.display()).tensor("input");
         if !fits || shape.iter().product::<usize>() != pixels.len() {
             return Err(refuse(ErrorKind::Shape, format!("{shape:?}"))
-                .tensor("input")
-                .expected(self.shape.to_string())
+                .expected(input.to_string())
                 .fix(CHOOSE)
                 .with_remedy(Remedy::Preprocessing));
         }
-        let pixels = self.shape.element.pixels(pixels).map_err(|value| {
+        let values = input.element.floats(pixels).map_err(|value| {
             refuse(ErrorKind::Argument, format!("the value {value}"))
-                .tensor("input")
-                .expected(format!("what {} can hold", self.shape.element))
+                .expected(format!("what {} can hold", input.element))
                 .fix(CHOOSE)
                 .with_remedy(Remedy::Preprocessing)
         })?;
-        let run = on_stack_for(self.depth, || self.engine.run(pixels, &shape))?;
+        self.run_once(&[InputTensor { values, shape }], rows)
+    }
+
+    /// Features `[rows, D]` of arrays, one for each of [`Backbone::inputs`], whose shapes are those that these take.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] for values that an input's type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
+    pub(crate) fn run_arrays(&self, arrays: &[RowArrays], rows: usize) -> Result<Vec<f32>> {
+        let fixed = self.inputs.iter().find_map(ModelInput::batch);
+        let each: usize = arrays.iter().map(|array| array.shape.iter().product::<usize>()).sum();
+        let batch = match fixed {
+            None if !self.alone => rows.min(self.engine.most_at_once().max(SMALL_RUN / each.max(1))),
+            fixed => fixed.unwrap_or(1),
+        };
+        let mut features = Vec::with_capacity(rows * self.units);
+        for first in (0..rows).step_by(batch) {
+            let held = batch.min(rows - first);
+            let run = fixed.unwrap_or(held);
+            // A model of fixed batch gets its last part filled up with the last row, whose features are dropped.
+            let parts: Vec<RowArrays> = arrays.iter().map(|array| array.part(first, held, run)).collect();
+            let inputs = self.inputs.iter().zip(&parts).map(|(input, part)| self.tensor(input, part, run));
+            let made = self.run_once(&inputs.collect::<Result<Vec<_>>>()?, run)?;
+            features.extend_from_slice(&made[..held * self.units]);
+        }
+        Ok(features)
+    }
+
+    fn tensor<'a>(&self, input: &ModelInput, part: &'a RowArrays, rows: usize) -> Result<InputTensor<'a>> {
+        let refuse = |value: String| {
+            Error::new(ErrorKind::Argument, format!("the value {value}"))
+                .tensor(quoted(&input.name))
+                .expected(format!("what {} can hold", input.element))
+        };
+        let values = match &part.values {
+            ArrayValues::Floats(values) => input.element.floats(values).map_err(|value| refuse(value.to_string()))?,
+            ArrayValues::Integers(values) => input.element.integers(values).map_err(|value| refuse(value.to_string()))?,
+        };
+        Ok(InputTensor { values, shape: std::iter::once(rows).chain(part.shape.iter().copied()).collect() })
+    }
+
+    fn run_once(&self, inputs: &[InputTensor<'_>], rows: usize) -> Result<Vec<f32>> {
+        let refuse = |kind, found: String| Error::new(kind, found).file(self.path.display()).tensor(quoted(&self.name));
+        let run = on_stack_for(self.depth, || self.engine.run(inputs))?;
         let FeatureTensor { shape, mut values, are_integers } = run.map_err(|what| {
             refuse(ErrorKind::Unsupported, what)
-                .tensor(quoted(&self.name))
                 .expected("a model that the runtime can run")
                 .fix(INSTEAD)
                 .with_remedy(Remedy::RuntimeOrFeatures)
@@ -181,8 +248,7 @@ impl Backbone {
         }
         self.rows_of(&shape, values, rows).ok_or_else(|| {
             refuse(ErrorKind::Shape, format!("{shape:?}"))
-                .tensor(quoted(&self.name))
-                .expected(format!("{} for {rows} images and D = {}", self.layout, self.units))
+                .expected(format!("{} for {rows} inputs and D = {}", self.layout, self.units))
         })
     }
 
@@ -209,6 +275,33 @@ impl Backbone {
                 (shape.last() == Some(&units)).then(|| (0..total).map(|i| average(i / units, i % units)).collect())
             }
         }
+    }
+}
+
+/// An array of some rows that have one shape.
+pub(crate) struct RowArrays {
+    /// Of one row.
+    pub(crate) shape: Vec<usize>,
+    /// Of all rows, one after the other.
+    pub(crate) values: ArrayValues,
+}
+
+impl RowArrays {
+    /// `count` rows from `first` on, and the last of them again until there are `run`.
+    fn part(&self, first: usize, count: usize, run: usize) -> Self {
+        fn of<T: Copy>(values: &[T], each: usize, first: usize, count: usize, run: usize) -> Vec<T> {
+            let held = &values[first * each..(first + count) * each];
+            let last = &held[held.len() - each..];
+            let mut part = held.to_vec();
+            (count..run).for_each(|_| part.extend_from_slice(last));
+            part
+        }
+        let each = self.shape.iter().product();
+        let values = match &self.values {
+            ArrayValues::Floats(values) => ArrayValues::Floats(of(values, each, first, count, run)),
+            ArrayValues::Integers(values) => ArrayValues::Integers(of(values, each, first, count, run)),
+        };
+        Self { shape: self.shape.clone(), values }
     }
 }
 
@@ -319,7 +412,7 @@ mod tests {
                         level(image, if last { place % 3 } else { place / 4 })
                     });
                     let made = backbone.run(pixels.collect(), 3, [2, 2]).unwrap();
-                    let whole = backbone.input().element.range().is_some();
+                    let whole = backbone.input().unwrap().element.range().is_some();
                     for (i, found) in made.iter().enumerate() {
                         let expected = level(i / 3, i % 3);
                         let expected = if whole { expected.round() } else { expected };
@@ -362,7 +455,7 @@ mod tests {
             let error = backbone.run(vec![value; 12], 1, [2, 2]).unwrap_err();
             assert!(error.kind() == ErrorKind::Argument && error.remedy() == Some(Remedy::Preprocessing), "{error}");
         }
-        let input = backbone.input();
+        let input = backbone.input().unwrap();
         assert_eq!(input.to_string(), "uint8 [N, 3, 2, 2]");
         let levels = |scale, mean: f32| Preprocess {
             resize: Resize::Keep,
@@ -376,7 +469,7 @@ mod tests {
             assert!(input.adapt(wrong).unwrap_err().to_string().contains("do_rescale"));
         }
         let signed = prepared(&means(&[0, 3, 2, 2], element::INT8), &Runtime::BuiltIn).unwrap();
-        assert!(signed.input().adapt(levels(1.0, 128.0)).is_ok());
+        assert!(signed.input().unwrap().adapt(levels(1.0, 128.0)).is_ok());
     }
 
     #[test]

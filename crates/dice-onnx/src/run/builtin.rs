@@ -5,14 +5,14 @@ use std::sync::Arc;
 use dice_ood::io::guard;
 use dice_ood::{Error, ErrorKind, Remedy, Result};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
-use rten_tensor::{Layout as _, TensorView, prelude::*};
+use rten_tensor::{Layout as _, Tensor, TensorView, prelude::*};
 
 use crate::model::Model;
 use crate::model::element;
 use crate::model::node::is_standard;
 use crate::model::proto::{AttributeProto, NodeProto, TensorProto};
-use crate::run::engine::{Engine, FeatureTensor, INSTEAD, Pixels};
-use crate::run::input::Element;
+use crate::run::engine::{Engine, FeatureTensor, INSTEAD, InputTensor, InputValues};
+use crate::run::input::{Element, ModelInput};
 use crate::text::quoted;
 use crate::write::splice::{only_output, replace_operators};
 
@@ -21,7 +21,7 @@ const AT_ONCE: usize = 8;
 
 pub(super) struct BuiltIn {
     model: rten::Model,
-    input: NodeId,
+    inputs: Vec<NodeId>,
     output: NodeId,
     options: RunOptions,
 }
@@ -29,7 +29,7 @@ pub(super) struct BuiltIn {
 impl BuiltIn {
     /// # Errors
     /// [`ErrorKind::Unsupported`] for an operator or a type of input that the runtime lacks.
-    pub(super) fn new(model: &Model, input: &str, element: Element, features: &str) -> Result<Self> {
+    pub(super) fn new(model: &Model, inputs: &[ModelInput], features: &str) -> Result<Self> {
         let unsupported = |what: String| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(model.path().display())
@@ -37,8 +37,9 @@ impl BuiltIn {
                 .fix(INSTEAD)
                 .with_remedy(Remedy::RuntimeOrFeatures)
         };
-        if matches!(element, Element::Float16 | Element::Float64) {
-            return Err(unsupported(format!("an input of {element}")));
+        let lacking = |input: &&ModelInput| matches!(input.element, Element::Float16 | Element::Float64);
+        if let Some(input) = inputs.iter().find(lacking) {
+            return Err(unsupported(format!("an input of {}", input.element)));
         }
         let located = |error: Error| error.file(model.path().display());
         let rewritten = in_floats(model).map_err(located)?;
@@ -65,11 +66,12 @@ impl BuiltIn {
         };
         let node =
             |name: &str| loaded.find_node(name).ok_or_else(|| unsupported(format!("no tensor {}", quoted(name))));
-        let (input, output) = (node(input)?, node(features)?);
+        let output = node(features)?;
+        let inputs = inputs.iter().map(|input| node(&input.name)).collect::<Result<Vec<_>>>()?;
         // The default of rten is the number of physical cores, whatever number of threads was asked for.
         let pool = ThreadPool::with_num_threads(rayon::current_num_threads());
         let options = RunOptions::default().with_thread_pool(Some(Arc::new(pool)));
-        Ok(Self { model: loaded, input, output, options })
+        Ok(Self { model: loaded, inputs, output, options })
     }
 }
 
@@ -127,15 +129,33 @@ fn products(node: &NodeProto, operator: &str) -> Vec<NodeProto> {
     nodes
 }
 
+/// An input for rten, which has 32 bits for whole numbers of 64 bits and for truth values.
+fn view<'a>(input: &'a InputTensor<'_>) -> std::result::Result<ValueOrView<'a>, String> {
+    let shape = &*input.shape;
+    Ok(match &input.values {
+        InputValues::Float32(values) => TensorView::from_data(shape, &**values).into(),
+        InputValues::Uint8(values) => TensorView::from_data(shape, values.as_slice()).into(),
+        InputValues::Int8(values) => TensorView::from_data(shape, values.as_slice()).into(),
+        InputValues::Int32(values) => TensorView::from_data(shape, values.as_slice()).into(),
+        InputValues::Int64(values) => {
+            let narrow = |value: &i64| i32::try_from(*value).map_err(|_| format!("the value {value}, beyond 32 bits"));
+            let values = values.iter().map(narrow).collect::<std::result::Result<Vec<i32>, String>>()?;
+            Value::Int32Tensor(Tensor::from_data(shape, values)).into()
+        }
+        InputValues::Bool(values) => {
+            let values = values.iter().map(|value| i32::from(*value)).collect::<Vec<i32>>();
+            Value::Int32Tensor(Tensor::from_data(shape, values)).into()
+        }
+        InputValues::Float16(_) | InputValues::Float64(_) => return Err("an input of another type".into()),
+    })
+}
+
 impl Engine for BuiltIn {
-    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<FeatureTensor, String> {
-        let input: ValueOrView = match &pixels {
-            Pixels::Float32(pixels) => TensorView::from_data(shape, *pixels).into(),
-            Pixels::Uint8(pixels) => TensorView::from_data(shape, pixels.as_slice()).into(),
-            Pixels::Int8(pixels) => TensorView::from_data(shape, pixels.as_slice()).into(),
-            Pixels::Float16(_) | Pixels::Float64(_) => return Err("an input of another type".into()),
-        };
-        let run = || self.model.run(vec![(self.input, input)], &[self.output], Some(self.options.clone()));
+    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<FeatureTensor, String> {
+        let inputs = self.inputs.iter().zip(inputs);
+        let inputs = inputs.map(|(node, input)| Ok((*node, view(input)?)));
+        let inputs = inputs.collect::<std::result::Result<Vec<(NodeId, ValueOrView)>, String>>()?;
+        let run = || self.model.run(inputs, &[self.output], Some(self.options.clone()));
         let mut values = guard(run)?;
         let value = values.pop().ok_or("no result")?;
         let shape = value.as_view().shape().to_vec();

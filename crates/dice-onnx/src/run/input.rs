@@ -7,7 +7,10 @@ use half::f16;
 
 use crate::images::preprocess::{PixelLayout, Preprocess};
 use crate::model::Model;
-use crate::run::engine::Pixels;
+use crate::model::describe::TensorInfo;
+use crate::model::proto::{DimensionProto, ValueInfoProto};
+use crate::run::engine::InputValues;
+use crate::text::quoted;
 
 /// What a model's input looks like. `None` where the model leaves a size open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +29,28 @@ pub struct InputShape {
     pub element: Element,
 }
 
-/// A type of values that a model may take images in.
+/// An input of a model: its name, its type, its shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelInput {
+    /// The name.
+    pub name: String,
+    /// The type of its values.
+    pub element: Element,
+    /// Its axes, the first being N; `None` where the model does not say.
+    pub axes: Option<Vec<Axis>>,
+}
+
+/// An axis of an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Axis {
+    /// Of this extent.
+    Fixed(usize),
+    /// Of any, under the name that the model gives it, or `?`: axes of one name have one extent.
+    Free(String),
+}
+
+/// A type of values that a model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Element {
@@ -40,22 +64,40 @@ pub enum Element {
     Uint8,
     /// Whole numbers from -128 to 127.
     Int8,
+    /// Whole numbers of 32 bits.
+    Int32,
+    /// Whole numbers of 64 bits, such as the ids of tokens; of 32 bits in the built-in runtime.
+    Int64,
+    /// Truth values.
+    Bool,
 }
 
 impl Element {
-    /// `None` for types that no image is given in.
-    pub(super) fn of(name: &str) -> Option<Self> {
+    fn of(name: &str) -> Option<Self> {
         Some(match name {
             "float32" => Self::Float32,
             "float16" => Self::Float16,
             "float64" => Self::Float64,
             "uint8" => Self::Uint8,
             "int8" => Self::Int8,
+            "int32" => Self::Int32,
+            "int64" => Self::Int64,
+            "bool" => Self::Bool,
             _ => return None,
         })
     }
 
-    /// The least and the largest value of a type of whole numbers.
+    /// Whether arrays of whole numbers are taken.
+    pub fn is_whole(self) -> bool {
+        !matches!(self, Self::Float32 | Self::Float16 | Self::Float64)
+    }
+
+    /// Whether images are given in it.
+    fn holds_images(self) -> bool {
+        !matches!(self, Self::Int32 | Self::Int64 | Self::Bool)
+    }
+
+    /// The least and the largest value of a type of whole numbers that images are given in.
     pub(super) fn range(self) -> Option<[f32; 2]> {
         match self {
             Self::Uint8 => Some([0.0, 255.0]),
@@ -65,18 +107,39 @@ impl Element {
     }
 
     /// `values` in this type, to whole numbers by rounding; the first that it cannot hold as the error.
-    pub(super) fn pixels(self, values: &[f32]) -> std::result::Result<Pixels<'_>, f32> {
+    pub(super) fn floats(self, values: &[f32]) -> std::result::Result<InputValues<'_>, f32> {
         if let Some([least, largest]) = self.range()
             && let Some(value) = values.iter().find(|value| !(least..=largest).contains(&value.round()))
         {
             return Err(*value);
         }
         Ok(match self {
-            Self::Float32 => Pixels::Float32(values),
-            Self::Float16 => Pixels::Float16(values.iter().map(|value| f16::from_f32(*value)).collect()),
-            Self::Float64 => Pixels::Float64(values.iter().map(|value| f64::from(*value)).collect()),
-            Self::Uint8 => Pixels::Uint8(values.iter().map(|value| value.round() as u8).collect()),
-            Self::Int8 => Pixels::Int8(values.iter().map(|value| value.round() as i8).collect()),
+            Self::Float32 => InputValues::Float32(values.into()),
+            Self::Float16 => InputValues::Float16(values.iter().map(|value| f16::from_f32(*value)).collect()),
+            Self::Float64 => InputValues::Float64(values.iter().map(|value| f64::from(*value)).collect()),
+            Self::Uint8 => InputValues::Uint8(values.iter().map(|value| value.round() as u8).collect()),
+            Self::Int8 => InputValues::Int8(values.iter().map(|value| value.round() as i8).collect()),
+            Self::Int32 | Self::Int64 | Self::Bool => return Err(values.first().copied().unwrap_or_default()),
+        })
+    }
+
+    /// `values` in this type; the first that it cannot hold as the error.
+    pub(super) fn integers(self, values: &[i64]) -> std::result::Result<InputValues<'_>, i64> {
+        fn narrow<T: TryFrom<i64>>(values: &[i64]) -> std::result::Result<Vec<T>, i64> {
+            values.iter().map(|value| T::try_from(*value).map_err(|_| *value)).collect()
+        }
+        let truth = |value: &i64| match value {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(*other),
+        };
+        Ok(match self {
+            Self::Uint8 => InputValues::Uint8(narrow(values)?),
+            Self::Int8 => InputValues::Int8(narrow(values)?),
+            Self::Int32 => InputValues::Int32(narrow(values)?),
+            Self::Int64 => InputValues::Int64(values.into()),
+            Self::Bool => InputValues::Bool(values.iter().map(truth).collect::<std::result::Result<_, i64>>()?),
+            Self::Float32 | Self::Float16 | Self::Float64 => return Err(values.first().copied().unwrap_or_default()),
         })
     }
 }
@@ -89,29 +152,92 @@ impl fmt::Display for Element {
             Self::Float64 => "float64",
             Self::Uint8 => "uint8",
             Self::Int8 => "int8",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Bool => "bool",
         })
     }
 }
 
-impl InputShape {
-    /// The name of the model's only input, and what it looks like; the error names the inputs of other models.
-    pub(super) fn of(model: &Model) -> std::result::Result<(String, Self), String> {
-        let mut inputs = model.inputs();
-        let (Some(info), None) = (inputs.pop(), inputs.pop()) else {
-            return Err(format!("{} inputs", model.inputs().len()));
+impl ModelInput {
+    /// The inputs of `model`; the error says what one is that no array can be.
+    pub(crate) fn all(model: &Model) -> std::result::Result<Vec<Self>, String> {
+        let graph = model.graph().map_err(|error| error.to_string())?;
+        let of = |info: &&ValueInfoProto| {
+            let described = TensorInfo::of(info);
+            let name = described.element.unwrap_or_else(|| "no tensor".into());
+            let element = Element::of(&name).ok_or_else(|| format!("an input of {name}, {}", quoted(&info.name)))?;
+            Ok(Self { name: described.name, element, axes: axes_of(info) })
         };
-        let name = info.element.unwrap_or_else(|| "no tensor".into());
-        let element = Element::of(&name).ok_or_else(|| format!("an input of {name}"))?;
-        let dimensions = info.shape.unwrap_or_default();
-        let fixed = |axis: usize| dimensions.get(axis).copied().flatten();
+        graph.inputs.iter().map(of).collect()
+    }
+
+    /// The extents of one row, without N: `None` where nothing is known.
+    pub(crate) fn row(&self) -> Option<Vec<Option<usize>>> {
+        let axes = self.axes.as_ref()?.get(1..)?;
+        Some(axes.iter().map(Axis::extent).collect())
+    }
+
+    /// The first axis, where the model fixes it.
+    pub(crate) fn batch(&self) -> Option<usize> {
+        self.axes.as_ref()?.first()?.extent()
+    }
+}
+
+impl Axis {
+    pub(crate) fn extent(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(extent) => Some(*extent),
+            Self::Free(_) => None,
+        }
+    }
+}
+
+/// As in `input_ids int64 [N, sequence]`.
+impl fmt::Display for ModelInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name.escape_debug(), self.element)?;
+        let Some(axes) = &self.axes else { return f.write_str(" [N, ...]") };
+        let extents = axes.iter().enumerate().map(|(place, axis)| match axis {
+            Axis::Fixed(extent) => extent.to_string(),
+            Axis::Free(_) if place == 0 => "N".into(),
+            Axis::Free(name) => name.clone(),
+        });
+        write!(f, " [{}]", extents.collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn axes_of(info: &ValueInfoProto) -> Option<Vec<Axis>> {
+    let shape = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
+    let axis = |dimension: &DimensionProto| match (dimension.dim_value, &dimension.dim_param) {
+        (Some(extent), _) if extent > 0 => Axis::Fixed(usize::try_from(extent).unwrap_or(usize::MAX)),
+        (_, Some(name)) if !name.is_empty() => Axis::Free(name.chars().take(40).flat_map(char::escape_debug).collect()),
+        _ => Axis::Free("?".into()),
+    };
+    Some(shape.dim.iter().map(axis).collect())
+}
+
+impl InputShape {
+    /// What the only one of `inputs` looks like, where that is images; the error names other inputs.
+    pub(super) fn of(model: &Model, inputs: &[ModelInput]) -> std::result::Result<Self, String> {
+        let [input] = inputs else {
+            let listed: Vec<String> = inputs.iter().map(ToString::to_string).collect();
+            return Err(format!("{} inputs: {}", inputs.len(), listed.join(", ")));
+        };
+        let element = input.element;
+        if !element.holds_images() {
+            return Err(format!("an input of {element}: {input}"));
+        }
+        let axes = input.axes.as_deref().unwrap_or_default();
+        let fixed = |axis: usize| axes.get(axis).and_then(Axis::extent);
         let channels_last = model.images().is_some_and(|images| !images.channels_first);
-        let (channels, size, layout, flat) = match dimensions.len() {
+        let (channels, size, layout, flat) = match axes.len() {
             2 if fixed(1).is_some() => (None, [None; 2], PixelLayout::Nchw, fixed(1)),
             4 if channels_last => (fixed(3), [fixed(1), fixed(2)], PixelLayout::Nhwc, None),
             4 => (fixed(1), [fixed(2), fixed(3)], PixelLayout::Nchw, None),
-            _ => return Err(format!("an input of {} axes", dimensions.len())),
+            _ => return Err(format!("an input of {} axes: {input}", axes.len())),
         };
-        Ok((info.name, Self { batch: fixed(0), channels, size, layout, flat, element }))
+        Ok(Self { batch: fixed(0), channels, size, layout, flat, element })
     }
 
     /// The preprocessing of `wanted`, in this input's layout.

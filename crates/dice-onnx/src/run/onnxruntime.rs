@@ -13,7 +13,8 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use crate::model::Model;
-use crate::run::engine::{Engine, FeatureTensor, Pixels};
+use crate::run::engine::{Engine, FeatureTensor, InputTensor, InputValues};
+use crate::run::input::ModelInput;
 use crate::run::runtime::{INSTALL, library};
 use crate::text::quoted;
 use crate::write::splice::only_output;
@@ -23,26 +24,27 @@ static OPENED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 
 pub(super) struct OnnxRuntime {
     session: Mutex<Session>,
+    /// The names of the inputs.
+    inputs: Vec<String>,
 }
 
 impl OnnxRuntime {
     /// # Errors
     /// Those of opening the library at `path`, and [`ErrorKind::Unsupported`] for a model that it cannot run.
-    pub(super) fn new(model: &Model, features: &str, path: &Path) -> Result<Self> {
+    pub(super) fn new(model: &Model, inputs: &[ModelInput], features: &str, path: &Path) -> Result<Self> {
         let environment = opened(library(path)?)?;
         // Features are seldom an output of the model. With them as its only output, the runtime drops the operators behind them.
         let pruned = only_output(model.bytes(), features).map_err(|error| error.file(model.path().display()))?;
         let folder = std::path::absolute(model.folder()).map_err(|error| Error::io(model.folder(), error))?;
-        guard(|| session(&environment, &pruned, &folder)).map(|session| Self { session: Mutex::new(session) }).map_err(
-            |what| {
-                Error::new(ErrorKind::Unsupported, what)
-                    .file(model.path().display())
-                    .tensor(quoted(features))
-                    .expected("a model that this ONNX Runtime can run")
-                    .fix("a newer ONNX Runtime may; or compute the features where you train")
-                    .with_remedy(Remedy::RuntimeOrFeatures)
-            },
-        )
+        let session = guard(|| session(&environment, &pruned, &folder)).map_err(|what| {
+            Error::new(ErrorKind::Unsupported, what)
+                .file(model.path().display())
+                .tensor(quoted(features))
+                .expected("a model that this ONNX Runtime can run")
+                .fix("a newer ONNX Runtime may; or compute the features where you train")
+                .with_remedy(Remedy::RuntimeOrFeatures)
+        })?;
+        Ok(Self { session: Mutex::new(session), inputs: inputs.iter().map(|input| input.name.clone()).collect() })
     }
 }
 
@@ -99,21 +101,30 @@ fn opened(library: PathBuf) -> Result<Environment> {
 }
 
 impl Engine for OnnxRuntime {
-    fn run(&self, pixels: Pixels<'_>, shape: &[usize]) -> std::result::Result<FeatureTensor, String> {
+    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<FeatureTensor, String> {
         let run = || -> ort::Result<Option<FeatureTensor>> {
-            let input: SessionInputValue = match &pixels {
-                Pixels::Float32(pixels) => TensorRef::from_array_view((shape, *pixels))?.into(),
-                Pixels::Float16(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
-                Pixels::Float64(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
-                Pixels::Uint8(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
-                Pixels::Int8(pixels) => TensorRef::from_array_view((shape, pixels.as_slice()))?.into(),
-            };
+            let given = self.inputs.iter().zip(inputs).map(|(name, input)| Ok((name.as_str(), view(input)?)));
+            let given = given.collect::<ort::Result<Vec<_>>>()?;
             let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-            let outputs = session.run([input])?;
+            let outputs = session.run(given)?;
             features(&outputs[0])
         };
         guard(run).and_then(|features| features.ok_or_else(|| "features of another type".into()))
     }
+}
+
+fn view<'a>(input: &'a InputTensor<'_>) -> ort::Result<SessionInputValue<'a>> {
+    let shape = &*input.shape;
+    Ok(match &input.values {
+        InputValues::Float32(values) => TensorRef::from_array_view((shape, &**values))?.into(),
+        InputValues::Float16(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        InputValues::Float64(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        InputValues::Uint8(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        InputValues::Int8(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        InputValues::Int32(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+        InputValues::Int64(values) => TensorRef::from_array_view((shape, &**values))?.into(),
+        InputValues::Bool(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),
+    })
 }
 
 fn features(value: &DynValue) -> ort::Result<Option<FeatureTensor>> {

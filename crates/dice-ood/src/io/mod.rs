@@ -6,6 +6,7 @@
 //!
 //! A file may be written `path#name` to choose one of its tensors or columns.
 
+mod arrays;
 mod budget;
 mod chain;
 mod dataset;
@@ -25,6 +26,7 @@ pub(crate) mod vectors;
 mod whole;
 mod write;
 
+pub use arrays::{ArrayReader, ArrayRows, ArrayValues, Arrays, Extent, WantedArray};
 pub use budget::{Budget, Share};
 pub use dataset::Dataset;
 pub use files::AtomicFile;

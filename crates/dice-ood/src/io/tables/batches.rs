@@ -51,13 +51,31 @@ impl Batches {
         format: Format,
         wanted: impl FnOnce(&[Column]) -> Result<Vec<usize>>,
     ) -> Result<Self> {
+        Self::open_with(path, format, wanted, ParquetWindows::new)
+    }
+
+    /// The same of a file whose lists are not of one length.
+    pub(super) fn open_ragged(
+        path: &Path,
+        format: Format,
+        wanted: impl FnOnce(&[Column]) -> Result<Vec<usize>>,
+    ) -> Result<Self> {
+        Self::open_with(path, format, wanted, ParquetWindows::ragged)
+    }
+
+    fn open_with(
+        path: &Path,
+        format: Format,
+        wanted: impl FnOnce(&[Column]) -> Result<Vec<usize>>,
+        windows: fn(ParquetFile, &[usize]) -> Result<ParquetWindows>,
+    ) -> Result<Self> {
         let file = files::open(path)?;
         if format == Format::ArrowIpc {
             return Ok(Self::Ipc(IpcMessages::open(file)?));
         }
         let file = ParquetFile::new(file)?;
         let columns = wanted(&columns_of(file.schema()))?;
-        Ok(Self::Parquet(ParquetWindows::new(file, &columns)?))
+        Ok(Self::Parquet(windows(file, &columns)?))
     }
 
     pub(super) fn rows(&self) -> Option<u64> {

@@ -44,6 +44,19 @@ pub(crate) fn open(path: &Path, format: Format, request: &Request<'_>) -> Result
     Ok(Box::new(ColumnSource { batches, rows, roles, layout, units, pending: Some(first), offset: 0, next: 0 }))
 }
 
+/// Whether a file has a column of this name.
+pub(crate) fn has(path: &Path, format: Format, name: &str) -> Result<bool> {
+    let mut found = None;
+    let mut batches = Batches::open(path, format, |columns| {
+        found = Some(columns.iter().any(|(column, _)| column == name));
+        Ok(Vec::new())
+    })?;
+    match found {
+        Some(found) => Ok(found),
+        None => Ok(batches.next()?.is_some_and(|batch| batch.schema().column_with_name(name).is_some())),
+    }
+}
+
 /// A feature column that numbers the rows of the first batch, in words.
 fn counting(batch: &RecordBatch, features: &[usize]) -> Option<String> {
     let counts = |column: &&usize| {

@@ -1,6 +1,8 @@
 //! Tables: CSV, Parquet and Arrow IPC.
 
 #[cfg(feature = "columns")]
+pub(crate) mod arrays;
+#[cfg(feature = "columns")]
 mod batches;
 #[cfg(feature = "columns")]
 pub(crate) mod columns;

@@ -64,14 +64,7 @@ impl TableHeader<'_> {
             if self.named { request.units.iter().map(String::as_str).collect() } else { HashSet::new() };
         let dropped = self.all_of(&chosen.drop)?;
         let is_free = |column: &usize| !dropped.contains(column) && !wanted.contains(self.columns[*column].0.as_str());
-        let label = match &chosen.label {
-            Some(name) => Some(self.find(name)?),
-            None => self.called(&LABEL_NAMES, |kind| kind.is_number() || kind == ColumnKind::Text, is_free),
-        };
-        let id = match &chosen.id {
-            Some(name) => Some(self.find(name)?),
-            None => self.id(|column| is_free(column) && label != Some(*column)),
-        };
+        let (label, id) = self.beside(request, is_free)?;
         let is_left = |column: &usize| !dropped.contains(column) && ![label, id].contains(&Some(*column));
         let features = match asked.is_empty() {
             true => self.looks_like_features(is_left, &wanted)?,
@@ -82,13 +75,31 @@ impl TableHeader<'_> {
             true => self.in_order(features, request.units, &wanted)?,
             false => features,
         };
-        if let Some(label) = label.filter(|label| request.labels && self.columns[*label].1 == ColumnKind::Text) {
-            return Err(text_labels(&self.columns[label].0));
-        }
         let roles = Roles { features, label, id };
         let left_out = if is_list || !asked.is_empty() { Vec::new() } else { self.left_out(&roles, &dropped) };
         let layout = self.layout(&roles, request, is_list, left_out);
         Ok((Roles { label: label.filter(|_| request.labels), id: id.filter(|_| request.ids), ..roles }, layout))
+    }
+
+    /// The columns of labels and ids, among those that are free where the user names none.
+    pub(super) fn beside(
+        &self,
+        request: &Request<'_>,
+        is_free: impl Fn(&usize) -> bool,
+    ) -> Result<(Option<usize>, Option<usize>)> {
+        let chosen = request.columns;
+        let label = match &chosen.label {
+            Some(name) => Some(self.find(name)?),
+            None => self.called(&LABEL_NAMES, |kind| kind.is_number() || kind == ColumnKind::Text, &is_free),
+        };
+        let id = match &chosen.id {
+            Some(name) => Some(self.find(name)?),
+            None => self.id(|column| is_free(column) && label != Some(*column)),
+        };
+        if let Some(label) = label.filter(|label| request.labels && self.columns[*label].1 == ColumnKind::Text) {
+            return Err(text_labels(&self.columns[label].0));
+        }
+        Ok((label, id))
     }
 
     /// What the user should know of how the table is read.
@@ -351,7 +362,8 @@ fn missing(columns: &[Column], name: &str) -> Error {
         .fix("name one: FILE#COLUMN")
 }
 
-fn names(columns: &[Column]) -> String {
+/// Columns for a message; the first ten.
+pub(super) fn names(columns: &[Column]) -> String {
     let shown: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
     format!("the columns {}", quoted(&shown))
 }

@@ -26,6 +26,31 @@ pub(super) fn list_width(column: &ArrayRef) -> Option<usize> {
     }
 }
 
+/// The values of a column of lists, and the length of each list; `None` for a column of something else.
+pub(super) fn lists_of(column: &ArrayRef) -> Option<(ArrayRef, Vec<usize>)> {
+    // A slice may keep the values of all rows of its array: only those of the slice are taken.
+    Some(match column.data_type() {
+        DataType::FixedSizeList(_, _) => {
+            let lists = column.as_fixed_size_list();
+            let width = lists.value_length() as usize;
+            (lists.values().slice(lists.offset() * width, lists.len() * width), vec![width; lists.len()])
+        }
+        DataType::List(_) => {
+            let lists = column.as_list::<i32>();
+            let (offsets, lengths) = (lists.value_offsets(), (0..lists.len()).map(|row| lists.value_length(row) as usize));
+            let values = lists.values().slice(offsets[0] as usize, (offsets[lists.len()] - offsets[0]) as usize);
+            (values, lengths.collect())
+        }
+        DataType::LargeList(_) => {
+            let lists = column.as_list::<i64>();
+            let (offsets, lengths) = (lists.value_offsets(), (0..lists.len()).map(|row| lists.value_length(row) as usize));
+            let values = lists.values().slice(offsets[0] as usize, (offsets[lists.len()] - offsets[0]) as usize);
+            (values, lengths.collect())
+        }
+        _ => return None,
+    })
+}
+
 /// Appends a column of lists of `units` numbers, or of plain numbers where `units` is 1.
 pub(super) fn append_lists(column: &ArrayRef, units: usize, first_row: u64, out: &mut Vec<f32>) -> Result<()> {
     let no_nulls = |column: &dyn Array| match (0..column.len()).find(|row| column.is_null(*row)) {
@@ -41,27 +66,12 @@ pub(super) fn append_lists(column: &ArrayRef, units: usize, first_row: u64, out:
     };
     no_nulls(column)?;
     let before = out.len();
-    let values = match column.data_type() {
-        DataType::FixedSizeList(_, _) => {
-            let lists = column.as_fixed_size_list();
-            let width = lists.value_length() as usize;
-            check(0, width)?;
-            // A slice may keep the values of all rows of its array: only those of the slice are taken.
-            lists.values().slice(lists.offset() * width, lists.len() * width)
+    let values = match lists_of(column) {
+        Some((values, lengths)) => {
+            lengths.iter().enumerate().try_for_each(|(row, length)| check(row, *length))?;
+            values
         }
-        DataType::List(_) => {
-            let lists = column.as_list::<i32>();
-            (0..lists.len()).try_for_each(|row| check(row, lists.value_length(row) as usize))?;
-            let offsets = lists.value_offsets();
-            lists.values().slice(offsets[0] as usize, (offsets[lists.len()] - offsets[0]) as usize)
-        }
-        DataType::LargeList(_) => {
-            let lists = column.as_list::<i64>();
-            (0..lists.len()).try_for_each(|row| check(row, lists.value_length(row) as usize))?;
-            let offsets = lists.value_offsets();
-            lists.values().slice(offsets[0] as usize, (offsets[lists.len()] - offsets[0]) as usize)
-        }
-        _ => Arc::clone(column),
+        None => Arc::clone(column),
     };
     numbers(&values, first_row, units, |value| out.push(value as f32))?;
     debug_assert_eq!(out.len() - before, column.len() * units);
@@ -190,6 +200,6 @@ fn unreadable_id(column: &ArrayRef, row: u64) -> Error {
         .expected("ids that are text or whole numbers")
 }
 
-fn null(row: u64) -> Error {
+pub(super) fn null(row: u64) -> Error {
     Error::new(ErrorKind::NotFinite, format!("null at row {row}")).expected("a value in every row")
 }

@@ -28,6 +28,8 @@ pub(super) struct ParquetWindows {
     window: usize,
     /// The most values of a list, once the first was seen.
     width: Option<usize>,
+    /// Whether lists may be longer than the first.
+    ragged: bool,
     /// Where there is one group, its reader goes on from batch to batch.
     reader: Option<ParquetBatches>,
 }
@@ -47,6 +49,10 @@ const WINDOW_VALUES: usize = 1 << 23;
 /// Values of all lists in a batch, where these are no wider.
 const BATCH_VALUES: usize = 1 << 22;
 
+/// Where lists differ in length, so many values are none too many, nor so many times those of the first.
+const RAGGED_WIDTH: usize = 1 << 16;
+const RAGGED_TIMES: usize = 4;
+
 /// A list that may be met without a reason but an error: it is then named by its row.
 const ODD_WIDTH: usize = 1 << 12;
 
@@ -64,7 +70,12 @@ impl ParquetWindows {
         let window = file.sizes(&texts)?.rows_of_views(most);
         let no_lists = !columns.iter().any(|column| matches!(kind(column), DataType::List(_)));
         let rows = file.rows();
-        Ok(Self { file, groups, rows, next: 0, window, width: no_lists.then_some(0), reader: None })
+        Ok(Self { file, groups, rows, next: 0, window, width: no_lists.then_some(0), ragged: false, reader: None })
+    }
+
+    /// Lists of which no two need be of one length.
+    pub(super) fn ragged(file: ParquetFile, columns: &[usize]) -> Result<Self> {
+        Ok(Self { ragged: true, ..Self::new(file, columns)? })
     }
 
     fn read(&self, leaves: &[usize], rows: Range<usize>, batch: usize) -> Result<ParquetBatches> {
@@ -85,7 +96,8 @@ impl ParquetWindows {
         };
         self.next += batch.num_rows();
         if self.width.is_none() {
-            let width = batch.columns().iter().filter_map(list_width).max().unwrap_or(0);
+            let first = batch.columns().iter().filter_map(list_width).max().unwrap_or(0);
+            let width = if self.ragged { (first * RAGGED_TIMES).clamp(RAGGED_WIDTH, MOST_UNITS) } else { first };
             self.window = self.window.min(BATCH_VALUES / width.max(ODD_WIDTH)).max(1);
             self.width = Some(width);
         }

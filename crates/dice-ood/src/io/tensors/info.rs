@@ -115,6 +115,16 @@ impl TensorInfo {
         Ok((rows, units))
     }
 
+    /// `(rows, values in a row)` of a tensor of any number of axes, the first of which are the rows.
+    pub(super) fn flat_extent(&self) -> Result<(usize, usize)> {
+        let wrong = || Error::new(ErrorKind::Shape, self.to_string()).tensor(&self.name).expected("[N, ...], none empty");
+        let [rows, rest @ ..] = &self.shape[..] else { return Err(wrong()) };
+        let values = rest.iter().try_fold(1usize, |values, extent| values.checked_mul(*extent));
+        let values = values.filter(|values| *values > 0).ok_or_else(wrong)?;
+        rows.checked_mul(values).and_then(|count| count.checked_mul(8)).ok_or_else(wrong)?;
+        Ok((*rows, values))
+    }
+
     /// How features of more axes become `[N, D]`, where the shape tells which axes are places of an image.
     fn pooling(&self) -> Option<String> {
         let (axes, places) = match self.shape[..] {

@@ -1,5 +1,7 @@
 //! Files of named tensors: npy, npz, safetensors, PyTorch checkpoints.
 
+pub(crate) mod arrays;
+mod beside;
 pub(crate) mod choose;
 pub(crate) mod element;
 pub(crate) mod features;

@@ -41,7 +41,7 @@ impl TensorFile for NpyFile {
         &self.tensors
     }
 
-    fn open(&self, _tensor: &TensorInfo) -> Result<TensorRows> {
+    fn open_flat(&self, _tensor: &TensorInfo) -> Result<TensorRows> {
         let mut file = files::open(&self.path)?;
         let header = NpyHeader::read(&mut file)?;
         header.rows_of_file(file)
@@ -51,6 +51,7 @@ impl TensorFile for NpyFile {
 /// TensorRows from a stream that cannot be rewound.
 pub(crate) fn stream(mut input: impl Read + Send + 'static) -> Result<TensorRows> {
     let header = NpyHeader::read(&mut input)?;
+    header.tensor.extent()?;
     header.rows_of_stream(Box::new(input))
 }
 

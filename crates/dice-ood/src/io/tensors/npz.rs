@@ -89,7 +89,7 @@ impl TensorFile for NpzFile {
         &self.tensors
     }
 
-    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
+    fn open_flat(&self, tensor: &TensorInfo) -> Result<TensorRows> {
         let place = self.place(tensor);
         let mut input = self.entries[place].open(&self.path)?;
         let header = NpyHeader::read(&mut input)?;

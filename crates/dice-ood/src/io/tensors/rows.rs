@@ -12,15 +12,20 @@ use crate::io::tensors::info::{DType, TensorInfo};
 pub(crate) trait TensorFile: Send {
     /// What it holds.
     fn tensors(&self) -> &[TensorInfo];
-    /// Opens one of [`TensorFile::tensors`] at its first row.
-    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows>;
+    /// Opens one of [`TensorFile::tensors`], whatever its shape, at its first row.
+    fn open_flat(&self, tensor: &TensorInfo) -> Result<TensorRows>;
+    /// Opens one of [`TensorFile::tensors`] that is `[N, D]` or a vector at its first row.
+    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
+        tensor.extent()?;
+        self.open_flat(tensor)
+    }
     /// The place of `tensor` among [`TensorFile::tensors`].
     fn place(&self, tensor: &TensorInfo) -> usize {
         self.tensors().iter().position(|other| other.name == tensor.name).unwrap_or(0)
     }
 }
 
-/// The rows of a tensor `[N, D]` (or vector `[N]`, with D = 1), read in order.
+/// The rows of a tensor `[N, D]` (or vector `[N]`, with D = 1), read in order; of further axes D is the product.
 pub(crate) struct TensorRows {
     rows: usize,
     units: usize,
@@ -59,7 +64,13 @@ impl TensorRows {
                 .expected("f16, bf16, f32, f64 or integers")
                 .fix("convert it, for instance with numpy's astype('float32')"));
         }
-        let (rows, units) = tensor.extent()?;
+        let (rows, units) = tensor.flat_extent()?;
+        if matches!(bytes, Bytes::ColumnMajor(..)) && tensor.extent().is_err() {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{tensor} in the order of columns"))
+                .tensor(&tensor.name)
+                .expected("rows one after the other")
+                .fix("write it as numpy.ascontiguousarray makes it"));
+        }
         Ok(Self {
             rows,
             units,

@@ -144,7 +144,7 @@ impl TensorFile for SafetensorsHeader {
         &self.tensors
     }
 
-    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
+    fn open_flat(&self, tensor: &TensorInfo) -> Result<TensorRows> {
         let place = self.place(tensor);
         let file = self.bytes_from(self.starts[place])?;
         TensorRows::new(tensor, Bytes::RowMajor(Box::new(BufReader::with_capacity(BUFFER, file))), false)

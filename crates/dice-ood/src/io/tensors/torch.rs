@@ -40,7 +40,7 @@ impl TensorFile for TorchFile {
         &self.tensors
     }
 
-    fn open(&self, tensor: &TensorInfo) -> Result<TensorRows> {
+    fn open_flat(&self, tensor: &TensorInfo) -> Result<TensorRows> {
         let place = self.place(tensor);
         if tensor.byte_len().is_none_or(|bytes| bytes as u64 > self.length) {
             return Err(Error::new(ErrorKind::Unsupported, tensor.to_string())

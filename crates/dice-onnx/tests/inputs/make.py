@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Classifiers of what is not an image, as PyTorch's two exporters write them, and their features in ONNX Runtime.
+
+    pip install numpy torch onnx onnxruntime onnxscript safetensors pyarrow
+    python make.py [FOLDER]     # rewrites the files beside this one, or writes to FOLDER
+
+A text classifier (token ids and a mask; its head reads the first token), one whose head reads the mean over tokens, a perceptron
+of a table, and a convolution over time. Each model NAME-EXPORTER.onnx has its inputs in NAME.npz, and in expected.safetensors the
+features that ONNX Runtime computes, one row at a time. text.parquet holds the texts of text.npz as lists without padding.
+Last run with torch 2.15.0, onnxruntime 1.32.0, onnx 1.23.2, onnxscript 0.7.2.
+"""
+import pathlib
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+VOCABULARY, LENGTH, WIDTH, CLASSES, ROWS = 40, 12, 16, 4, 24
+
+
+class Text(nn.Module):
+    """One layer of attention; the head reads the first token, or the mean over those that count."""
+
+    def __init__(self, pooled):
+        super().__init__()
+        self.pooled = pooled
+        self.tokens, self.places = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(64, WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.norm, self.last_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.wide, self.narrow = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, input_ids, attention_mask):
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        x = self.tokens(input_ids) + self.places(places)
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        scores = q @ k.transpose(1, 2) / WIDTH**0.5
+        scores = scores + (1.0 - attention_mask[:, None, :].to(scores.dtype)) * -1e4
+        x = x + self.out(scores.softmax(-1) @ v)
+        x = self.last_norm(x + self.narrow(torch.relu(self.wide(x))))
+        if self.pooled:
+            weight = attention_mask[:, :, None].to(x.dtype)
+            x = (x * weight).sum(1) / weight.sum(1)
+        else:
+            x = torch.relu(x[:, 0])
+        return self.head(x)
+
+
+def table():
+    return nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, CLASSES))
+
+
+def waves():
+    return nn.Sequential(
+        nn.Conv1d(2, 8, 5, stride=2), nn.ReLU(), nn.Conv1d(8, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+        nn.Linear(12, CLASSES),
+    )
+
+
+def texts(random):
+    lengths = random.integers(3, LENGTH + 1, ROWS)
+    mask = (np.arange(LENGTH)[None, :] < lengths[:, None]).astype(np.int64)
+    return {"input_ids": random.integers(1, VOCABULARY, (ROWS, LENGTH)) * mask, "attention_mask": mask}
+
+
+def export(model, inputs, free, folder, name):
+    """Writes the model by both exporters; the paths."""
+    arguments = tuple(torch.from_numpy(array[:2]) for array in inputs.values())
+    paths = []
+    for exporter in ("torchscript", "dynamo"):
+        path = folder / f"{name}-{exporter}.onnx"
+        dynamo = exporter == "dynamo"
+        named = {
+            key: {axis: (torch.export.Dim.AUTO if dynamo else label) for axis, label in axes.items()}
+            for key, axes in free.items()
+        }
+        shapes = {"dynamic_shapes": tuple(named.values())} if dynamo else {"dynamic_axes": named}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model, arguments, str(path), dynamo=dynamo, input_names=list(inputs), output_names=["logits"],
+                **({"external_data": False, "verbose": False} if dynamo else {}), **shapes,
+            )
+        bare(path)
+        paths.append(path)
+    return paths
+
+
+def bare(path):
+    """Drops where in Python each operator comes from, which is most of a file."""
+    model = onnx.load(path)
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, path)
+
+
+def features(path, inputs):
+    """What the last linear layer reads, one row at a time."""
+    model = onnx.load(path)
+    graph = model.graph
+    makers = {output: node for node in graph.node for output in node.output}
+    node = makers[graph.output[0].name]
+    while node.op_type not in ("Gemm", "MatMul"):
+        node = makers[next(name for name in node.input if name in makers)]
+    graph.output.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    rows = len(next(iter(inputs.values())))
+    one = lambda row: {name: array[row : row + 1] for name, array in inputs.items()}
+    return np.concatenate([session.run([node.input[0]], one(row))[0] for row in range(rows)])
+
+
+def main(folder=pathlib.Path(__file__).parent):
+    folder = pathlib.Path(folder)
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    token_axes = {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
+    cases = {
+        "text": (Text(pooled=False), texts(random), token_axes),
+        "pooled": (Text(pooled=True), texts(random), token_axes),
+        "table": (table(), {"x": random.normal(size=(ROWS, 6)).astype(np.float32)}, {"x": {0: "batch"}}),
+        "waves": (waves(), {"wave": random.normal(size=(ROWS, 2, 64)).astype(np.float32)}, {"wave": {0: "batch", 2: "time"}}),
+    }
+    expected = {}
+    for name, (model, inputs, free) in cases.items():
+        np.savez(folder / f"{name}.npz", **inputs)
+        for path in export(model.eval(), inputs, free, folder, name):
+            onnx.checker.check_model(str(path), full_check=True)
+            expected[path.stem] = features(path, inputs)
+    save_file(expected, folder / "expected.safetensors")
+    unpadded(cases["text"][1], folder / "text.parquet")
+
+
+def unpadded(inputs, path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [ids[: mask.sum()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"])]
+    pq.write_table(pa.table({"input_ids": pa.array(rows, pa.list_(pa.int32())), "label": [row % CLASSES for row in range(ROWS)]}), path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
