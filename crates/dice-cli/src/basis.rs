@@ -169,13 +169,7 @@ impl Imaged {
     }
 
     /// The features of images, distorted where that is asked for, or of arrays; called `name` in messages.
-    fn features(
-        &self,
-        set: &Set,
-        distortion: Option<Distortion>,
-        name: &str,
-        context: &Context,
-    ) -> Result<Dataset> {
+    fn features(&self, set: &Set, distortion: Option<Distortion>, name: &str, context: &Context) -> Result<Dataset> {
         let path = self.folder.path().join(format!("{}.safetensors", self.kept.replace(self.kept.get() + 1)));
         self.network.save_features(set, distortion, &path, context)?;
         Ok(Dataset::new(&[path.to_string_lossy().into_owned()])?.without_ids().called(name))

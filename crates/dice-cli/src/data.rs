@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, read_head};
-use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, LinearHead, Result};
+use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, LinearHead, Missing, Result};
 
 use crate::Context;
 use crate::columns::{Columns, recorded, tell};
@@ -87,7 +87,12 @@ impl<'a> Inputs<'a> {
     pub(crate) fn open(&self, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
         match self {
             Self::Features(data) => {
-                let source = data.open()?;
+                let source = data.open().map_err(|error| match error.missing() {
+                    Some(Missing::Tensor) => {
+                        error.and_fix("for inputs of a network, name the network: --model MODEL.onnx")
+                    }
+                    _ => error,
+                })?;
                 tell(&source.layout(), &self.name(), context);
                 Ok(source)
             }

@@ -115,9 +115,7 @@ impl Export {
         ));
         promise(calibrated, context);
         match origin {
-            Some(origin) => {
-                context.note(format_args!("Inputs must be prepared as for the fit: {}.", origin.prepared))
-            }
+            Some(origin) => context.note(format_args!("Inputs must be prepared as for the fit: {}.", origin.prepared)),
             None => context.note(format_args!(
                 "Inputs must be prepared as for the fit, which {} does not record.",
                 self.artifact.display()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use dice_onnx::{HeadOptions, Model};
+use dice_onnx::{HeadOptions, Model, ModelInput};
 use dice_ood::artifact::read_statistics;
 use dice_ood::io::{Dataset, Location, TensorInfo, find_head, list};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
@@ -10,6 +10,7 @@ use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 use crate::columns::{Columns, shown};
 use crate::data::is_onnx;
 use crate::fit::account::{behind, describe};
+use crate::names::quoted;
 use crate::print;
 use crate::report::{count, percent};
 
@@ -39,7 +40,8 @@ impl Inspect {
                 return Ok(());
             }
             // What the account says of a head that cannot be found is the reason for the exit code.
-            return model.find_head(&options).map(|_| ());
+            model.find_head(&options)?;
+            return print(&how_to_fit(&model, &self.file));
         }
         let (format, tensors) = list(&location.path)?;
         let is_artifact = tensors.iter().any(|tensor| tensor.name == "head.weight")
@@ -83,6 +85,23 @@ impl Inspect {
         }
         print(&text)
     }
+}
+
+/// The command that fits a detector to `model`, called `file`, and what it takes.
+fn how_to_fit(model: &Model, file: &str) -> String {
+    let fit = |inputs: &str| format!("Fit       dice fit --model {} {inputs} -o detector.safetensors\n", quoted(file));
+    if model.images().is_some() {
+        return fit("--images FOLDER");
+    }
+    let Ok(inputs) = ModelInput::all(model) else { return String::new() };
+    let described: Vec<String> = inputs.iter().map(ToString::to_string).collect();
+    let named: Vec<String> = inputs.iter().map(|input| format!("{:?}: ...", input.name)).collect();
+    format!(
+        "{}          of arrays {}\n          in Python, numpy.savez(\"train.npz\", **{{{}}})\n",
+        fit("--inputs train.npz"),
+        described.join("; "),
+        named.join(", ")
+    )
 }
 
 fn looks_like_a_head(tensor: &TensorInfo) -> bool {

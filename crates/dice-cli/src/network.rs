@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use dice_onnx::{
-    Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime,
-};
+use dice_onnx::{Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime};
 use dice_ood::io::{Dataset, Location};
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
 

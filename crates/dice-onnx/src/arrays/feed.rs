@@ -118,9 +118,8 @@ impl Feed {
     }
 
     fn shape_of_list(&self, input: &ModelInput, length: usize, row: u64) -> Result<Vec<usize>> {
-        let refuse = |found: String| {
-            Error::new(ErrorKind::Shape, found).tensor(quoted(&input.name)).expected(input.to_string())
-        };
+        let refuse =
+            |found: String| Error::new(ErrorKind::Shape, found).tensor(quoted(&input.name)).expected(input.to_string());
         let wrong = || refuse(format!("a list of {length} at row {row}"));
         let Some(wanted) = input.row() else { return Ok(vec![length]) };
         let fixed: Option<usize> = wanted.iter().flatten().try_fold(1usize, |all, extent| all.checked_mul(*extent));
@@ -128,9 +127,10 @@ impl Feed {
         match (free, &wanted[..]) {
             (0, [Some(extent)]) if length < *extent && self.pads(input) && length > 0 => Ok(vec![*extent]),
             (0, _) if length == fixed => Ok(wanted.into_iter().flatten().collect()),
-            (0, [Some(extent)]) if length < *extent && input.element.is_whole() => Err(wrong().fix(format!(
-                "the model takes {extent} and no attention_mask: pad the lists as it was trained"
-            ))),
+            (0, [Some(extent)]) if length < *extent && input.element.is_whole() => {
+                Err(wrong()
+                    .fix(format!("the model takes {extent} and no attention_mask: pad the lists as it was trained")))
+            }
             (1, _) if length > 0 && length.is_multiple_of(fixed.max(1)) => {
                 Ok(wanted.iter().map(|extent| extent.unwrap_or(length / fixed.max(1))).collect())
             }
@@ -186,10 +186,12 @@ impl Feed {
             Some(Extent::Lists(lengths)) => lengths[row],
             _ => each,
         };
-        let of = |row: &usize| (0..each).map({
-            let count = count(*row);
-            move |value| i64::from(value < count)
-        });
+        let of = |row: &usize| {
+            (0..each).map({
+                let count = count(*row);
+                move |value| i64::from(value < count)
+            })
+        };
         rows.iter().flat_map(of).collect()
     }
 }

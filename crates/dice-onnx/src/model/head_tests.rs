@@ -479,3 +479,40 @@ fn quantised_convolutions() {
         .node("QLinearConv", &["xq", "s", "z", "q", "s", "z", "s", "z"], &["c"], &[ints("pads", &[1, 1, 1, 1])]);
     assert!(padded.find().unwrap_err().to_string().contains("padding"));
 }
+
+#[test]
+fn a_position_selected_behind_the_layer_is_told_apart() {
+    let sequence = || {
+        let mut builder = Builder::new();
+        builder.graph().input = vec![value("x", &[0, 0, 3])];
+        builder.floats("w", &[3, 2], &COLUMNS).floats("b", &[2], &[0.0; 2]).ints("first", &[0])
+    };
+    // The usual order: one position, then the layer.
+    let before =
+        sequence().node("Gather", &["x", "first"], &["c"], &[int("axis", 1)]).node("Flatten", &["c"], &["h"], &[]);
+    let head = found(&before.node("Gemm", &["h", "w", "b"], &["y"], &[]).output("y", &[0, 2]));
+    assert_eq!((head.features.as_str(), head.layout), ("h", FeatureLayout::Rows));
+    let behind = sequence().node("MatMul", &["x", "w"], &["m"], &[]).node("Add", &["m", "b"], &["l"], &[]);
+    for behind in [
+        behind.clone().node("Gather", &["l", "first"], &["y"], &[int("axis", 1)]),
+        behind.node("GatherND", &["l", "first"], &["y"], &[]),
+    ] {
+        let error = refusal(&behind.output("y", &[0, 2]));
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        for part in ["every position of a sequence", "head(hidden[:, 0])", "node_m"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+    // Logits of two axes have no positions.
+    let picked = network().floats("w", &[3, 2], &COLUMNS).ints("first", &[0]).node("MatMul", &["h", "w"], &["l"], &[]);
+    let mut picked = picked.node("Gather", &["l", "first"], &["y"], &[int("axis", 1)]);
+    picked.graph().value_info.push(value("l", &[0, 2]));
+    assert!(!refusal(&picked).to_string().contains("sequence"));
+    // Any number of selections, one after the other.
+    let mut many = sequence().output("y", &[0, 2]);
+    for place in 0..20_000 {
+        let (from, to) = (if place == 0 { "x".into() } else { format!("g{place}") }, format!("g{}", place + 1));
+        many = many.node("Gather", &[&from, "first"], &[&to], &[int("axis", 1)]);
+    }
+    assert_eq!(refusal(&many.node("Identity", &["g20000"], &["y"], &[])).kind(), ErrorKind::Unsupported);
+}

@@ -278,6 +278,12 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
             }
             input(0)
         }
+        "Gather" | "GatherND" | "GatherElements" | "Slice" => {
+            return match input(0).and_then(|tensor| layer_at_positions(graph, tensor)) {
+                Some(linear) => Err(selected(graph, node, &linear)),
+                None => refuse("an operator that does not follow a head"),
+            };
+        }
         _ if effect(node) == Effect::Foreign => return refuse("an operator that does not follow a head"),
         _ => input(0),
     };
@@ -285,6 +291,34 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
         Some(tensor) => Ok(tensor),
         None => refuse("no input"),
     }
+}
+
+/// The layer that makes `tensor`, shifts and scales left aside, where it is applied at every position of a sequence as far as shapes
+/// tell.
+fn layer_at_positions<'m>(graph: &Graph<'m>, tensor: &str) -> Option<Linear<'m>> {
+    const NEAR: usize = 8;
+    let mut tensor = tensor;
+    for _ in 0..NEAR {
+        let (place, node) = graph.producer(tensor)?;
+        if let Ok(Some(linear)) = Linear::at(graph, place) {
+            let axes = [linear.features, linear.output].into_iter().find_map(|tensor| graph.dimensions(tensor));
+            return Some(linear).filter(|_| node.op_type == "MatMul" && axes.is_none_or(|axes| axes.len() > 2));
+        }
+        tensor = match effect(node) {
+            Effect::Shape | Effect::Affine => node.input.iter().find(|name| !graph.is_constant(name))?,
+            _ => return None,
+        };
+    }
+    None
+}
+
+/// The error for a layer at every position of which `node` selects one: the logits are of one position, the features of all.
+fn selected(graph: &Graph, node: &NodeProto, linear: &Linear) -> Error {
+    let layer = named(&graph.nodes[linear.node]);
+    Error::new(ErrorKind::Unsupported, format!("{layer} before it, applied at every position of a sequence"))
+        .tensor(named(node))
+        .expected("one position selected before the layer")
+        .fix("export it so, which gives the same logits: head(hidden[:, 0]) in place of head(hidden)[:, 0]")
 }
 
 /// The operators between `wanted` and `tensor`, if they only reshape, round or average.

@@ -184,11 +184,13 @@ fn suggestion(backbone: &Backbone) -> Result<(&'static str, Preprocess)> {
     let input: InputShape = backbone.input()?;
     let fitting = input.suggest().and_then(|name| Some((name, Preprocess::preset(name)?)));
     fitting.ok_or_else(|| {
+        // A vector or a map of no size that images usually have: perhaps a table, or a spectrogram.
+        let arrays = "say what the network was trained with; inputs that are not images are given as arrays";
         Error::new(ErrorKind::Missing, format!("an input of {input}"))
             .file(backbone.path().display())
             .tensor("preprocessing")
             .expected(format!("{}, or a preprocessor_config.json", Preprocess::PRESETS.join(", ")))
-            .fix("say what the network was trained with")
+            .fix(arrays)
             .with_remedy(Remedy::Preprocessing)
     })
 }

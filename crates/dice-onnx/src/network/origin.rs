@@ -237,7 +237,10 @@ mod tests {
         let others = [
             (Origin { fingerprint: "f".into(), ..origin.clone() }, "sha256"),
             (Origin { features: "g".into(), ..origin.clone() }, "features_tensor"),
-            (Origin { prepared: Prepared::Images(Preprocess::preset("cifar10").unwrap()), ..origin.clone() }, "preprocessing"),
+            (
+                Origin { prepared: Prepared::Images(Preprocess::preset("cifar10").unwrap()), ..origin.clone() },
+                "preprocessing",
+            ),
         ];
         for (other, named) in others {
             let error = origin.check_same(&other).unwrap_err().to_string();

@@ -23,6 +23,8 @@ const CHOOSE: &str = "choose the preprocessing this network was trained with";
 
 /// Rows of few values are run together up to so many values, which the caches hold.
 const SMALL_RUN: usize = 1 << 12;
+/// The most rows of many values that are run together: what a network makes of them takes many times their memory.
+const LARGE_RUN: usize = 32;
 
 /// The part of a model that makes features of its inputs, ready to run.
 pub struct Backbone {
@@ -56,13 +58,7 @@ impl Backbone {
         let path = model.path().to_path_buf();
         // The fingerprint reads, and so checks, every file that the model refers to: a runtime would open them unchecked.
         let fingerprint = model.fingerprint()?;
-        let inputs = ModelInput::all(model).map_err(|what| {
-            Error::new(ErrorKind::Unsupported, what)
-                .file(path.display())
-                .expected("inputs of numbers")
-                .fix("compute the features where you train")
-                .with_remedy(Remedy::Features)
-        })?;
+        let inputs = ModelInput::all(model)?;
         let images = InputShape::of(model, &inputs);
         let depth = checked_depth(model)?;
         let engine = on_stack_for(depth, || -> Result<Box<dyn Engine>> {
@@ -205,7 +201,7 @@ impl Backbone {
         let fixed = self.inputs.iter().find_map(ModelInput::batch);
         let each: usize = arrays.iter().map(|array| array.shape.iter().product::<usize>()).sum();
         let batch = match fixed {
-            None if !self.alone => rows.min(self.engine.most_at_once().max(SMALL_RUN / each.max(1))),
+            None if !self.alone => rows.min(self.engine.most_at_once().min(LARGE_RUN).max(SMALL_RUN / each.max(1))),
             fixed => fixed.unwrap_or(1),
         };
         let mut features = Vec::with_capacity(rows * self.units);
@@ -229,7 +225,9 @@ impl Backbone {
         };
         let values = match &part.values {
             ArrayValues::Floats(values) => input.element.floats(values).map_err(|value| refuse(value.to_string()))?,
-            ArrayValues::Integers(values) => input.element.integers(values).map_err(|value| refuse(value.to_string()))?,
+            ArrayValues::Integers(values) => {
+                input.element.integers(values).map_err(|value| refuse(value.to_string()))?
+            }
         };
         Ok(InputTensor { values, shape: std::iter::once(rows).chain(part.shape.iter().copied()).collect() })
     }

@@ -160,13 +160,22 @@ impl fmt::Display for Element {
 }
 
 impl ModelInput {
-    /// The inputs of `model`; the error says what one is that no array can be.
-    pub(crate) fn all(model: &Model) -> std::result::Result<Vec<Self>, String> {
-        let graph = model.graph().map_err(|error| error.to_string())?;
+    /// The inputs of `model`, in its order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for an input that is no array of numbers.
+    pub fn all(model: &Model) -> Result<Vec<Self>> {
+        let graph = model.graph()?;
         let of = |info: &&ValueInfoProto| {
             let described = TensorInfo::of(info);
             let name = described.element.unwrap_or_else(|| "no tensor".into());
-            let element = Element::of(&name).ok_or_else(|| format!("an input of {name}, {}", quoted(&info.name)))?;
+            let element = Element::of(&name).ok_or_else(|| {
+                Error::new(ErrorKind::Unsupported, format!("an input of {name}, {}", quoted(&info.name)))
+                    .file(model.path().display())
+                    .expected("inputs of numbers")
+                    .fix("compute the features where you train")
+                    .with_remedy(Remedy::Features)
+            })?;
             Ok(Self { name: described.name, element, axes: axes_of(info) })
         };
         graph.inputs.iter().map(of).collect()

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
+use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Schema};
 
@@ -65,9 +63,9 @@ pub(crate) fn open(
         None => Places::assign(&columns_of(&first.schema()), wanted, request)?,
     };
     let arrays = wanted.iter().zip(&places.arrays);
-    arrays.filter_map(|(wanted, place)| Some((wanted, (*place)?))).try_for_each(|(wanted, place)| {
-        check_type(&first.schema(), place, wanted)
-    })?;
+    arrays
+        .filter_map(|(wanted, place)| Some((wanted, (*place)?)))
+        .try_for_each(|(wanted, place)| check_type(&first.schema(), place, wanted))?;
     let wanted = wanted.to_vec();
     Ok(Box::new(ColumnArrays { batches, rows, wanted, places, layout, pending: Some(first), offset: 0, next: 0 }))
 }
@@ -228,8 +226,11 @@ fn values(column: &ArrayRef, wanted: &WantedArray, first_row: u64) -> Result<Arr
         None => (ArrayRef::clone(column), Extent::Lists(vec![1; column.len()])),
     };
     if let Some(place) = (0..flat.len()).find(|place| flat.null_count() > 0 && flat.is_null(*place)) {
-        return Err(Error::new(ErrorKind::NotFinite, format!("null within the list at row {}", first_row + row_of(&extent, place)))
-            .expected("a number in every place"));
+        return Err(Error::new(
+            ErrorKind::NotFinite,
+            format!("null within the list at row {}", first_row + row_of(&extent, place)),
+        )
+        .expected("a number in every place"));
     }
     let values = if wanted.integers {
         ArrayValues::Integers(integers(&flat, first_row)?)

@@ -37,13 +37,15 @@ pub(super) fn lists_of(column: &ArrayRef) -> Option<(ArrayRef, Vec<usize>)> {
         }
         DataType::List(_) => {
             let lists = column.as_list::<i32>();
-            let (offsets, lengths) = (lists.value_offsets(), (0..lists.len()).map(|row| lists.value_length(row) as usize));
+            let (offsets, lengths) =
+                (lists.value_offsets(), (0..lists.len()).map(|row| lists.value_length(row) as usize));
             let values = lists.values().slice(offsets[0] as usize, (offsets[lists.len()] - offsets[0]) as usize);
             (values, lengths.collect())
         }
         DataType::LargeList(_) => {
             let lists = column.as_list::<i64>();
-            let (offsets, lengths) = (lists.value_offsets(), (0..lists.len()).map(|row| lists.value_length(row) as usize));
+            let (offsets, lengths) =
+                (lists.value_offsets(), (0..lists.len()).map(|row| lists.value_length(row) as usize));
             let values = lists.values().slice(offsets[0] as usize, (offsets[lists.len()] - offsets[0]) as usize);
             (values, lengths.collect())
         }

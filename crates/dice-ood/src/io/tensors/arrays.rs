@@ -89,21 +89,15 @@ fn shown(tensor: &TensorInfo, wanted: &WantedArray) -> String {
 impl Opened {
     fn new(file: &dyn TensorFile, tensor: &TensorInfo, wanted: &WantedArray) -> Result<Self> {
         let name = shown(tensor, wanted);
-        let shape = tensor.shape.split_first().map(|(_, row)| row.to_vec());
-        // The shape that numpy gives to one number an input is [N], and [N, 1] where there are columns.
-        let shape = shape.filter(|shape| wanted.fits(shape));
-        let shape = shape.ok_or_else(|| wanted.refuse(ErrorKind::Shape, tensor).tensor(&name))?;
-        match tensor.dtype {
-            DType::Other => {
-                return Err(wanted
-                    .refuse(ErrorKind::Unsupported, "elements of a type that is not read, such as Python objects")
-                    .tensor(&name)
-                    .fix("lists of different lengths belong into Parquet; else pad them to one length"));
-            }
-            dtype if wanted.integers && dtype.is_float() => {
-                return Err(wanted.refuse(ErrorKind::Unsupported, tensor).tensor(&name));
-            }
-            _ => {}
+        if tensor.dtype == DType::Other {
+            return Err(wanted
+                .refuse(ErrorKind::Unsupported, "elements of a type that is not read, such as Python objects")
+                .fix("pad lists of different lengths to one, or give them as a column of lists in Parquet"));
+        }
+        let shape = tensor.shape.split_first().map(|(_, row)| row.to_vec()).filter(|shape| wanted.fits(shape));
+        let shape = shape.ok_or_else(|| wanted.refuse(ErrorKind::Shape, tensor))?;
+        if wanted.integers && tensor.dtype.is_float() {
+            return Err(wanted.refuse(ErrorKind::Unsupported, tensor));
         }
         let named = |error: Error| error.tensor(&name);
         let rows = file.open_flat(tensor).map_err(named)?;

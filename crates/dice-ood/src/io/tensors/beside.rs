@@ -128,11 +128,7 @@ fn ids_among(tensors: &[TensorInfo]) -> Option<&TensorInfo> {
     [IDS].iter().chain(&ID_NAMES).find_map(named)
 }
 
-fn read_ids(
-    file: &dyn TensorFile,
-    tensor: &TensorInfo,
-    of: &Rows<'_>,
-) -> Result<Option<TensorIds>> {
+fn read_ids(file: &dyn TensorFile, tensor: &TensorInfo, of: &Rows<'_>) -> Result<Option<TensorIds>> {
     let mut opened = file.open(tensor)?;
     if tensor.dtype == DType::U8 {
         return Ok(opened.into_bytes().map(|bytes| TensorIds::Lines(IdLines(BufReader::new(bytes)))));

@@ -117,7 +117,8 @@ impl TensorInfo {
 
     /// `(rows, values in a row)` of a tensor of any number of axes, the first of which are the rows.
     pub(super) fn flat_extent(&self) -> Result<(usize, usize)> {
-        let wrong = || Error::new(ErrorKind::Shape, self.to_string()).tensor(&self.name).expected("[N, ...], none empty");
+        let wrong =
+            || Error::new(ErrorKind::Shape, self.to_string()).tensor(&self.name).expected("[N, ...], none empty");
         let [rows, rest @ ..] = &self.shape[..] else { return Err(wrong()) };
         let values = rest.iter().try_fold(1usize, |values, extent| values.checked_mul(*extent));
         let values = values.filter(|values| *values > 0).ok_or_else(wrong)?;

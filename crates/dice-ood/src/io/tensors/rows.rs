@@ -67,7 +67,6 @@ impl TensorRows {
         let (rows, units) = tensor.flat_extent()?;
         if matches!(bytes, Bytes::ColumnMajor(..)) && tensor.extent().is_err() {
             return Err(Error::new(ErrorKind::Unsupported, format!("{tensor} in the order of columns"))
-                .tensor(&tensor.name)
                 .expected("rows one after the other")
                 .fix("write it as numpy.ascontiguousarray makes it"));
         }
