@@ -51,7 +51,7 @@ pub(crate) struct Fit {
         value_name = "PATH",
         requires = "model",
         group = "through",
-        conflicts_with_all = ["features", "labels", "statistics"]
+        conflicts_with_all = ["features", "labels", "statistics", "head"]
     )]
     images: Vec<String>,
     /// Training inputs that are not images: arrays named as the model's inputs, the first axis N (.npz, .safetensors, .npy,
@@ -62,7 +62,7 @@ pub(crate) struct Fit {
         value_name = "FILE",
         requires = "model",
         groups = ["through", "rows"],
-        conflicts_with_all = ["features", "statistics"]
+        conflicts_with_all = ["features", "statistics", "head"]
     )]
     inputs: Vec<String>,
     #[command(flatten)]

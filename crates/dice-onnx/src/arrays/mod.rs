@@ -2,3 +2,5 @@
 
 pub(crate) mod feed;
 pub(crate) mod source;
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,18 @@ pub enum Prepared {
     },
 }
 
+impl Prepared {
+    /// Whether inputs that were prepared in both ways belong together. Which arrays a model takes, its fingerprint says.
+    fn fits(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Arrays { columns, .. }, Self::Arrays { columns: others, .. }) => {
+                columns == others || columns.is_empty() || others.is_empty()
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -198,7 +210,7 @@ impl Origin {
         if self.features != other.features {
             return differ(FEATURES, other.features.clone(), self.features.clone());
         }
-        if self.prepared != other.prepared {
+        if !self.prepared.fits(&other.prepared) {
             return differ("preprocessing", other.prepared.to_string(), self.prepared.to_string());
         }
         Ok(())
@@ -242,6 +254,17 @@ mod tests {
                 "preprocessing",
             ),
         ];
+        let arrays = |columns: &[&str]| Origin {
+            prepared: Prepared::Arrays {
+                inputs: "x float32 [N, 2]".into(),
+                columns: columns.iter().map(ToString::to_string).collect(),
+            },
+            ..origin.clone()
+        };
+        let table = arrays(&["a", "b"]);
+        assert_eq!(Origin::of_notes(&table.to_notes().unwrap()).unwrap(), Some(table.clone()));
+        assert!(table.check_same(&arrays(&[])).is_ok() && arrays(&[]).check_same(&table).is_ok());
+        assert!(table.check_same(&arrays(&["b", "a"])).is_err() && table.check_same(&origin).is_err());
         for (other, named) in others {
             let error = origin.check_same(&other).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
