@@ -178,8 +178,11 @@ fn lists(lengths: &[usize], inputs: usize) -> Arrays {
     Arrays { rows: lengths.len(), first_row: 10, arrays, ..Arrays::default() }
 }
 
-/// The rows of each group, and the shape and values of each array.
-fn groups(feed: &Feed, arrays: &Arrays) -> Vec<(Vec<usize>, Vec<(Vec<usize>, Vec<i64>)>)> {
+/// The shape and the values of an array.
+type Filled = (Vec<usize>, Vec<i64>);
+
+/// The rows of each group, and its arrays.
+fn groups(feed: &Feed, arrays: &Arrays) -> Vec<(Vec<usize>, Vec<Filled>)> {
     let integers = |values: &ArrayValues| match values {
         ArrayValues::Integers(values) => values.clone(),
         ArrayValues::Floats(_) => panic!("floats"),
