@@ -12,11 +12,11 @@ use dice_ood::io::Dataset;
 use dice_ood::io::files::TemporaryFolder;
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource as _, Layout, LinearHead, Result, Statistics};
 
-use crate::Context;
 use crate::columns::{Columns, record, recorded_in, tell};
 use crate::data::{Inputs, check_origin, dataset, detector, head};
 use crate::network::{Choices, Network, Running, Set, arrays};
 use crate::report::count;
+use crate::{Context, classes};
 
 /// What candidates are fitted to.
 #[derive(clap::Args)]
@@ -129,9 +129,11 @@ impl Basis {
             }
         };
         let file = self.head.as_deref().unwrap_or_default();
-        let head = Arc::new(head(file, units)?);
+        let (head, names) = head(file, units, context)?;
+        let head = Arc::new(head);
         head.check_features(units)?;
-        let mut provenance: BTreeMap<String, String> = record(&layout).into_iter().collect();
+        let mut provenance: BTreeMap<String, String> =
+            record(&layout).into_iter().chain(classes::record(&names)).collect();
         provenance.insert("head".into(), file.into());
         match &from {
             From::Statistics(_) => provenance.insert("statistics".into(), self.statistics.join(" ")),

@@ -6,7 +6,7 @@ use dice_ood::artifact::read_provenance;
 use dice_ood::io::{Columns as Chosen, Location};
 use dice_ood::{Artifact, Error, ErrorKind, Layout, Note, Result};
 
-use crate::Context;
+use crate::{Context, classes};
 
 /// Which columns of tables (CSV, Parquet, Arrow) hold what; found by names and types where this does not say.
 #[derive(clap::Args, Debug, Clone, Default)]
@@ -85,14 +85,20 @@ pub(crate) fn recorded_in(files: &[String]) -> Result<Vec<String>> {
     Ok(first.map(|(_, names)| names).unwrap_or_default())
 }
 
-/// A line of an account of a detector file, with the names of columns in short.
+/// A line of an account of a detector file, with names of columns and classes in short.
 pub(crate) fn shown<'a>(key: &str, value: &'a str) -> std::borrow::Cow<'a, str> {
     match serde_json::from_str::<Vec<String>>(value) {
-        Ok(names) if key == RECORD && names.len() > 4 => {
-            format!("{}, {}, ... {} ({})", names[0], names[1], names[names.len() - 1], names.len()).into()
+        Ok(names) if ![RECORD, classes::RECORD].contains(&key) || names.is_empty() => value.into(),
+        Ok(names) => {
+            let shown: Vec<String> = names.iter().map(|name| crate::names::shown(name)).collect();
+            match &shown[..] {
+                [first, second, .., last] if shown.len() > 4 => {
+                    format!("{first}, {second}, ... {last} ({})", shown.len()).into()
+                }
+                all => all.join(", ").into(),
+            }
         }
-        Ok(names) if key == RECORD => names.join(", ").into(),
-        _ => value.into(),
+        Err(_) => value.into(),
     }
 }
 

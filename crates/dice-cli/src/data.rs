@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
-use dice_ood::io::{Dataset, Location, read_head};
+use dice_ood::io::{Dataset, Location, find_head};
 use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, LinearHead, Missing, Result};
 
 use crate::Context;
@@ -147,14 +147,20 @@ pub(crate) fn dataset(inputs: &[String], labels: Option<&String>) -> Result<Data
     }
 }
 
-/// The head of a `--head FILE`: weights of `units` units, or that of an ONNX model, where `FILE#NODE` names its operator.
-pub(crate) fn head(file: &str, units: usize) -> Result<LinearHead> {
+/// The head of a `--head FILE`: weights of `units` units, or that of an ONNX model, where `FILE#NODE` names its operator; and the
+/// names of its classes, where there are some. Says which tensors it is.
+pub(crate) fn head(file: &str, units: usize, context: &Context) -> Result<(LinearHead, Vec<String>)> {
     let location = Location::parse(file);
-    if !is_onnx(&location) {
-        return read_head(&location, Some(units));
+    if is_onnx(&location) {
+        let options = HeadOptions { head: location.name, features: None };
+        return Ok((Model::open(&location.path)?.find_head(&options)?.head, Vec::new()));
     }
-    let options = HeadOptions { head: location.name, features: None };
-    Ok(Model::open(&location.path)?.find_head(&options)?.head)
+    let found = find_head(&location, Some(units))?;
+    context.note(format_args!("Head of {}: {found}.", location.path.display()));
+    if let Some(note) = &found.note {
+        context.note(format_args!("Note: {note}"));
+    }
+    Ok((found.head, found.classes))
 }
 
 /// Whether a file is an ONNX model by its name.

@@ -121,7 +121,8 @@ impl Diagnose {
         let (layout, units, name) = (opened.layout(), opened.units(), training.names()[0].to_string());
         drop(opened);
         tell(&layout, &name, context);
-        let head = Arc::new(head(self.head.as_deref().unwrap_or_default(), units)?);
+        let (head, _) = head(self.head.as_deref().unwrap_or_default(), units, context)?;
+        let head = Arc::new(head);
         head.check_features(units).map_err(|error| {
             let stray = layout.one_too_many(units, head.units());
             stray.unwrap_or(error).file(&name)

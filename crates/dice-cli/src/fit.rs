@@ -10,12 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dice_ood::evaluation::SetLabel;
-use dice_ood::io::{Location, find_head};
 use dice_ood::{Error, ErrorKind, FeatureSource as _, Fitted, HoldOut, LinearHead, Needs, Result, Spec};
 
 use crate::Context;
 use crate::columns::{Columns, tell};
-use crate::data::{Inputs, head, is_onnx};
+use crate::data::{Inputs, head};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running, arrays};
 use crate::progress::Bar;
@@ -201,13 +200,14 @@ impl Fit {
         let opened = start.open()?;
         let layout = opened.layout();
         tell(&layout, &start.name(), context);
-        let head = Arc::new(self.read_head(network, &opened, &start.name(), context)?);
+        let (head, classes) = self.read_head(network, &opened, &start.name(), context)?;
+        let head = Arc::new(head);
         let calibration = calibration.map(|inputs| inputs.with_units(head.units(), &layout.units));
         let name = calibration.as_ref().map_or_else(|| start.name(), Inputs::name);
         let fit = dice_ood::Fit::new(Arc::clone(&head))
             .tpr(self.tpr)
             .gather(Needs::marginals())
-            .provenance(self.provenance(origin.as_ref(), &layout)?)
+            .provenance(self.provenance(origin.as_ref(), &layout, &classes)?)
             .progress(Bar::new(context));
         let fit = match (&calibration, start.features()) {
             (Some(inputs), _) => fit.calibrate_on(|| {
@@ -276,30 +276,25 @@ impl Fit {
         self.validation_ood.iter().map(find).collect()
     }
 
-    /// The head that was asked for, where several are there the one that the features, called `name`, feed; says which tensors
-    /// it is.
+    /// The head that was asked for, where several are there the one that the features, called `name`, feed, and names of its
+    /// classes; says which tensors it is.
     fn read_head(
         &self,
         network: Option<&Network>,
         features: &Opened,
         name: &str,
         context: &Context,
-    ) -> Result<LinearHead> {
-        let (units, location) = (features.units(), Location::parse(self.head_name()));
-        let head = match network {
-            Some(network) => network.head().clone(),
-            None if is_onnx(&location) => head(self.head_name(), units)?,
-            None => {
-                let found = find_head(&location, Some(units))?;
-                context.note(format_args!("Head of {}: {found}.", location.path.display()));
-                found.head
-            }
+    ) -> Result<(LinearHead, Vec<String>)> {
+        let units = features.units();
+        let (head, classes) = match network {
+            Some(network) => (network.head().clone(), Vec::new()),
+            None => head(self.head_name(), units, context)?,
         };
         head.check_features(units).map_err(|error| {
             let stray = features.layout().one_too_many(units, head.units());
             stray.unwrap_or(error).file(name)
         })?;
-        Ok(head)
+        Ok((head, classes))
     }
 
     /// What was taken as the head, as far as it is known here.

@@ -4,23 +4,23 @@ use std::fmt::Write;
 
 use dice_onnx::{HeadOptions, Model, ModelInput};
 use dice_ood::artifact::read_statistics;
-use dice_ood::io::{Dataset, Location, TensorInfo, find_head, list};
+use dice_ood::io::{Dataset, Format, Location, TensorInfo, find_head, list};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
 use crate::columns::{Columns, shown};
 use crate::data::is_onnx;
 use crate::fit::account::{behind, describe};
 use crate::names::quoted;
-use crate::print;
 use crate::report::{count, percent};
+use crate::{names, print};
 
-/// Show what is in a detector, head, statistics or feature file, or in an ONNX model.
+/// Show what is in a detector, head, statistics or feature file, in a folder of a network, or in an ONNX model.
 ///
 /// Shapes, the detectors with their sparsity per class and threshold, where they came from; for features their range,
 /// share of zeros and of negative values; for a model where its head is and what feeds it (MODEL.onnx#NODE names another).
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
-    /// The file.
+    /// The file, or a folder that transformers or timm saved.
     file: String,
     #[command(flatten)]
     columns: Columns,
@@ -44,6 +44,9 @@ impl Inspect {
             return print(&how_to_fit(&model, &self.file));
         }
         let (format, tensors) = list(&location.path)?;
+        if matches!(format, Format::Folder | Format::Index) {
+            return self.network(&location, format, &tensors);
+        }
         let is_artifact = tensors.iter().any(|tensor| tensor.name == "head.weight")
             && tensors.iter().any(|tensor| tensor.name.starts_with("statistics."));
         if is_artifact && location.name.is_none() {
@@ -103,6 +106,36 @@ fn how_to_fit(model: &Model, file: &str) -> String {
         named.join(", ")
     )
 }
+
+impl Inspect {
+    /// A folder of a network, or the index of its weights: its head is what it is here for.
+    fn network(&self, location: &Location, format: Format, tensors: &[TensorInfo]) -> Result<()> {
+        let mut text = format!("{format}, {} tensors\n", count(tensors.len()));
+        // The rest of a network is long, and of no use here.
+        let matrices: Vec<&TensorInfo> = tensors.iter().filter(|tensor| tensor.shape.len() == 2).collect();
+        let last = matrices.len().saturating_sub(LAST_LISTED);
+        for tensor in &matrices[last..] {
+            let _ = writeln!(text, "  {}  {tensor}", names::shown(&tensor.name));
+        }
+        if last > 0 {
+            let _ = writeln!(text, "  and {} other matrices", count(last));
+        }
+        print(&text)?;
+        let found = find_head(location, None)?;
+        let mut text =
+            format!("Head: {} classes, {} units. {found}.\n", count(found.head.classes()), count(found.head.units()));
+        if let [first, .., last] = &found.classes[..] {
+            let _ = writeln!(text, "Classes: from {} to {}.", names::shown(first), names::shown(last));
+        }
+        if let Some(note) = &found.note {
+            let _ = writeln!(text, "Note: {note}");
+        }
+        print(&text)
+    }
+}
+
+/// Matrices of a network that are listed.
+const LAST_LISTED: usize = 8;
 
 fn looks_like_a_head(tensor: &TensorInfo) -> bool {
     tensor.name.ends_with("weight") || matches!(tensor.name.as_str(), "W" | "w")

@@ -4,6 +4,7 @@
 
 mod advice;
 mod basis;
+mod classes;
 mod columns;
 mod data;
 mod demo;

@@ -60,7 +60,8 @@ impl Measure {
     pub(crate) fn tell(&self, specs: &[Spec], format: Format, context: &Context) -> Result<String> {
         let data = dataset(&self.measure, self.labels.as_ref())?;
         let mut source = data.open()?;
-        let head = Arc::new(head(self.head.as_deref().unwrap_or_default(), source.units())?);
+        let (head, _) = head(self.head.as_deref().unwrap_or_default(), source.units(), context)?;
+        let head = Arc::new(head);
         let rows = self.rows as usize;
         let found = dice_ood::measure(&head, &mut source, specs, rows, &mut Bar::new(context))?;
         let told = Told {

@@ -15,6 +15,7 @@ use dice_ood::{
 use serde::Serialize;
 
 use crate::Context;
+use crate::classes::Classes;
 use crate::columns::Columns;
 use crate::data::{Inputs, check_origin, detector, network};
 use crate::network::Running;
@@ -96,6 +97,7 @@ Columns:
   decision    id where the score reaches the threshold, else ood. An in-distribution input is accepted
               with probability at least the TPR promised
   prediction  the class that the network itself predicts (its whole head), from 0
+  class       its name, where the detector knows the names of the classes
   RULE.MEMBER with --explain: a member's part in the score of a combination. These parts add up to the score
               (of simes, the smallest is the score); with evidence and fisher each is the weighted log of
               the member's p-value, 0 where the input is as ordinary as can be
@@ -173,7 +175,8 @@ impl Score {
         let dense = self.predicts().then(|| dense_predictor(calibrated.detector().head())).transpose()?;
         let members = if self.explain { calibrated.detector().members() } else { Vec::new() };
         let mut scorer = Scorer::new(&calibrated, dense.as_ref(), &members, self);
-        self.write_scores(&mut scorer, &inputs, context)?;
+        let classes = Classes::of(&artifact).map_err(|error| error.file(self.artifact.display()))?;
+        self.write_scores(&mut scorer, &inputs, &classes, context)?;
         if scorer.rows == 0 {
             return Err(Error::new(ErrorKind::Empty, "no rows").file(inputs.name()).expected("at least one input"));
         }
@@ -240,7 +243,13 @@ impl Score {
         !self.no_prediction && !self.writes_scores_alone()
     }
 
-    fn write_scores(&self, scorer: &mut Scorer<'_>, inputs: &Inputs<'_>, context: &Context) -> Result<()> {
+    fn write_scores(
+        &self,
+        scorer: &mut Scorer<'_>,
+        inputs: &Inputs<'_>,
+        classes: &Classes,
+        context: &Context,
+    ) -> Result<()> {
         let several = inputs.files().len() > 1;
         let mut source = Watched::new(inputs.open(context)?, None, "scoring", context);
         let destination = self.output.as_deref().filter(|path| *path != Path::new("-"));
@@ -249,7 +258,8 @@ impl Score {
             (None, StreamFormat::Csv) => ScoreWriter::csv_to_stdout(),
             (Some(path), _) => ScoreWriter::create(path)?,
         }
-        .with_votes(scorer.columns());
+        .with_votes(scorer.columns())
+        .with_classes(if self.predicts() { classes.names().to_vec() } else { Vec::new() });
         // Results are formatted and written on a thread of their own, while the next block is scored.
         let (scored_rows, batches) = mpsc::sync_channel::<Vec<ScoreRow>>(2);
         let (scored, written) = thread::scope(|scope| {

@@ -161,7 +161,7 @@ fn classes(page: &mut String, account: &Account) {
         let _ = writeln!(
             page,
             "<tr><td>class {}</td><td>{:.3}</td><td>{:.3}</td>{dense}{}</tr>",
-            class.class,
+            escaped(&account.class_names.show(class.class)),
             class.logit,
             class.share,
             bar(class.share, false)

@@ -13,6 +13,7 @@ use dice_ood::io::AtomicFile;
 use dice_ood::{Error, ErrorKind, Result, Spec};
 use serde::Serialize;
 
+use crate::classes::Classes;
 use crate::columns::{Columns, recorded};
 use crate::data::{Inputs, check_origin, detector, network};
 use crate::network::{Network, Running};
@@ -85,6 +86,9 @@ struct Account {
     input: Input,
     #[serde(flatten)]
     why: Explanation,
+    /// Names of the classes, where they are known.
+    #[serde(skip_serializing_if = "Classes::is_empty")]
+    class_names: Classes,
     /// Names of the units, where a table had some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unit_names: Vec<String>,
@@ -125,6 +129,7 @@ impl Explain {
         };
         let account = Account {
             why,
+            class_names: Classes::of(&artifact).map_err(named)?,
             unit_names: recorded(&artifact).map_err(named)?,
             training_inputs: (!artifact.statistics().is_published()).then(|| artifact.statistics().rows()),
             training: training.map(near).transpose()?,

@@ -15,6 +15,7 @@ fn account(name: &str) -> Account {
     let member =
         MemberVote { detector: "energy".into(), weight: 2.0, score: 1.0, p_value: 0.01, vote: -9.2, usual_vote: -1.4 };
     Account {
+        class_names: Classes::from(vec![name.to_owned(), name.to_owned()]),
         input: Input { file: name.into(), row: 7, id: name.into(), label: Some(1) },
         why: Explanation {
             detector: "dice(0.9) | energy".into(),

@@ -35,7 +35,11 @@ fn units(account: &Account) -> Option<Table> {
     if pruned {
         header.push("kept");
     }
-    let kept = if pruned { format!("; kept: the weight for class {}", account.why.prediction) } else { String::new() };
+    let kept = if pruned {
+        format!("; kept: the weight for class {}", account.class_names.show(account.why.prediction))
+    } else {
+        String::new()
+    };
     let title = format!("Units (share: the score less what it is with that unit at its mean{kept})");
     let mut table = Table::new(title, &header, 1);
     for unit in listed {
@@ -66,7 +70,8 @@ fn classes(account: &Account) -> Option<Table> {
         if changed { &["class", "logit", "share", "dense logit", "dense share"] } else { &["class", "logit", "share"] };
     let mut table = Table::new(title, header, 1);
     for class in account.classes_by_logit().into_iter().take(LISTED).map(|class| &account.why.classes[class]) {
-        let mut row = vec![class.class.to_string(), format!("{:.4}", class.logit), format!("{:.4}", class.share)];
+        let mut row =
+            vec![account.class_names.show(class.class), format!("{:.4}", class.logit), format!("{:.4}", class.share)];
         if changed {
             row.extend([format!("{:.4}", class.dense_logit), format!("{:.4}", class.dense_share)]);
         }

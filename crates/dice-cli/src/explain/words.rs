@@ -37,14 +37,22 @@ impl Account {
         }
     }
 
+    /// A class for people.
+    fn class(&self, class: usize) -> String {
+        self.class_names.show(class)
+    }
+
     /// What the network takes the input for.
     pub(super) fn prediction(&self) -> String {
         let predicted = &self.why.classes[self.why.prediction];
-        let mut text =
-            format!("The network takes it for class {} (softmax {:.3})", predicted.class, predicted.dense_share);
+        let mut text = format!(
+            "The network takes it for class {} (softmax {:.3})",
+            self.class(predicted.class),
+            predicted.dense_share
+        );
         let others = self.why.classes.iter().filter(|one| one.class != predicted.class);
         if let Some(second) = others.max_by(|a, b| a.dense_logit.total_cmp(&b.dense_logit)) {
-            text += &format!(", then class {} ({:.3})", second.class, second.dense_share);
+            text += &format!(", then class {} ({:.3})", self.class(second.class), second.dense_share);
         }
         if let Some(label) = self.input.label {
             text += &format!("; its label is {label}");
@@ -89,7 +97,11 @@ impl Account {
             return None;
         }
         let alike = labelled.iter().filter(|label| **label == self.why.prediction as i64).count();
-        Some(format!("{alike} of the {} nearest training inputs are of class {}.", labelled.len(), self.why.prediction))
+        Some(format!(
+            "{alike} of the {} nearest training inputs are of class {}.",
+            labelled.len(),
+            self.class(self.why.prediction)
+        ))
     }
 
     /// A unit by its number, and its name where a table had one.
@@ -137,7 +149,7 @@ impl Account {
             count(pruning.weights),
             count(pruning.class_weights_kept),
             count(self.why.units.len()),
-            self.why.prediction,
+            self.class(self.why.prediction),
             pruning.removed,
             pruning.shaped_energy,
             pruning.energy,
@@ -149,7 +161,7 @@ impl Account {
             pruning.largest.iter().map(|one| format!("{} {:+.3}", self.unit(one.unit), one.contribution)).collect();
         text += &format!(
             "Dropped from class {}: {:+.4} in all that speak for it, {:+.4} against it; the largest: {}.",
-            self.why.prediction,
+            self.class(self.why.prediction),
             pruning.removed_positive,
             pruning.removed_negative,
             if largest.is_empty() { "none".into() } else { largest.join(", ") },

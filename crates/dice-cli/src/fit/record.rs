@@ -8,9 +8,9 @@ use dice_ood::{Error, ErrorKind, Layout, Result};
 
 use super::Fit;
 use super::start::Start;
-use crate::columns;
 use crate::data::{Inputs, is_onnx};
 use crate::network::check_fingerprint;
+use crate::{classes, columns};
 
 impl Fit {
     /// Where features came from, if their files say so; a head of another model is refused.
@@ -27,7 +27,12 @@ impl Fit {
         Ok(origin)
     }
 
-    pub(super) fn provenance(&self, origin: Option<&Origin>, layout: &Layout) -> Result<BTreeMap<String, String>> {
+    pub(super) fn provenance(
+        &self,
+        origin: Option<&Origin>,
+        layout: &Layout,
+        names: &[String],
+    ) -> Result<BTreeMap<String, String>> {
         let mut provenance = match origin {
             Some(origin) => origin.to_notes()?,
             None => BTreeMap::new(),
@@ -46,7 +51,7 @@ impl Fit {
         let record = [("head", self.head_name().to_owned()), training, ("calibration", calibration)];
         let record = record.into_iter().chain(source_date()?.map(|date| ("fitted", date)));
         provenance.extend(record.map(|(key, value)| (key.to_owned(), value)));
-        provenance.extend(columns::record(layout));
+        provenance.extend(columns::record(layout).into_iter().chain(classes::record(names)));
         Ok(provenance)
     }
 }

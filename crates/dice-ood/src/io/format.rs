@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::files::open;
 use crate::io::spool::peek;
+use crate::io::tensors::exported::DESCRIPTION;
 use crate::io::tensors::npz;
 use crate::io::tensors::safetensors::LARGEST_HEADER;
 
@@ -26,6 +27,12 @@ pub enum Format {
     ArrowIpc,
     /// PyTorch `.pt`, `.pth`, `.pth.tar`, `.bin` (feature `torch`).
     Torch,
+    /// PyTorch's exported programs, `.pt2`: their weights.
+    Exported,
+    /// The index of several files of weights, `model.safetensors.index.json`.
+    Index,
+    /// A folder of a network, as transformers and timm save it.
+    Folder,
 }
 
 /// First bytes that are enough to tell formats apart: the signature of a tar archive ends here.
@@ -43,6 +50,7 @@ impl Format {
             "parquet" | "pq" => Self::Parquet,
             "arrow" | "feather" | "arrows" | "ipc" => Self::ArrowIpc,
             "pt" | "pth" | "bin" | "ckpt" => Self::Torch,
+            "pt2" => Self::Exported,
             _ => return None,
         })
     }
@@ -97,6 +105,9 @@ impl fmt::Display for Format {
             Self::Parquet => "Parquet",
             Self::ArrowIpc => "Arrow IPC",
             Self::Torch => "PyTorch",
+            Self::Exported => "exported PyTorch (pt2)",
+            Self::Folder => "folder of a network",
+            Self::Index => "index of weights",
         })
     }
 }
@@ -166,6 +177,17 @@ fn of_archive(path: &Path, by_extension: Option<Format>) -> Result<Format> {
     let any = |end: &str| members.iter().any(|member| member.ends_with(end));
     if members.iter().any(|member| member.rsplit('/').next() == Some("data.pkl")) {
         return Ok(Format::Torch);
+    }
+    if any(DESCRIPTION) {
+        return Ok(Format::Exported);
+    }
+    if any("serialized_state_dict.pt") {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a program that an older PyTorch exported, with a checkpoint inside",
+        )
+        .expected("weights of their own in the archive, as PyTorch 2.9 and later write them")
+        .fix("unzip `serialized_state_dict.pt` out of it and give that file"));
     }
     if any(".npy") {
         return Ok(Format::Npz);

@@ -4,12 +4,14 @@ pub(crate) mod arrays;
 mod beside;
 pub(crate) mod choose;
 pub(crate) mod element;
+pub(crate) mod exported;
 pub(crate) mod features;
 pub(crate) mod info;
 pub(crate) mod npy;
 pub(crate) mod npz;
 pub(crate) mod rows;
 pub(crate) mod safetensors;
+pub(crate) mod sharded;
 #[cfg(feature = "torch")]
 mod torch;
 
@@ -19,7 +21,6 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::format::Format;
 use crate::io::location::Location;
-use info::TensorInfo;
 use rows::TensorFile;
 use safetensors::SafetensorsHeader;
 
@@ -28,6 +29,7 @@ pub(crate) fn open_tensors(path: &Path, format: Format) -> Result<Box<dyn Tensor
         Format::Npy => npy::open(path),
         Format::Npz => npz::open(path),
         Format::Safetensors => safetensors::open(path),
+        Format::Exported => exported::open(path),
         #[cfg(feature = "torch")]
         Format::Torch => torch::open(path),
         other => Err(not_here(other)),
@@ -58,22 +60,6 @@ pub fn read_metadata(file: impl Into<Location>) -> Result<BTreeMap<String, Strin
         return Ok(BTreeMap::new());
     }
     Ok(SafetensorsHeader::read(&file.path)?.metadata().clone().into_iter().collect())
-}
-
-/// The format of a file, and the tensors in it; a table has none.
-///
-/// # Errors
-/// Those of opening the file.
-pub fn list(path: impl AsRef<Path>) -> Result<(Format, Vec<TensorInfo>)> {
-    let path = path.as_ref();
-    let format = Format::of_file(path)?;
-    let tensors = match format {
-        Format::Csv => Vec::new(),
-        #[cfg(feature = "columns")]
-        Format::Parquet | Format::ArrowIpc => Vec::new(),
-        format => open_tensors(path, format)?.tensors().to_vec(),
-    };
-    Ok((format, tensors))
 }
 
 /// Whether the file `path` is of that format, by its content.

@@ -1,5 +1,6 @@
 //! numpy `.npz`: a zip of npy files, stored or deflated, streamed.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -18,8 +19,9 @@ struct NpzFile {
     entries: Vec<Member>,
 }
 
+/// A file in a zip archive.
 #[derive(Clone, Copy)]
-struct Member {
+pub(super) struct Member {
     start: u64,
     compressed: u64,
     size: u64,
@@ -43,6 +45,20 @@ pub(crate) fn members(path: &Path) -> Result<Vec<String>> {
         names.push(String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned());
     }
     Ok(names)
+}
+
+/// The files of the zip archive `path` by their names; of two of one name the last.
+pub(super) fn members_of(path: &Path) -> Result<BTreeMap<String, Member>> {
+    let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+    let archive = ZipArchive::from_file(files::open(path)?, &mut buffer).map_err(malformed)?;
+    let mut entries = archive.entries(&mut buffer);
+    let mut members = BTreeMap::new();
+    while let Some(zipped) = entries.next_entry().map_err(malformed)? {
+        let name = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
+        let range = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
+        members.insert(name, Member::new(&zipped, range)?);
+    }
+    Ok(members)
 }
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
@@ -120,7 +136,11 @@ impl Member {
         })
     }
 
-    fn open(&self, path: &Path) -> Result<Checked> {
+    pub(super) fn is_deflated(&self) -> bool {
+        self.deflated
+    }
+
+    pub(super) fn open(&self, path: &Path) -> Result<Checked> {
         let mut file = files::open(path)?;
         file.seek(SeekFrom::Start(self.start)).map_err(|error| Error::io(path, error))?;
         let raw = BufReader::with_capacity(BUFFER, file.take(self.compressed));
@@ -131,7 +151,7 @@ impl Member {
 }
 
 /// Verifies length and checksum once the last byte is read.
-struct Checked {
+pub(super) struct Checked {
     inner: Box<dyn Read + Send>,
     left: u64,
     expected: u32,

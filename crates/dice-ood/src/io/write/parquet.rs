@@ -11,15 +11,17 @@ use parquet::arrow::arrow_writer::ArrowWriter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Id;
 use crate::io::files::AtomicFile;
-use crate::io::write::row::ScoreRow;
+use crate::io::write::row::{CLASS, ScoreRow};
 
 /// Scores as Parquet: `id` text or a whole number, as the first one is, `score` f64, `p_value` f64, `decision` text, these two
-/// null without calibration, `prediction` u32, and votes f64.
+/// null without calibration, `prediction` u32, `class` text where classes have names, and votes f64.
 pub(super) struct ScoreTable {
     /// The file, until the type of ids is known.
     file: Option<AtomicFile>,
     writer: Option<ArrowWriter<AtomicFile>>,
     schema: Arc<Schema>,
+    /// Names of the classes, for a column of their own.
+    classes: Vec<String>,
     /// Names of the columns of votes.
     votes: Vec<String>,
     destination: PathBuf,
@@ -28,11 +30,19 @@ pub(super) struct ScoreTable {
 impl ScoreTable {
     pub(super) fn create(file: AtomicFile) -> Self {
         let destination = file.destination().to_path_buf();
-        Self { file: Some(file), writer: None, schema: Arc::new(Schema::empty()), votes: Vec::new(), destination }
+        Self {
+            file: Some(file),
+            writer: None,
+            schema: Arc::new(Schema::empty()),
+            classes: Vec::new(),
+            votes: Vec::new(),
+            destination,
+        }
     }
 
-    /// Takes columns of votes, of these names.
-    pub(super) fn add_columns(&mut self, votes: &[String]) {
+    /// Takes a column of these names of classes, where there are some, and columns of votes, of these names.
+    pub(super) fn add_columns(&mut self, classes: &[String], votes: &[String]) {
+        self.classes = classes.to_vec();
         self.votes = votes.to_vec();
     }
 
@@ -46,6 +56,7 @@ impl ScoreTable {
                 Field::new("decision", DataType::Utf8, true),
                 Field::new("prediction", DataType::UInt32, true),
             ];
+            fields.extend((!self.classes.is_empty()).then(|| Field::new(CLASS, DataType::Utf8, true)));
             fields.extend(self.votes.iter().map(|name| Field::new(name, DataType::Float64, true)));
             self.schema = Arc::new(Schema::new(fields));
             // Dictionaries would be tried for scores, which never repeat.
@@ -77,6 +88,9 @@ impl ScoreTable {
             Arc::new(rows.iter().map(|row| row.decision.map(|decision| decision.to_string())).collect::<StringArray>()),
             Arc::new(rows.iter().map(|row| row.prediction).collect::<UInt32Array>()),
         ];
+        if !self.classes.is_empty() {
+            columns.push(Arc::new(rows.iter().map(|row| row.class(&self.classes)).collect::<StringArray>()));
+        }
         for place in 0..self.votes.len() {
             let votes = rows.iter().map(|row| row.votes.get(place).copied().flatten());
             columns.push(Arc::new(votes.collect::<Float64Array>()));

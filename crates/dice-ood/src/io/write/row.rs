@@ -3,6 +3,9 @@
 use crate::calibration::Decision;
 use crate::features::Id;
 
+/// The column of names of classes.
+pub(super) const CLASS: &str = "class";
+
 /// What is said of one input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreRow {
@@ -19,4 +22,11 @@ pub struct ScoreRow {
     /// What each member of a combination says of it, as many as [`ScoreWriter::with_votes`](crate::io::ScoreWriter::with_votes) was
     /// told; `None` where a member could not score it.
     pub votes: Vec<Option<f64>>,
+}
+
+impl ScoreRow {
+    /// The name of the predicted class among these.
+    pub(super) fn class<'a>(&self, names: &'a [String]) -> Option<&'a str> {
+        names.get(self.prediction? as usize).map(String::as_str)
+    }
 }

@@ -9,7 +9,7 @@ use crate::io::files::AtomicFile;
 use crate::io::tensors::npy::header_for;
 #[cfg(feature = "columns")]
 use crate::io::write::parquet::ScoreTable;
-use crate::io::write::row::ScoreRow;
+use crate::io::write::row::{CLASS, ScoreRow};
 
 /// An id as JSON: a number stays one.
 fn json_of(id: &Id) -> serde_json::Value {
@@ -25,6 +25,8 @@ pub struct ScoreWriter {
     sink: Sink,
     /// Names of the columns of votes.
     votes: Vec<String>,
+    /// Names of the classes, for a column of their own.
+    classes: Vec<String>,
     /// Whether the names of columns are written.
     begun: bool,
 }
@@ -94,7 +96,7 @@ impl ScoreWriter {
     }
 
     fn to(sink: Sink) -> Self {
-        Self { sink, votes: Vec::new(), begun: false }
+        Self { sink, votes: Vec::new(), classes: Vec::new(), begun: false }
     }
 
     /// A writer of CSV to standard output.
@@ -114,6 +116,14 @@ impl ScoreWriter {
         self
     }
 
+    /// Also writes the name of the predicted class, of these names `[C]`, in a column `class` after the prediction; no names, no column. A
+    /// file of scores alone has no such column.
+    #[must_use]
+    pub fn with_classes(mut self, names: Vec<String>) -> Self {
+        self.classes = names;
+        self
+    }
+
     /// Writes the names of the columns, where they come before the rows.
     fn begin(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.begun, true) {
@@ -121,12 +131,13 @@ impl ScoreWriter {
         }
         match &mut self.sink {
             Sink::Csv(out) => {
-                let names = COLUMNS.into_iter().chain(self.votes.iter().map(String::as_str));
+                let class = (!self.classes.is_empty()).then_some(CLASS);
+                let names = COLUMNS.into_iter().chain(class).chain(self.votes.iter().map(String::as_str));
                 out.write(&csv_lines([names])?)
             }
             #[cfg(feature = "columns")]
             Sink::Parquet(table) => {
-                table.add_columns(&self.votes);
+                table.add_columns(&self.classes, &self.votes);
                 Ok(())
             }
             Sink::JsonLines(_) | Sink::Npy { .. } => Ok(()),
@@ -140,9 +151,10 @@ impl ScoreWriter {
     pub fn write(&mut self, rows: &[ScoreRow]) -> Result<()> {
         self.begin()?;
         match &mut self.sink {
-            Sink::Csv(out) => out.write(&csv_lines(rows.iter().map(csv_fields))?),
+            Sink::Csv(out) => out.write(&csv_lines(rows.iter().map(|row| csv_fields(row, &self.classes)))?),
             Sink::JsonLines(out) => {
-                let lines: String = rows.iter().map(|row| json_of_row(row, &self.votes).to_string() + "\n").collect();
+                let lines: String =
+                    rows.iter().map(|row| json_of_row(row, &self.classes, &self.votes).to_string() + "\n").collect();
                 out.write(lines.as_bytes())
             }
             Sink::Npy { file, rows: written } => {
@@ -189,16 +201,17 @@ where
     text.into_inner().map_err(|error| Error::caused_by(ErrorKind::Io, error.into_error()))
 }
 
-fn csv_fields(row: &ScoreRow) -> Vec<String> {
+fn csv_fields(row: &ScoreRow, classes: &[String]) -> Vec<String> {
     fn text(value: Option<impl ToString>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()
     }
     let own = [row.id.to_string(), row.score.to_string(), text(row.p_value), text(row.decision), text(row.prediction)];
-    own.into_iter().chain(row.votes.iter().map(|vote| text(*vote))).collect()
+    let class = (!classes.is_empty()).then(|| text(row.class(classes)));
+    own.into_iter().chain(class).chain(row.votes.iter().map(|vote| text(*vote))).collect()
 }
 
 /// A row as JSON, which has no infinity: an input that could not be scored has the score null.
-fn json_of_row(row: &ScoreRow, votes: &[String]) -> serde_json::Value {
+fn json_of_row(row: &ScoreRow, classes: &[String], votes: &[String]) -> serde_json::Value {
     let mut object = serde_json::json!({
         "id": json_of(&row.id),
         "score": row.score.is_finite().then_some(row.score),
@@ -206,6 +219,9 @@ fn json_of_row(row: &ScoreRow, votes: &[String]) -> serde_json::Value {
         "decision": row.decision.map(|decision| decision.to_string()),
         "prediction": row.prediction,
     });
+    if !classes.is_empty() {
+        object[CLASS] = row.class(classes).into();
+    }
     for (name, vote) in votes.iter().zip(&row.votes) {
         object[name] = (*vote).into();
     }

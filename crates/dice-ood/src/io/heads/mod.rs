@@ -1,6 +1,9 @@
-//! Finding the linear head among the tensors of a file.
+//! Finding the linear head among the tensors of a file, or in the folder of a network.
+
+mod pretrained;
 
 use std::fmt;
+use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::head::LinearHead;
@@ -8,8 +11,9 @@ use crate::io::format::Format;
 use crate::io::location::Location;
 use crate::io::tensors::choose::listed;
 use crate::io::tensors::info::TensorInfo;
-use crate::io::tensors::open_tensors;
 use crate::io::tensors::rows::TensorFile;
+use crate::io::tensors::{open_tensors, sharded};
+use pretrained::Pretrained;
 
 /// What heads are called; the last components before `.weight`.
 const HEAD_NAMES: [&str; 11] = [
@@ -37,6 +41,10 @@ pub struct FoundHead {
     pub bias: Option<TensorInfo>,
     /// Why that weight was taken.
     pub chosen: Chosen,
+    /// Names of the classes `[C]`, where the folder of a network has them; else empty.
+    pub classes: Vec<String>,
+    /// What to know of the features that enter it.
+    pub note: Option<String>,
 }
 
 /// Why a weight was taken as the head.
@@ -52,6 +60,8 @@ pub enum Chosen {
     ByName,
     /// It is the last of a numbered classifier.
     LastOfStack,
+    /// The `config.json` of its folder says so.
+    ByConfig,
 }
 
 impl fmt::Display for FoundHead {
@@ -67,11 +77,17 @@ impl fmt::Display for FoundHead {
             Chosen::ByWidth => ", the only weight matrix of that width",
             Chosen::ByName => ", chosen by its name",
             Chosen::LastOfStack => ", the last of its numbered layers",
+            Chosen::ByConfig => ", as its folder says",
         })
     }
 }
 
-/// Finds the linear head of a safetensors, npz or PyTorch file, and says which tensors it is.
+/// Finds the linear head of a safetensors, npz or PyTorch file, or of a folder, and says which tensors it is.
+///
+/// A folder is one that transformers or timm saved: `config.json` beside `model.safetensors`, `pytorch_model.bin`, or the index of
+/// their shards, of which only those are opened that the head can be in. In it the head is what timm's `classifier` names, or
+/// the layer of a classifier's usual name with as many classes as `num_labels` or `id2label` has; two heads of one distilled
+/// network, and several layers that could be it, are refused with their names.
 ///
 /// Without a name (`FILE#fc`, or `FILE#WEIGHT,BIAS` for names of no pattern) the head is the tensor named like one
 /// (`fc.weight`, `classifier.weight`, ...), the last of a numbered classifier (`classifier.6.weight`), or the only weight
@@ -82,9 +98,15 @@ impl fmt::Display for FoundHead {
 /// Those of reading; [`ErrorKind::Missing`] and [`ErrorKind::Ambiguous`] list the candidates.
 pub fn find_head(file: impl Into<Location>, units: Option<usize>) -> Result<FoundHead> {
     let file = file.into();
+    let name = file.name.as_deref();
     let read = || {
+        if file.path.is_dir() || sharded::is_index(&file.path) {
+            let folder = Pretrained::open(&file.path)?;
+            let tensors = folder.tensors(name)?;
+            return read_from(&*tensors, name, units, Some(&folder));
+        }
         let tensors = open_tensors(&file.path, Format::of_file(&file.path)?)?;
-        read_from(&*tensors, file.name.as_deref(), units)
+        read_from(&*tensors, name, units, None)
     };
     read().map_err(|error| error.file(&file))
 }
@@ -97,13 +119,44 @@ pub fn read_head(file: impl Into<Location>, units: Option<usize>) -> Result<Line
     find_head(file, units).map(|found| found.head)
 }
 
-fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) -> Result<FoundHead> {
+/// The format of a file or of the folder of a network, and the tensors in it; a table has none.
+///
+/// # Errors
+/// Those of opening the file.
+pub fn list(path: impl AsRef<Path>) -> Result<(Format, Vec<TensorInfo>)> {
+    let path = path.as_ref();
+    if sharded::is_index(path) {
+        return Ok((Format::Index, sharded::open(path, |_| true)?.tensors().to_vec()));
+    }
+    if path.is_dir() {
+        return Ok((Format::Folder, pretrained::tensors_of(path)?));
+    }
+    let format = Format::of_file(path)?;
+    let tensors = match format {
+        Format::Csv => Vec::new(),
+        #[cfg(feature = "columns")]
+        Format::Parquet | Format::ArrowIpc => Vec::new(),
+        format => open_tensors(path, format)?.tensors().to_vec(),
+    };
+    Ok((format, tensors))
+}
+
+fn read_from(
+    file: &dyn TensorFile,
+    name: Option<&str>,
+    units: Option<usize>,
+    folder: Option<&Pretrained>,
+) -> Result<FoundHead> {
     let tensors = file.tensors();
     let (name, bias_name) = match name.and_then(|name| name.split_once(',')) {
         Some((weight, bias)) => (Some(weight), Some(bias)),
         None => (name, None),
     };
-    let (weight, chosen) = find(tensors, name, units)?;
+    let by_folder = match (name, folder) {
+        (None, Some(folder)) => folder.find(tensors, units)?,
+        _ => None,
+    };
+    let (weight, chosen) = by_folder.map_or_else(|| find(tensors, name, units), Ok)?;
     let (classes, width) = weight.matrix().ok_or_else(|| {
         Error::new(ErrorKind::Shape, weight.to_string()).tensor(&weight.name).expected("a matrix [C, D]")
     })?;
@@ -128,7 +181,15 @@ fn read_from(file: &dyn TensorFile, name: Option<&str>, units: Option<usize>) ->
             .fix(fix));
     }
     let head = LinearHead::from_rows(values, offsets, width)?;
-    Ok(FoundHead { head, weight: weight.clone(), bias: bias.cloned(), chosen })
+    let names = folder.map(|folder| folder.classes.clone()).filter(|names| names.len() == classes);
+    Ok(FoundHead {
+        head,
+        weight: weight.clone(),
+        bias: bias.cloned(),
+        chosen,
+        classes: names.unwrap_or_default(),
+        note: folder.and_then(|folder| folder.note(&weight.name, tensors)),
+    })
 }
 
 fn find<'a>(tensors: &'a [TensorInfo], name: Option<&str>, units: Option<usize>) -> Result<(&'a TensorInfo, Chosen)> {
@@ -189,7 +250,7 @@ fn called_a_head<'a>(candidates: &[&'a TensorInfo]) -> Option<&'a TensorInfo> {
     // A second copy of the same layer, as checkpoints keep averaged weights: the file does not say which of the two is meant.
     let copied = |other: &TensorInfo| {
         let ends = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|before| before.ends_with('.'));
-        other.name != only.name && other.shape == only.shape && ends(&other.name, without_wrappers(&only.name))
+        other.name != only.name && other.shape == only.shape && ends(&other.name, bare(&only.name))
     };
     (!candidates.iter().any(|other| copied(other))).then_some(*only)
 }
@@ -224,7 +285,7 @@ fn refuse_an_inner_layer(chosen: &TensorInfo, all: &[&TensorInfo]) -> Result<()>
     if depth(&chosen.name).is_some() || layer(&chosen.name).is_none() {
         return Ok(());
     }
-    let around = without_wrappers(&chosen.name).split('.').count();
+    let around = bare(&chosen.name).split('.').count();
     if let Some(rival) = others().find(|other| depth(&other.name).is_some_and(|depth| depth + 2 <= around)) {
         return refused(
             format!("`{}` {chosen}, where `{}` {rival} is called as heads are", chosen.name, rival.name),
@@ -260,13 +321,13 @@ fn layer(name: &str) -> Option<&str> {
 
 /// How many layers lie around `layer`, where it is called as heads are: 0 for `fc` and `module.head.fc`, 1 for `aux.fc`.
 fn head_depth(layer: &str) -> Option<usize> {
-    let layer = without_wrappers(layer);
+    let layer = bare(layer);
     let around = HEAD_NAMES.iter().filter_map(|known| layer.strip_suffix(known));
     around.filter(|before| before.is_empty() || before.ends_with('.')).map(|before| before.matches('.').count()).min()
 }
 
 /// The name without what training frameworks put before all names of a network.
-fn without_wrappers(mut name: &str) -> &str {
+fn bare(mut name: &str) -> &str {
     const WRAPPERS: [&str; 6] = ["state_dict.", "model_state_dict.", "module.", "model.", "net.", "network."];
     while let Some(rest) = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper)) {
         name = rest;
