@@ -17,6 +17,7 @@ mod fit;
 mod flags;
 mod html;
 mod inspect;
+mod keep;
 mod measure;
 mod methods;
 mod names;

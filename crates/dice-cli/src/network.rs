@@ -1,6 +1,6 @@
 //! Images and arrays through a network: what `features`, `fit`, `score`, `eval` and `export` share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dice_onnx::{Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime};
 use dice_ood::io::{Dataset, Location};
@@ -8,6 +8,7 @@ use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Res
 
 use crate::Context;
 use crate::columns::{Columns, tell};
+use crate::keep::Keep;
 use crate::progress::Watched;
 use crate::report::count;
 
@@ -44,6 +45,13 @@ pub(crate) struct Running {
     /// What to do with an image that cannot be decoded: skip leaves it out, and says how many and which first.
     #[arg(long, default_value = "fail", requires = "model")]
     pub(crate) broken: OnBroken,
+    /// Keep the features that the network makes in this folder, and take them from there where inputs, model, preprocessing and
+    /// runtime are the same, so that the network runs once.
+    ///
+    /// Inputs are known by their bytes, names and order: whatever differs is computed, which is said. A file for each set of inputs;
+    /// delete what is no longer wanted. Distorted images are not kept.
+    #[arg(long, value_name = "FOLDER", requires = "model")]
+    pub(crate) keep: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Default, clap::ValueEnum)]
@@ -63,6 +71,7 @@ pub(crate) enum Set {
 pub(crate) struct Network {
     network: dice_onnx::Network,
     broken: Broken,
+    keep: Option<Keep>,
 }
 
 impl Network {
@@ -101,7 +110,7 @@ impl Network {
         for note in &found.notes {
             context.note(format_args!("Note: {note}"));
         }
-        Ok(Self { network, broken: running.broken() })
+        Self::new(network, running)
     }
 
     /// The network that `artifact` was fitted to, from `file`; another one is refused.
@@ -127,7 +136,12 @@ impl Network {
                 network.origin().runtime
             ));
         }
-        Ok(Self { network, broken: running.broken() })
+        Self::new(network, running)
+    }
+
+    fn new(network: dice_onnx::Network, running: &Running) -> Result<Self> {
+        let keep = running.keep.as_deref().map(Keep::new).transpose()?;
+        Ok(Self { network, broken: running.broken(), keep })
     }
 
     /// The linear head.
@@ -159,16 +173,27 @@ impl Network {
         data: &Dataset,
         context: &Context,
     ) -> Result<Box<dyn FeatureSource + 'a>> {
-        let source = self.network.features_of_arrays(data)?;
-        source.notes().iter().for_each(|note| context.note(format_args!("Note: {note}.")));
-        tell(&source.layout(), &data.names()[0], context);
-        Ok(Box::new(source))
+        let name = &*data.names()[0];
+        let open = |data: &Dataset| -> Result<Box<dyn FeatureSource + 'a>> {
+            let source = self.network.features_of_arrays(data)?;
+            source.notes().iter().for_each(|note| context.note(format_args!("Note: {note}.")));
+            tell(&source.layout(), name, context);
+            Ok(Box::new(source))
+        };
+        let Some(keep) = &self.keep else { return open(data) };
+        // Ids are kept too, for whoever asks for them next.
+        let data = data.clone().with_ids();
+        keep.open(&self.network, self.network.key_of_arrays(&data)?, name, || open(&data), context)
     }
 
     /// The features of `set`.
     pub(crate) fn features<'a>(&'a self, set: &ImageSet, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
-        let source = self.network.features(set, self.broken)?;
-        Ok(Box::new(Images { source, context }))
+        let open = || -> Result<Box<dyn FeatureSource + 'a>> {
+            Ok(Box::new(Images { source: self.network.features(set, self.broken)?, context }))
+        };
+        let Some(keep) = &self.keep else { return open() };
+        let name = set.files().next().map_or_else(String::new, |file| file.display().to_string());
+        keep.open(&self.network, self.network.key(set)?, &name, open, context)
     }
 
     /// The features of `set`, each image distorted.

@@ -87,6 +87,12 @@ fn a_text_classifier_is_fitted_scored_evaluated_and_explained() {
     // Features that were kept give the same, and know where they came from.
     succeeded(&desk.line("features --model text.onnx --inputs test.tok -o f.safetensors"));
     assert_eq!(succeeded(&desk.line("score d.safetensors f.safetensors")), scored);
+    // Features that were kept for the next command give the same too.
+    for times in [0, 1] {
+        let output = desk.line("score d.safetensors --model text.onnx test.tok --keep kept");
+        assert_eq!(succeeded(&output), scored);
+        assert_eq!(stderr(&output).matches("those that kept keeps").count(), times);
+    }
     let report =
         succeeded(&desk.line(
             "eval d.safetensors --model text.onnx --id test.tok --ood other=other.tok --bootstrap 0 --format json",

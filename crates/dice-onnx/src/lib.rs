@@ -25,6 +25,7 @@ pub use model::describe::{Images, TensorInfo};
 pub use model::head::{FeatureLayout, Following, FoundHead, HeadOptions};
 pub use model::linear::Quantization;
 pub use model::sign::Nonnegative;
+pub use network::key::Key;
 pub use network::origin::{Origin, Prepared};
 pub use network::{Network, NetworkOptions};
 pub use run::backbone::Backbone;

@@ -75,6 +75,7 @@ fn features_of_arrays_are_those_of_onnx_runtime() {
 }
 
 #[test]
+#[cfg(feature = "columns")]
 fn lists_without_padding_are_the_padded_arrays() {
     for exporter in ["torchscript", "dynamo"] {
         let (model, data) = (format!("text-{exporter}"), data("text.parquet"));

@@ -39,6 +39,11 @@ impl<'a> ArraySource<'a> {
         &self.notes
     }
 
+    /// The arrays, unread.
+    pub(crate) fn into_reader(self) -> ArrayReader {
+        self.reader
+    }
+
     /// The columns of the only input, where a table has one for each of its values.
     pub(crate) fn columns(&self) -> Vec<String> {
         self.reader.layout().units

@@ -1,5 +1,6 @@
 //! A network that is ready to make features: a model, its head, a runtime, and what its inputs are made of, which must agree.
 
+pub(crate) mod key;
 pub(crate) mod origin;
 
 use std::path::Path;

@@ -1,0 +1,136 @@
+//! Features that a network made, kept in a folder for the next command that asks for those of the same inputs.
+
+use std::path::{Path, PathBuf};
+
+use dice_onnx::{Key, Network};
+use dice_ood::io::files::claim_outputs;
+use dice_ood::io::{Dataset, FeaturesWriter, read_metadata};
+use dice_ood::{Block, Error, FeatureSource, Ids, Layout, Result};
+
+use crate::Context;
+
+/// The note of a kept file that holds its key.
+const KEY: &str = "kept";
+
+/// A folder of features by what they depend on.
+pub(crate) struct Keep(PathBuf);
+
+impl Keep {
+    /// # Errors
+    /// Those of making the folder.
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+        Ok(Self(folder.to_path_buf()))
+    }
+
+    /// The features of inputs called `name`, of this key: those that were kept, or what `make` makes, which is kept once it was read
+    /// to its end.
+    pub(crate) fn open<'a>(
+        &self,
+        network: &'a Network,
+        key: Key,
+        name: &str,
+        make: impl FnOnce() -> Result<Box<dyn FeatureSource + 'a>>,
+        context: &Context,
+    ) -> Result<Box<dyn FeatureSource + 'a>> {
+        let path = self.0.join(format!("{}.safetensors", key.hash));
+        // A file that is damaged, or another one, is written again.
+        let is_kept = |path: &PathBuf| read_metadata(path).is_ok_and(|notes| notes.get(KEY) == Some(&key.hash));
+        if path.exists() && is_kept(&path) {
+            context.note(format_args!("Features of {name}: those that {} keeps.", self.0.display()));
+            let kept = Dataset::new([&path])?.without_labels().called(name).open()?;
+            return Ok(Box::new(Labelled { source: kept, labels: key.labels, next: 0 }));
+        }
+        context.note(format_args!(
+            "Features of {name}: {} keeps none of just these inputs, this model and preprocessing; the network runs.",
+            self.0.display()
+        ));
+        let source = make()?;
+        // The same inputs twice in one command: the first ones are kept.
+        if claim_outputs([&path]).is_err() {
+            return Ok(source);
+        }
+        let writer = FeaturesWriter::create(&path, source.units())?;
+        Ok(Box::new(Keeping { source, network, key, writer: Some(writer) }))
+    }
+}
+
+/// Kept features, with the labels of the inputs, which may have changed since.
+struct Labelled {
+    source: Box<dyn FeatureSource>,
+    labels: Option<Vec<i64>>,
+    next: usize,
+}
+
+impl FeatureSource for Labelled {
+    fn units(&self) -> usize {
+        self.source.units()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        self.source.rows()
+    }
+
+    fn layout(&self) -> Layout {
+        self.source.layout()
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        self.source.read(block, max_rows)?;
+        let end = self.next + block.rows();
+        block.labels = self.labels.as_ref().map(|labels| labels[self.next..end].to_vec());
+        self.next = end;
+        Ok(())
+    }
+}
+
+/// Features that are written as they are read.
+struct Keeping<'a> {
+    source: Box<dyn FeatureSource + 'a>,
+    network: &'a Network,
+    key: Key,
+    /// `None` once it is complete, or cannot be kept.
+    writer: Option<FeaturesWriter>,
+}
+
+impl FeatureSource for Keeping<'_> {
+    fn units(&self) -> usize {
+        self.source.units()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        self.source.rows()
+    }
+
+    fn layout(&self) -> Layout {
+        self.source.layout()
+    }
+
+    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
+        self.source.read(block, max_rows)?;
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        if block.rows() > 0 {
+            // What is read from a file of features must be what the network gave.
+            if !changed_by_writing(block) {
+                writer.write(block)?;
+                self.writer = Some(writer);
+            }
+            return Ok(());
+        }
+        // Where images were left out, the next command is to say so too.
+        if writer.rows() as u64 == self.key.rows && self.key.rows > 0 {
+            let mut notes = self.network.origin().to_notes()?;
+            notes.insert(KEY.into(), self.key.hash.clone());
+            writer.finish(Some(&self.network.found().head), notes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an id is written otherwise than it is.
+fn changed_by_writing(block: &Block) -> bool {
+    match &block.ids {
+        Some(Ids::Text(ids)) => ids.iter().any(|id| id.chars().any(char::is_control)),
+        _ => false,
+    }
+}
