@@ -35,11 +35,9 @@ impl Keep {
     ) -> Result<Box<dyn FeatureSource + 'a>> {
         let path = self.0.join(format!("{}.safetensors", key.hash));
         // A file that is damaged, or another one, is written again.
-        let is_kept = |path: &PathBuf| read_metadata(path).is_ok_and(|notes| notes.get(KEY) == Some(&key.hash));
-        if path.exists() && is_kept(&path) {
+        if let Some(source) = kept(&path, &key, network.found().units(), name) {
             context.note(format_args!("Features of {name}: those that {} keeps.", self.0.display()));
-            let kept = Dataset::new([&path])?.without_labels().called(name).open()?;
-            return Ok(Box::new(Labelled { source: kept, labels: key.labels, next: 0 }));
+            return Ok(Box::new(Labelled { source, labels: key.labels, next: 0 }));
         }
         context.note(format_args!(
             "Features of {name}: {} keeps none of just these inputs, this model and preprocessing; the network runs.",
@@ -53,6 +51,14 @@ impl Keep {
         let writer = FeaturesWriter::create(&path, source.units())?;
         Ok(Box::new(Keeping { source, network, key, writer: Some(writer) }))
     }
+}
+
+/// The features in `path`, called `name`, where they are those of `key`.
+fn kept(path: &Path, key: &Key, units: usize, name: &str) -> Option<Box<dyn FeatureSource>> {
+    let notes = read_metadata(path).ok()?;
+    let source = Dataset::new([path]).ok()?.without_labels().called(name).open().ok()?;
+    let fits = notes.get(KEY) == Some(&key.hash) && source.rows() == Some(key.rows) && source.units() == units;
+    fits.then_some(source)
 }
 
 /// Kept features, with the labels of the inputs, which may have changed since.

@@ -25,7 +25,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 22] = [
+const RUNS: [Run; 23] = [
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -55,6 +55,11 @@ const RUNS: [Run; 22] = [
         "fit --model apart.onnx --images train --preprocess plain.json --calibration test -o OUT",
         "safetensors",
         &["apart.onnx", "apart.data", "train/b-green/00.bmp", "plain.json", "test/c-blue/19.bmp"],
+    ),
+    run(
+        "fit --model apart.onnx --inputs pixels.npy --calibration-fraction 0.5 -d energy --keep features -o OUT",
+        "safetensors",
+        &["apart.onnx", "apart.data", "pixels.npy"],
     ),
     run("score d.safetensors new.npy folder -o OUT", "csv", &["d.safetensors", "new.npy", "folder/new.npy"]),
     run("score d.safetensors new.npy -o new.csv --summary OUT", "json", &["d.safetensors", "new.npy"]),
@@ -132,6 +137,8 @@ fn desk() -> Desk {
     vector("test-y.npy", 349);
     let rows: Vec<u8> = (0..256 * 30).flat_map(|place| ((place % 97) as f32 / 97.0).to_le_bytes()).collect();
     fs::write(desk.path("new.npy"), npy::npy("<f4", false, "30, 256", &rows)).unwrap();
+    let pixels: Vec<u8> = (0..64 * 192).flat_map(|place| ((place % 89) as f32 / 89.0).to_le_bytes()).collect();
+    fs::write(desk.path("pixels.npy"), npy::npy("<f4", false, "64, 3, 8, 8", &pixels)).unwrap();
     fs::create_dir(desk.path("folder")).unwrap();
     fs::copy(desk.path("new.npy"), desk.path("folder/new.npy")).unwrap();
     fs::write(desk.path("list.txt"), "grey/02.bmp\ngrey/03.bmp\n").unwrap();

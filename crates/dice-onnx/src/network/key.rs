@@ -25,6 +25,9 @@ pub struct Key {
     pub labels: Option<Vec<i64>>,
 }
 
+/// What is made of the same bytes by the same model: to be raised with every change of what decoding, resizing or a runtime gives.
+const MAKING: u64 = 1;
+
 /// Inputs that are hashed at a time.
 const ROWS: usize = 1 << 12;
 
@@ -91,6 +94,7 @@ impl Hash {
     /// Of what makes features of inputs; where the model lies does not matter.
     fn of(origin: &Origin) -> Self {
         let mut hash = Self(Sha256::new());
+        hash.number(MAKING);
         hash.part(env!("CARGO_PKG_VERSION").as_bytes());
         let Origin { model: _, fingerprint, head, features, prepared, runtime } = origin;
         for part in [fingerprint, head, features, &format!("{prepared:?}"), runtime] {
