@@ -9,14 +9,14 @@ use crate::model::linear::{Axis, Linear};
 use crate::model::node::{attribute, label_of, named};
 use crate::model::proto::NodeProto;
 use crate::model::sign::{Nonnegative, nonnegative};
-use crate::model::tail::{Effect, Tail, effect, is_label, pools};
+use crate::model::tail::{Effect, Tail, effect, effect_in, is_label, pools};
 use crate::model::trace::{Trace, from_features, from_node, from_outputs, leads_to, no_such_tensor};
 use crate::text::quoted;
 
 impl Model {
     /// Finds the head: back from the output to the last linear operator with constant weights.
     ///
-    /// Looked through on the way: softmax, sigmoid and ReLU of logits, reshaping, casts, pooling after a 1x1 convolution, pairs of
+    /// Looked through on the way: softmax (written out too), sigmoid and ReLU of logits, reshaping, casts, pooling after a 1x1 convolution, pairs of
     /// QuantizeLinear and DequantizeLinear, ArgMax and TopK. Weights may be initializers (also those listed as inputs), Constant
     /// nodes, in other files, and behind reshaping, transposition, casts or dequantisation.
     ///
@@ -154,7 +154,7 @@ fn check_classes(graph: &Graph, trace: &Trace, classes: usize) -> Result<()> {
 
 /// Refuses an activation between layer and pooling unless a softmax says that these are classes.
 fn check_softmax(graph: &Graph, trace: &Trace) -> Result<()> {
-    if trace.tail.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Probabilities) {
+    if trace.tail.iter().any(|place| effect_in(graph, &graph.nodes[*place]) == Effect::Probabilities) {
         return Ok(());
     }
     let found = "a 1x1 layer, an activation and pooling, as at the end of a backbone without a head";

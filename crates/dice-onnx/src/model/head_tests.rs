@@ -516,3 +516,41 @@ fn a_position_selected_behind_the_layer_is_told_apart() {
     }
     assert_eq!(refusal(&many.node("Identity", &["g20000"], &["y"], &[])).kind(), ErrorKind::Unsupported);
 }
+
+#[test]
+fn a_softmax_that_is_written_out_is_one() {
+    let logits = || {
+        network()
+            .floats("w", &[3, 2], &COLUMNS)
+            .floats("b", &[2], &[7.0, 8.0])
+            .floats("low", &[], &[-9.0])
+            .ints("axis", &[1])
+    };
+    let logits = || logits().node("MatMul", &["h", "w"], &["m"], &[]).node("Add", &["m", "b"], &["l"], &[]);
+    let largest = |of: &str| {
+        let network = logits().node("ReduceMax", &[of], &["top"], &[ints("axes", &[1])]);
+        network.node("Max", &["low", "top"], &["z"], &[]).node("Identity", &["z"], &["a"], &[]).node(
+            "Sub",
+            &["l", "a"],
+            &["d"],
+            &[],
+        )
+    };
+    let divided = |network: Builder, of: &str, by: &str| {
+        network.node("Exp", &[of], &["e"], &[]).node("ReduceSum", &[by, "axis"], &["s"], &[]).node(
+            "Div",
+            &["e", "s"],
+            &["y"],
+            &[],
+        )
+    };
+    for network in [divided(logits(), "l", "e"), divided(largest("l"), "d", "e")] {
+        let head = found(&network);
+        assert_eq!((values(&head), head.logits.as_str()), ((ROWS.to_vec(), vec![7.0, 8.0]), "l"));
+        assert_eq!(head.followed_by, [Following { operator: "Div".into(), node: "node_y".into() }]);
+    }
+    // The sum of something else, and the maximum of something else.
+    assert!(refusal(&divided(logits(), "l", "l")).to_string().contains("two computed operands"));
+    let other = divided(largest("m"), "d", "e");
+    assert!(refusal(&other).to_string().contains("two computed operands"), "{}", refusal(&other));
+}

@@ -11,6 +11,7 @@ pub(crate) mod node;
 mod operations;
 pub(crate) mod proto;
 pub(crate) mod sign;
+mod softmax;
 mod tail;
 pub(crate) mod tensor;
 mod trace;

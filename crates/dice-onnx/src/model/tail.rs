@@ -6,6 +6,7 @@ use crate::model::graph::Graph;
 use crate::model::linear::{Linear, Weights, per_class};
 use crate::model::node::{float, named};
 use crate::model::proto::NodeProto;
+use crate::model::softmax;
 
 /// What an operator behind the head does to logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,14 @@ pub(crate) fn effect(node: &NodeProto) -> Effect {
         | "MaxPool" | "ReduceMax" => Effect::Nonlinear,
         "ArgMax" | "TopK" => Effect::Label,
         _ => Effect::Foreign,
+    }
+}
+
+/// The effect of an operator behind a head of `graph`: a division by what is computed too is the end of a softmax.
+pub(crate) fn effect_in(graph: &Graph, node: &NodeProto) -> Effect {
+    match effect(node) {
+        Effect::Affine if softmax::logits_of(graph, node).is_some() => Effect::Probabilities,
+        effect => effect,
     }
 }
 
@@ -98,7 +107,7 @@ impl<'m> Tail<'m> {
             let node = &graph.nodes[*place];
             read.pending.push(*place);
             let Some(output) = node.output.first() else { continue };
-            match effect(node) {
+            match effect_in(graph, node) {
                 Effect::Affine if read.open => {
                     fold(graph, node, weights).map_err(|error| error.tensor(named(node)))?;
                     read.advance(graph, output);

@@ -8,6 +8,7 @@ use crate::model::graph::Graph;
 use crate::model::linear::Linear;
 use crate::model::node::{ADDED, is_standard, named};
 use crate::model::proto::NodeProto;
+use crate::model::softmax;
 use crate::model::tail::{Effect, effect, is_label};
 use crate::text::quoted;
 
@@ -259,7 +260,10 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
             match (constant(0), constant(1)) {
                 (false, true) => input(0),
                 (true, false) if node.op_type != "Div" => input(1),
-                _ => return refuse("two computed operands"),
+                _ => match softmax::logits_of(graph, node) {
+                    Some(logits) => Some(logits),
+                    None => return refuse("two computed operands"),
+                },
             }
         }
         "QLinearAdd" => {
