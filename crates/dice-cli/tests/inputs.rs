@@ -143,7 +143,11 @@ fn narrower_ids_lists_and_what_files_lack_are_taken_and_said() {
     safetensors(&desk.path("narrow"), &[("input_ids", "I32", shape(), narrow)]);
     let ((wide, said), (narrow, told)) = (score("wide"), score("narrow"));
     assert_eq!(scores(&wide), scores(&narrow));
-    assert!(!said.contains("attention_mask") && told.contains("no `attention_mask` in narrow: ones"), "{said}{told}");
+    assert!(
+        !said.contains("attention_mask")
+            && told.contains("no `attention_mask` in narrow: every value of `input_ids` counts"),
+        "{said}{told}"
+    );
     let (lists, said) = score("lists.parquet");
     assert!(lists.lines().count() == 25 && said.contains("no `attention_mask` in lists.parquet"), "{said}");
     // A text scores the same alone, whatever comes with it.
@@ -208,6 +212,12 @@ fn what_cannot_be_meant_is_refused() {
     let less: Vec<u8> = (0..20 * 8).flat_map(|_| 1i64.to_le_bytes()).collect();
     safetensors(&desk.path("less"), &[("input_ids", "I64", rows(), ids), ("attention_mask", "I64", vec![20, 8], less)]);
     let large: Vec<u8> = (0..180).flat_map(|_| (1i64 << 40).to_le_bytes()).collect();
+    let unknown: Vec<u8> = (0..180).flat_map(|_| 4000i64.to_le_bytes()).collect();
+    let ones: Vec<u8> = (0..180).flat_map(|_| 1i64.to_le_bytes()).collect();
+    safetensors(
+        &desk.path("unknown"),
+        &[("input_ids", "I64", rows(), unknown), ("attention_mask", "I64", rows(), ones)],
+    );
     safetensors(&desk.path("large"), &[("input_ids", "I64", rows(), large)]);
     for (file, parts) in [
         ("floats", &["input_ids", "whole numbers [N, ?]", "f32 [20, 9]", "astype('int64')"][..]),
@@ -215,6 +225,7 @@ fn what_cannot_be_meant_is_refused() {
         ("short", &["attention_mask", "20 inputs", "[19, 9]"]),
         ("less", &["attention_mask", "8 values", "expected 9", "sequence"]),
         ("large", &["1099511627776", "text.onnx"]),
+        ("unknown", &["text.onnx", "4000", "rows 0 to 19 of unknown"]),
         ("train.csv", &["train.csv", "No such file"]),
     ] {
         let message = failed(&desk.line(&format!("score d.safetensors --model text.onnx {file}")), 1);

@@ -71,7 +71,7 @@ impl Feed {
         let said = lacking.map(|input| {
             let name = quoted(&input.name);
             match is_mask(input) {
-                true => format!("no {name} in {file}: ones for every value of {tokens} there, padding included"),
+                true => format!("no {name} in {file}: every value of {tokens} counts, padding too where there is some"),
                 false => format!("no {name} in {file}: zeros"),
             }
         });

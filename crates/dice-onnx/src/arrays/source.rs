@@ -1,6 +1,6 @@
 //! Arrays through a backbone, as a source of features.
 
-use dice_ood::io::{ArrayReader, Dataset};
+use dice_ood::io::{ArrayReader, Arrays, Dataset};
 use dice_ood::{Block, Error, FeatureSource, Layout, Result};
 
 use crate::arrays::feed::Feed;
@@ -50,6 +50,12 @@ impl<'a> ArraySource<'a> {
     }
 }
 
+/// Where what a model did not run with is, in words: the model is what its error names.
+fn rows_of(arrays: &Arrays) -> String {
+    let last = arrays.first_row + arrays.rows.saturating_sub(1) as u64;
+    format!("or is a value among rows {} to {last} of {} none that the model knows?", arrays.first_row, arrays.origin)
+}
+
 impl FeatureSource for ArraySource<'_> {
     fn units(&self) -> usize {
         self.backbone.units()
@@ -71,7 +77,8 @@ impl FeatureSource for ArraySource<'_> {
         block.features.resize(arrays.rows * units, 0.0);
         let located = |error: Error| error.file(&arrays.origin);
         for group in self.feed.groups(&arrays).map_err(located)? {
-            let features = self.backbone.run_arrays(&group.arrays, group.rows.len()).map_err(located)?;
+            let features = self.backbone.run_arrays(&group.arrays, group.rows.len());
+            let features = features.map_err(|error| error.and_fix(&rows_of(&arrays)))?;
             for (row, features) in group.rows.iter().zip(features.chunks_exact(units)) {
                 block.features[row * units..(row + 1) * units].copy_from_slice(features);
             }
