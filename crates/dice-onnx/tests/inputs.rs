@@ -3,11 +3,17 @@
 //! `tests/inputs/make.py` makes the models, their inputs and what ONNX Runtime makes of these.
 #![allow(clippy::unwrap_used, reason = "a failed test says enough")]
 
-use std::path::{Path, PathBuf};
+mod common;
 
-use dice_onnx::{HeadOptions, Model, Network, NetworkOptions, Runtime};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use common::{floats, python};
+use dice_onnx::{Exporter, HeadOptions, Model, Network, NetworkOptions, Runtime};
 use dice_ood::io::{Columns, Dataset, Location};
-use dice_ood::{ErrorKind, FeatureSource, for_each_block};
+use dice_ood::{Calibrated, Calibration, Decision, ErrorKind, FeatureSource, Needs, Spec, Statistics, for_each_block};
+use ndarray::ArrayView2;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inputs")
@@ -151,4 +157,55 @@ fn the_accounts_of_these_models_give_no_advice_on_images() {
         let told = model.describe_with(&HeadOptions::default());
         assert!(told.contains("Head") && !told.contains("Images"), "{told}");
     }
+}
+
+/// Features, scores and decisions that a detector inside its model gives in ONNX Runtime are those of the detector itself.
+#[test]
+fn exported_models_serve_arrays() {
+    let Some(python) = python() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, exporter) in
+        [("text", "torchscript"), ("pooled", "dynamo"), ("table", "dynamo"), ("waves", "torchscript")]
+    {
+        let (model, data) = (format!("{name}-{exporter}"), data(&format!("{name}.npz")));
+        let network = open(&model, &data, &Runtime::BuiltIn).unwrap();
+        let features = all(&mut network.features_of_arrays(&data).unwrap());
+        let (calibrated, scores) = calibrated(&network, &features);
+        let path = folder().join(format!("{model}.onnx"));
+        let exported = scratch.path().join(format!("{model}.onnx"));
+        let opened = Model::open(&path).unwrap();
+        let exporter = Exporter::new(&calibrated).unwrap();
+        exporter.in_model_with_features(&opened, network.found()).unwrap().write(&exported).unwrap();
+        let results = scratch.path().join("results");
+        let script = folder().join("serve.py");
+        let run = Command::new(python)
+            .args([&script, &path, &exported, &folder().join(format!("{name}.npz")), &results])
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{model}: {}", String::from_utf8_lossy(&run.stderr));
+        assert!(apart(&features, &floats(&results.with_extension("features"))) <= 1e-6, "{model}");
+        let served = floats(&results.with_extension("score"));
+        let decisions = std::fs::read(results.with_extension("ood")).unwrap();
+        let threshold = calibrated.threshold().unwrap();
+        for ((score, served), ood) in scores.iter().zip(&served).zip(decisions) {
+            let rounding = 1e-5 * score.abs().max(1.0);
+            assert!((f64::from(*served) - score).abs() <= rounding, "{model}: {served} for {score}");
+            if (score - threshold.score()).abs() > rounding {
+                assert_eq!(ood != 0, threshold.decide(*score) == Decision::OutOfDistribution, "{model}: {score}");
+            }
+        }
+    }
+}
+
+/// A detector of these features, and what it scores them.
+fn calibrated(network: &Network, features: &[f32]) -> (Calibrated, Vec<f64>) {
+    let units = network.found().units();
+    let rows = ArrayView2::from_shape((features.len() / units, units), features).unwrap();
+    let mut statistics = Statistics::new(units, &Needs::marginals());
+    statistics.update(rows).unwrap();
+    let head = Arc::new(network.found().head.clone());
+    let detector = "dice(0.5) | energy".parse::<Spec>().unwrap().fit(&head, &statistics).unwrap();
+    let scores = detector.score(rows).unwrap();
+    let calibration = Calibration::new(scores.clone()).unwrap();
+    (Calibrated::new(detector, calibration, 0.7).unwrap(), scores)
 }
