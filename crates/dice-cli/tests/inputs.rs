@@ -219,6 +219,12 @@ fn what_cannot_be_meant_is_refused() {
         &[("input_ids", "I64", rows(), unknown), ("attention_mask", "I64", rows(), ones)],
     );
     safetensors(&desk.path("large"), &[("input_ids", "I64", rows(), large)]);
+    fs::copy(desk.path("lists.parquet"), desk.path("more.parquet")).unwrap();
+    succeeded(&desk.line("score d.safetensors --model text.onnx lists.parquet more.parquet"));
+    let message = failed(&desk.line("score d.safetensors --model text.onnx test.tok lists.parquet"), 1);
+    for part in ["lists.parquet: attention_mask", "no such array", "as in test.tok"] {
+        assert!(message.contains(part), "{message}");
+    }
     for (file, parts) in [
         ("floats", &["input_ids", "whole numbers [N, ?]", "f32 [20, 9]", "astype('int64')"][..]),
         ("named", &["input_ids", "`ids` i64 [20, 9]", "numpy.savez"]),

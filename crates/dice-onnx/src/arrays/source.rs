@@ -30,7 +30,7 @@ impl<'a> ArraySource<'a> {
     pub(crate) fn new(backbone: &'a Backbone, data: &Dataset) -> Result<Self> {
         let feed = Feed::new(backbone.inputs()).map_err(|error| error.file(backbone.path().display()))?;
         let reader = data.open_arrays(&feed.wanted())?;
-        let notes = feed.notes(&reader.has(), &data.names()[0]);
+        let notes = feed.notes(reader.has(), &data.names()[0]);
         Ok(Self { backbone, feed, reader, notes })
     }
 

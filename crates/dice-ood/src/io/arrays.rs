@@ -80,6 +80,8 @@ pub struct ArrayReader {
     wanted: Vec<WantedArray>,
     current: Option<(Box<dyn ArrayFile>, Arc<str>)>,
     layout: Layout,
+    /// Which wanted arrays the first file has.
+    has: Vec<bool>,
     next: usize,
     /// Rows of all files read so far.
     row: usize,
@@ -151,6 +153,7 @@ impl Dataset {
             wanted: wanted.to_vec(),
             current: None,
             layout: Layout::default(),
+            has: Vec::new(),
             next: 0,
             row: 0,
             ids: None,
@@ -169,9 +172,9 @@ impl ArrayReader {
         }
     }
 
-    /// Which of the wanted arrays the first file has.
-    pub fn has(&self) -> Vec<bool> {
-        self.current.as_ref().map_or_else(Vec::new, |(file, _)| file.has())
+    /// Which of the wanted arrays the files have: those that the first has.
+    pub fn has(&self) -> &[bool] {
+        &self.has
     }
 
     /// How ids are read, and what the user should know.
@@ -231,7 +234,13 @@ impl ArrayReader {
         let located = |error: Error| error.renamed(&**shown);
         let opened = open(&file.path, &self.wanted, &request).map_err(located)?;
         if self.next == 0 {
-            self.layout = opened.layout();
+            (self.layout, self.has) = (opened.layout(), opened.has());
+        } else if let Some(place) = opened.has().iter().zip(&self.has).position(|(its, first)| its != first) {
+            let found = if self.has[place] { "no such array" } else { "an array" };
+            return Err(located(Error::lacking(Missing::Tensor, found))
+                .tensor(&self.wanted[place].name)
+                .expected(format!("it in all files or in none, as in {}", self.data.shown[0]))
+                .fix("give such files on their own"));
         } else if self.layout.ids.is_some() != opened.layout().ids.is_some() && self.data.wants_ids {
             let found = if self.layout.ids.is_some() { "no ids" } else { "ids" };
             return Err(located(Error::lacking(Missing::Ids, found))
