@@ -23,18 +23,6 @@ fn furthest(ours: &[u8], theirs: &[u8]) -> u8 {
     ours.iter().zip(theirs).map(|(ours, theirs)| ours.abs_diff(*theirs)).max().unwrap()
 }
 
-/// The most that colours and greys may be off, in levels of 255, as measured.
-fn tolerance(name: &str) -> [u8; 2] {
-    match name {
-        // Edges of colours, whose brightness alone is stored at full resolution.
-        "edges-420.jpg" => [7, 1],
-        "420.jpg" | "progressive.jpg" => [4, 1],
-        "grey.jpg" | "cmyk.jpg" | "cmyk-black.jpg" | "ycck.jpg" => [1, 1],
-        _ if name.ends_with(".jpg") => [2, 1],
-        _ => [0, 0],
-    }
-}
-
 #[test]
 fn every_format_has_the_pixels_of_pillow() {
     let pixels = std::fs::read(folder().join("expected.bin")).unwrap();
@@ -62,9 +50,8 @@ fn every_format_has_the_pixels_of_pillow() {
             assert!(same.chunks_exact(3).zip(&greys).all(|(colour, grey)| colour[0] == *grey), "{name}");
             continue;
         }
-        let [most, most_grey] = tolerance(name);
-        assert!(furthest(&colours, rgb) <= most, "{name}: {}", furthest(&colours, rgb));
-        assert!(furthest(&greys, grey) <= most_grey, "{name} in grey: {}", furthest(&greys, grey));
+        assert_eq!(furthest(&colours, rgb), 0, "{name}");
+        assert_eq!(furthest(&greys, grey), 0, "{name} in grey");
     }
     assert!(rest.is_empty());
 }

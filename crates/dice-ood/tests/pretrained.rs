@@ -19,7 +19,11 @@ fn safetensors(tensors: Tensors<'_>) -> Vec<u8> {
         let count: usize = shape.iter().product();
         data.extend((0..count).flat_map(|value| (value as f32).to_le_bytes()));
         let comma = if place > 0 { "," } else { "" };
-        let _ = write!(header, r#"{comma}"{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{}]}}"#, data.len());
+        let _ = write!(
+            header,
+            r#"{comma}"{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{}]}}"#,
+            data.len()
+        );
     }
     header.push('}');
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
@@ -51,7 +55,11 @@ fn heads_by_what_the_folder_says() {
     let taken: [(&str, &str, Tensors<'_>); 8] = [
         ("classifier.weight", r#"{"num_labels":3}"#, VIT),
         ("classifier.weight", "", VIT),
-        ("classifier.1.weight", r#"{"num_labels":3}"#, &[("resnet.x.weight", &[8, 8]), ("classifier.1.weight", &[3, 8])]),
+        (
+            "classifier.1.weight",
+            r#"{"num_labels":3}"#,
+            &[("resnet.x.weight", &[8, 8]), ("classifier.1.weight", &[3, 8])],
+        ),
         (
             "classifier.out_proj.weight",
             r#"{"model_type":"roberta","num_labels":2}"#,

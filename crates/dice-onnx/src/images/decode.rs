@@ -7,6 +7,8 @@ use dice_ood::io::{Budget, Share, files, guard};
 use dice_ood::{Error, ErrorKind, Remedy, Result};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use crate::images::jpeg::Jpeg;
+
 /// The most bytes of one image, encoded or decoded: 100 million pixels of three bytes and some room.
 pub(super) const MOST_MEMORY: u64 = 320 << 20;
 
@@ -21,9 +23,8 @@ pub(crate) struct Decoded {
 
 /// Decodes an image, turned as its EXIF orientation says. The format is told from the bytes, not from the name.
 ///
-/// PNG, JPEG (CMYK and YCCK too), WebP, GIF (its first frame), BMP, TIFF. PNG, WebP, GIF, BMP and TIFF give the pixels that
-/// Pillow gives. Decoders of JPEG differ in how they bring back colours that are stored at half the resolution: over 165
-/// photographs by 0.06 levels of 255 on average and 8 at most, 4 once resized to 256. A TIFF with a palette is refused.
+/// PNG, JPEG (CMYK and YCCK too), WebP, GIF (its first frame), BMP, TIFF: the pixels that Pillow gives, to the bit. A TIFF with a palette is
+/// refused.
 ///
 /// Calls on several threads wait for each other where they would take more than 1 GiB together.
 ///
@@ -109,9 +110,8 @@ fn decoded(
     let failed = |error: image::ImageError| broken(name, error.to_string());
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| Error::io(name, error))?;
-    // The decoder pads a truncated JPEG with grey instead of failing.
-    if reader.format() == Some(ImageFormat::Jpeg) && !is_whole_jpeg(bytes) {
-        return Err(broken(name, "the end of the data".into()));
+    if reader.format() == Some(ImageFormat::Jpeg) {
+        return decoded_jpeg(bytes, name, besides, room);
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST_MEMORY);
@@ -136,27 +136,27 @@ fn decoded(
     Ok(Some(image))
 }
 
-/// Whether the segments of a JPEG end with its end marker; the thumbnail within one has its own.
-fn is_whole_jpeg(bytes: &[u8]) -> bool {
-    const END: u8 = 0xd9;
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    loop {
-        let Some(place) = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff)) else {
-            return false;
-        };
-        let marker = rest[place + 1];
-        rest = &rest[place + 2..];
-        match marker {
-            END => return true,
-            // Markers without a length: restarts within a scan, the start, and TEM.
-            0x01 | 0xd0..=0xd8 => {}
-            // The length of a scan is that of its header alone; the end of its data, where 0xff is written 0xff00, is searched for.
-            _ => {
-                let length = rest.first_chunk().map_or(usize::MAX, |length| usize::from(u16::from_be_bytes(*length)));
-                rest = rest.get(length..).unwrap_or_default();
-            }
-        }
+fn decoded_jpeg(
+    bytes: &[u8],
+    name: &str,
+    besides: &dyn Fn([usize; 2]) -> u64,
+    mut room: impl FnMut(u64) -> bool,
+) -> Result<Option<DynamicImage>> {
+    let failed = |found: String| broken(name, found);
+    let jpeg = Jpeg::open(bytes).map_err(failed)?;
+    let ([width, height], orientation) = (jpeg.size, jpeg.orientation);
+    let pixels = u64::from(width) * u64::from(height);
+    if 3 * pixels > MOST_MEMORY {
+        return Err(too_large(name, format!("{width} x {height} pixels")));
     }
+    if !room(Jpeg::BYTES * pixels + besides([height as usize, width as usize])) {
+        return Ok(None);
+    }
+    let mut image = jpeg.pixels().map_err(failed)?;
+    if let Some(orientation) = orientation {
+        image.apply_orientation(orientation);
+    }
+    Ok(Some(image))
 }
 
 fn too_large(name: &str, found: String) -> Error {

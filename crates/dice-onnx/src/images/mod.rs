@@ -5,6 +5,7 @@ mod columns;
 pub(crate) mod decode;
 pub(crate) mod distort;
 pub(crate) mod entry;
+mod jpeg;
 mod places;
 pub(crate) mod preprocess;
 pub(crate) mod resample;
