@@ -216,7 +216,7 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
     found.sort();
     match &found[..] {
         [only] => Ok(only.clone()),
-        [] => Err(Error::lacking(Missing::Head, "a folder without weights")
+        [] => Err(Error::lacking(Missing::Head, "a directory without weights")
             .expected(format!("a folder of a network, with {}", WEIGHTS.join(", ")))
             .fix("name the file of weights")),
         _ => Err(Error::new(ErrorKind::Ambiguous, format!("{} files of weights", found.len()))
