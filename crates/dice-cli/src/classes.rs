@@ -1,11 +1,9 @@
 //! Names of classes: recorded by the fit, shown wherever a class is.
 
-use dice_ood::{Artifact, Error, ErrorKind, Result};
+use dice_ood::{Artifact, Result};
 
 use crate::names::shown;
-
-/// Where a detector file records the names of its classes.
-pub(crate) const RECORD: &str = "classes";
+use crate::records::{CLASSES, names_of, record_of};
 
 /// The names of the classes of a detector, as many as it has classes; empty where they are not known.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -14,17 +12,7 @@ pub(crate) struct Classes(Vec<String>);
 impl Classes {
     /// The names that `artifact` records.
     pub(crate) fn of(artifact: &Artifact) -> Result<Self> {
-        let Some(text) = artifact.provenance().get(RECORD) else { return Ok(Self::default()) };
-        let wrong = |found: String| {
-            Error::new(ErrorKind::Malformed, found)
-                .tensor(RECORD)
-                .expected(format!("the names of {} classes as JSON", artifact.head().classes()))
-        };
-        let names: Vec<String> = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        match names.len() == artifact.head().classes() {
-            true => Ok(Self(names)),
-            false => Err(wrong(format!("{} names", names.len()))),
-        }
+        names_of(artifact, CLASSES, artifact.head().classes()).map(Self)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -53,5 +41,5 @@ impl From<Vec<String>> for Classes {
 
 /// What a detector file records of the names of its classes.
 pub(crate) fn record(names: &[String]) -> Option<(String, String)> {
-    (!names.is_empty()).then(|| (RECORD.to_owned(), serde_json::Value::from(names.to_vec()).to_string()))
+    record_of(CLASSES, names)
 }

@@ -1,12 +1,11 @@
 //! Which columns of tables hold what: the flags that say so, and the names that a fit records.
 
-use std::collections::BTreeMap;
-
 use dice_ood::artifact::read_provenance;
 use dice_ood::io::{Columns as Chosen, Location};
 use dice_ood::{Artifact, Error, ErrorKind, Layout, Note, Result};
 
-use crate::{Context, classes};
+use crate::Context;
+use crate::records::{COLUMNS, names_in, names_of, record_of};
 
 /// Which columns of tables (CSV, Parquet, Arrow) hold what; found by names and types where this does not say.
 #[derive(clap::Args, Debug, Clone, Default)]
@@ -27,9 +26,6 @@ pub(crate) struct Columns {
 
 const HEADING: &str = "Columns of tables";
 
-/// Where a detector file records the names of the columns that its units were.
-const RECORD: &str = "columns";
-
 impl Columns {
     pub(crate) fn chosen(&self) -> Chosen {
         Chosen {
@@ -43,25 +39,12 @@ impl Columns {
 
 /// What a detector file records of the columns its units were, if they were columns with names.
 pub(crate) fn record(layout: &Layout) -> Option<(String, String)> {
-    (!layout.units.is_empty()).then(|| (RECORD.to_owned(), serde_json::Value::from(layout.units.clone()).to_string()))
+    record_of(COLUMNS, &layout.units)
 }
 
 /// The names of the columns that the units of `artifact` were; none where they were not columns with names.
 pub(crate) fn recorded(artifact: &Artifact) -> Result<Vec<String>> {
-    let (units, names) = (artifact.head().units(), names_in(artifact.provenance())?);
-    if names.is_empty() || names.len() == units {
-        return Ok(names);
-    }
-    Err(Error::new(ErrorKind::Malformed, format!("{} names", names.len()))
-        .tensor(RECORD)
-        .expected(format!("the names of {units} columns")))
-}
-
-fn names_in(provenance: &BTreeMap<String, String>) -> Result<Vec<String>> {
-    let Some(text) = provenance.get(RECORD) else { return Ok(Vec::new()) };
-    serde_json::from_str(text).map_err(|error| {
-        Error::new(ErrorKind::Malformed, error.to_string()).tensor(RECORD).expected("names of columns as JSON")
-    })
+    names_of(artifact, COLUMNS, artifact.head().units())
 }
 
 /// The names that `files` of statistics and detectors record; sums over columns in different orders do not merge.
@@ -70,7 +53,7 @@ pub(crate) fn recorded_in(files: &[String]) -> Result<Vec<String>> {
     for file in files {
         // What is no file of ours, such as a published mean, records no names; what is wrong with it is told when it is read.
         let Ok(provenance) = read_provenance(&Location::parse(file).path) else { continue };
-        let names = names_in(&provenance).map_err(|error| error.file(file))?;
+        let names = names_in(&provenance, COLUMNS).map_err(|error| error.file(file))?;
         match &first {
             Some((other, others)) if *others != names => {
                 return Err(Error::new(ErrorKind::Columns, "columns of other names, or in another order")
@@ -83,23 +66,6 @@ pub(crate) fn recorded_in(files: &[String]) -> Result<Vec<String>> {
         }
     }
     Ok(first.map(|(_, names)| names).unwrap_or_default())
-}
-
-/// A line of an account of a detector file, with names of columns and classes in short.
-pub(crate) fn shown<'a>(key: &str, value: &'a str) -> std::borrow::Cow<'a, str> {
-    match serde_json::from_str::<Vec<String>>(value) {
-        Ok(names) if ![RECORD, classes::RECORD].contains(&key) || names.is_empty() => value.into(),
-        Ok(names) => {
-            let shown: Vec<String> = names.iter().map(|name| crate::names::shown(name)).collect();
-            match &shown[..] {
-                [first, second, .., last] if shown.len() > 4 => {
-                    format!("{first}, {second}, ... {last} ({})", shown.len()).into()
-                }
-                all => all.join(", ").into(),
-            }
-        }
-        Err(_) => value.into(),
-    }
 }
 
 /// Tells how `file` was read, where there is something to know.

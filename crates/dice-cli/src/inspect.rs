@@ -7,10 +7,11 @@ use dice_ood::artifact::read_statistics;
 use dice_ood::io::{Dataset, Format, Location, TensorInfo, find_head, list};
 use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 
-use crate::columns::{Columns, shown};
+use crate::columns::Columns;
 use crate::data::is_onnx;
 use crate::fit::account::{behind, describe};
 use crate::names::quoted;
+use crate::records::in_short;
 use crate::report::{count, percent};
 use crate::{names, print};
 
@@ -207,7 +208,7 @@ fn artifact(artifact: &Artifact) -> String {
         if artifact.detectors().len() == 1 { "" } else { "s" }
     );
     for (key, value) in artifact.provenance() {
-        let _ = writeln!(text, "  {key}: {}", shown(key, value));
+        let _ = writeln!(text, "  {key}: {}", in_short(key, value));
     }
     let _ = writeln!(text, "  fitted to: {}", behind(artifact.statistics()));
     for calibrated in artifact.detectors() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dice_onnx::{Key, Network};
 use dice_ood::io::files::claim_outputs;
 use dice_ood::io::{Dataset, FeaturesWriter, read_metadata};
-use dice_ood::{Block, Error, FeatureSource, Ids, Layout, Result};
+use dice_ood::{Block, Error, FeatureSource, Ids, Observed, Result};
 
 use crate::Context;
 
@@ -37,7 +37,7 @@ impl Keep {
         // A file that is damaged, or another one, is written again.
         if let Some(source) = kept(&path, &key, network.found().units(), name) {
             context.note(format_args!("Features of {name}: those that {} keeps.", self.0.display()));
-            return Ok(Box::new(Labelled { source, labels: key.labels, next: 0 }));
+            return Ok(Box::new(labelled(source, key.labels)));
         }
         context.note(format_args!(
             "Features of {name}: {} keeps none of just these inputs, this model and preprocessing; the network runs.",
@@ -49,7 +49,7 @@ impl Keep {
             return Ok(source);
         }
         let writer = FeaturesWriter::create(&path, source.units())?;
-        Ok(Box::new(Keeping { source, network, key, writer: Some(writer) }))
+        Ok(Box::new(keeping(source, network, key, writer)))
     }
 }
 
@@ -62,75 +62,43 @@ fn kept(path: &Path, key: &Key, units: usize, name: &str) -> Option<Box<dyn Feat
 }
 
 /// Kept features, with the labels of the inputs, which may have changed since.
-struct Labelled {
-    source: Box<dyn FeatureSource>,
-    labels: Option<Vec<i64>>,
-    next: usize,
-}
-
-impl FeatureSource for Labelled {
-    fn units(&self) -> usize {
-        self.source.units()
-    }
-
-    fn rows(&self) -> Option<u64> {
-        self.source.rows()
-    }
-
-    fn layout(&self) -> Layout {
-        self.source.layout()
-    }
-
-    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        self.source.read(block, max_rows)?;
-        let end = self.next + block.rows();
-        block.labels = self.labels.as_ref().map(|labels| labels[self.next..end].to_vec());
-        self.next = end;
+fn labelled(source: Box<dyn FeatureSource>, labels: Option<Vec<i64>>) -> impl FeatureSource {
+    let mut next = 0;
+    Observed::new(source, move |block| {
+        let end = next + block.rows();
+        block.labels = labels.as_ref().map(|labels| labels[next..end].to_vec());
+        next = end;
         Ok(())
-    }
+    })
 }
 
-/// Features that are written as they are read.
-struct Keeping<'a> {
+/// Features that are written as they are read, and kept with the last.
+fn keeping<'a>(
     source: Box<dyn FeatureSource + 'a>,
     network: &'a Network,
     key: Key,
-    /// `None` once it is complete, or cannot be kept.
-    writer: Option<FeaturesWriter>,
-}
-
-impl FeatureSource for Keeping<'_> {
-    fn units(&self) -> usize {
-        self.source.units()
-    }
-
-    fn rows(&self) -> Option<u64> {
-        self.source.rows()
-    }
-
-    fn layout(&self) -> Layout {
-        self.source.layout()
-    }
-
-    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        self.source.read(block, max_rows)?;
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+    writer: FeaturesWriter,
+) -> impl FeatureSource + 'a {
+    // None once it is complete, or cannot be kept.
+    let mut writer = Some(writer);
+    Observed::new(source, move |block| {
+        let Some(mut open) = writer.take() else { return Ok(()) };
         if block.rows() > 0 {
             // What is read from a file of features must be what the network gave.
             if !changed_by_writing(block) {
-                writer.write(block)?;
-                self.writer = Some(writer);
+                open.write(block)?;
+                writer = Some(open);
             }
             return Ok(());
         }
         // Where images were left out, the next command is to say so too.
-        if writer.rows() as u64 == self.key.rows && self.key.rows > 0 {
-            let mut notes = self.network.origin().to_notes()?;
-            notes.insert(KEY.into(), self.key.hash.clone());
-            writer.finish(Some(&self.network.found().head), notes)?;
+        if open.rows() as u64 == key.rows && key.rows > 0 {
+            let mut notes = network.origin().to_notes()?;
+            notes.insert(KEY.into(), key.hash.clone());
+            open.finish(Some(&network.found().head), notes)?;
         }
         Ok(())
-    }
+    })
 }
 
 /// Whether an id is written otherwise than it is.

@@ -24,6 +24,7 @@ mod names;
 mod network;
 mod page;
 mod progress;
+mod records;
 mod report;
 mod score;
 #[cfg(unix)]

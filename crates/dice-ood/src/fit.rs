@@ -14,7 +14,7 @@ use crate::auto::{Choice, Panel, RECIPE};
 use crate::checks::{Accuracy, Finding, Judged, Witness, judge_calibration_alone};
 use crate::detector::Prepared;
 use crate::error::{Error, ErrorKind, Missing, Result};
-use crate::features::{Block, FeatureSource, HoldOut, Layout, Opening, Peeked};
+use crate::features::{FeatureSource, HoldOut, Observed, Opening, Peeked};
 use crate::head::LinearHead;
 use crate::pipeline::Fitting;
 use crate::progress::Progress;
@@ -226,12 +226,12 @@ impl<'a> Fit<'a> {
             _ => (Box::new(training), None),
         };
         let mut witness = Witness::new(self.head.classes());
-        let mut watched = Watched::new(training, &mut witness, &mut *self.progress, "gathering");
-        watched.total = watched.total.or(total);
+        let total = training.rows().or(total);
+        let mut source = watched(training, total, &mut witness, &mut *self.progress, "gathering");
         let needs = self.wanted.iter().fold(self.needs.clone(), |needs, wanted| needs.and(wanted.spec.needs()));
         let needs = panel.iter().fold(needs, |needs, panel| needs.and(panel.needs()));
-        let statistics = Statistics::gather(&mut watched, Some(&self.head), &needs)?;
-        drop(watched);
+        let statistics = Statistics::gather(&mut source, Some(&self.head), &needs)?;
+        drop(source);
         let checks = Judged::judge(&self.head, witness);
         self.finish(statistics, Some(checks), panel, selection)
     }
@@ -315,9 +315,10 @@ impl<'a> Fit<'a> {
             Some((source, held_out)) => {
                 head.check_features(source.units())?;
                 let mut witness = Witness::new(head.classes());
-                let mut watched = Watched::new(source, &mut witness, &mut *progress, "calibrating");
-                let scores = CalibrationScores::of(&prepared, &mut watched, tpr)?;
-                drop(watched);
+                let total = source.rows();
+                let mut source = watched(source, total, &mut witness, &mut *progress, "calibrating");
+                let scores = CalibrationScores::of(&prepared, &mut source, tpr)?;
+                drop(source);
                 match &mut checks {
                     Some(training) => training.judge_calibration(&head, witness, held_out)?,
                     None => findings.extend(judge_calibration_alone(witness)?),
@@ -412,48 +413,21 @@ fn boxed<'a, S: FeatureSource + 'a>(open: impl FnOnce() -> Result<S> + 'a) -> Op
     Box::new(move || Ok(Box::new(open()?) as Box<dyn FeatureSource + 'a>))
 }
 
-/// A source whose blocks a witness sees and a progress counts as they are read.
-struct Watched<'a, 'b> {
-    source: Box<dyn FeatureSource + 'a>,
-    witness: &'b mut Witness,
-    progress: &'b mut (dyn Progress + 'a),
-    what: &'static str,
-    done: u64,
+/// The blocks of `source`, which a witness sees and a progress counts, of `total` rows, as they are read.
+fn watched<'b>(
+    source: impl FeatureSource + 'b,
     total: Option<u64>,
-}
-
-impl<'a, 'b> Watched<'a, 'b> {
-    fn new(
-        source: Box<dyn FeatureSource + 'a>,
-        witness: &'b mut Witness,
-        progress: &'b mut (dyn Progress + 'a),
-        what: &'static str,
-    ) -> Self {
-        let total = source.rows();
-        Self { source, witness, progress, what, done: 0, total }
-    }
-}
-
-impl FeatureSource for Watched<'_, '_> {
-    fn units(&self) -> usize {
-        self.source.units()
-    }
-
-    fn rows(&self) -> Option<u64> {
-        self.source.rows()
-    }
-
-    fn layout(&self) -> Layout {
-        self.source.layout()
-    }
-
-    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        self.source.read(block, max_rows)?;
-        self.witness.see(block);
-        self.done += block.rows() as u64;
-        self.progress.advance(self.what, self.done, self.total);
+    witness: &'b mut Witness,
+    progress: &'b mut dyn Progress,
+    what: &'static str,
+) -> impl FeatureSource + 'b {
+    let mut done = 0;
+    Observed::new(source, move |block| {
+        witness.see(block);
+        done += block.rows() as u64;
+        progress.advance(what, done, total);
         Ok(())
-    }
+    })
 }
 
 #[cfg(test)]

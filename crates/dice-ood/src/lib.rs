@@ -58,7 +58,7 @@ pub use discoveries::discoveries;
 pub use error::{Error, ErrorKind, Missing, Parts, Remedy, Result};
 pub use evaluation::{Report, evaluate};
 pub use exchangeability::{BatchCheck, Check, Side, Verdict};
-pub use features::{ArraySource, Block, FeatureSource, HoldOut, Id, Ids, Layout, Note, for_each_block};
+pub use features::{ArraySource, Block, FeatureSource, HoldOut, Id, Ids, Layout, Note, Observed, for_each_block};
 pub use fit::{Fit, Fitted};
 pub use head::LinearHead;
 pub use kernel::{Product, Scratch, Slab, second_moment};

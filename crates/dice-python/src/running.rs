@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use dice_ood::{Block, Error, ErrorKind, FeatureSource, Layout, Result};
+use dice_ood::{Error, ErrorKind, FeatureSource, Observed, Result};
 use pyo3::prelude::*;
 
 use crate::error::Raise;
@@ -31,31 +31,8 @@ impl Stop {
 
     /// The same source, which ends with an error once the work is to stop.
     pub(crate) fn watch<'a>(&self, source: impl FeatureSource + 'a) -> Box<dyn FeatureSource + 'a> {
-        Box::new(Watched { source, stop: self.clone() })
-    }
-}
-
-struct Watched<S> {
-    source: S,
-    stop: Stop,
-}
-
-impl<S: FeatureSource> FeatureSource for Watched<S> {
-    fn units(&self) -> usize {
-        self.source.units()
-    }
-
-    fn rows(&self) -> Option<u64> {
-        self.source.rows()
-    }
-
-    fn layout(&self) -> Layout {
-        self.source.layout()
-    }
-
-    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        self.stop.check()?;
-        self.source.read(block, max_rows)
+        let stop = self.clone();
+        Box::new(Observed::new(source, move |_| stop.check()))
     }
 }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::*;
 use crate::Decision;
-use crate::features::{ArraySource, Picked, for_each_block};
+use crate::features::{ArraySource, Block, Picked, for_each_block};
 use crate::io::{Dataset, Location, read_head};
 use crate::random::shuffle;
 

@@ -8,7 +8,7 @@ use super::split::{self, Part, is_early, part};
 use super::{Open, Options};
 use crate::detector::{Detector, Prepared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Block, FeatureSource, Layout, Picked, for_each_block};
+use crate::features::{Block, FeatureSource, Observed, Picked, for_each_block};
 use crate::head::LinearHead;
 use crate::pipeline::Fitting;
 use crate::plan::{NonFinite, Plan};
@@ -140,37 +140,14 @@ pub(super) fn head_without(head: &LinearHead, class: usize) -> Result<Arc<Linear
     LinearHead::new(weight, bias).map(Arc::new)
 }
 
-/// Labels above `class` are one less.
-struct Renumbered<S> {
-    source: S,
-    class: i64,
-}
-
 /// The rows of `source` of other classes than `class`, numbered as the classes of [`head_without`].
 pub(super) fn without(source: impl FeatureSource, class: i64) -> impl FeatureSource {
-    Renumbered { source: Picked::new(source, move |_, label| label != Some(class)), class }
-}
-
-impl<S: FeatureSource> FeatureSource for Renumbered<S> {
-    fn units(&self) -> usize {
-        self.source.units()
-    }
-
-    fn rows(&self) -> Option<u64> {
-        None
-    }
-
-    fn layout(&self) -> Layout {
-        self.source.layout()
-    }
-
-    fn read(&mut self, block: &mut Block, max_rows: usize) -> Result<()> {
-        self.source.read(block, max_rows)?;
+    Observed::new(Picked::new(source, move |_, label| label != Some(class)), move |block| {
         for label in block.labels.iter_mut().flatten() {
-            *label -= i64::from(*label > self.class);
+            *label -= i64::from(*label > class);
         }
         Ok(())
-    }
+    })
 }
 
 #[cfg(test)]
