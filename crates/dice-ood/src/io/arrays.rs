@@ -8,6 +8,7 @@ use crate::io::dataset::Dataset;
 use crate::io::format::Format;
 use crate::io::request::Request;
 use crate::io::tables;
+use crate::io::tally::Tally;
 use crate::io::tensors::{self, open_tensors};
 
 /// The most values that one input may have of an array: 64 MiB of f32.
@@ -83,10 +84,7 @@ pub struct ArrayReader {
     /// Which wanted arrays the first file has.
     has: Vec<bool>,
     next: usize,
-    /// Rows of all files read so far.
-    row: usize,
-    /// What the ids of the first file are.
-    ids: Option<&'static str>,
+    tally: Tally,
 }
 
 /// The arrays of one file.
@@ -155,8 +153,7 @@ impl Dataset {
             layout: Layout::default(),
             has: Vec::new(),
             next: 0,
-            row: 0,
-            ids: None,
+            tally: Tally::new("input"),
         };
         reader.advance()?;
         Ok(reader)
@@ -195,26 +192,13 @@ impl ArrayReader {
                 continue;
             }
             read.origin = Arc::clone(shown);
-            if let Some(ids) = &read.ids {
-                let first = *self.ids.get_or_insert(ids.kind());
-                if first != ids.kind() {
-                    return Err(located(Error::new(ErrorKind::Malformed, ids.kind()))
-                        .tensor("ids")
-                        .expected(format!("{first}, as in {}", self.data.shown[0])));
-                }
-            }
-            let first = self.row;
-            self.row += read.rows;
-            if let Some((_, labels)) = &self.data.labels {
-                let its = labels.get(first..self.row).ok_or_else(|| self.label_count(format!("at least {}", self.row)));
-                read.labels = Some(its?.to_vec());
+            if let Some(labels) = self.tally.count(&self.data, read.rows, read.ids.as_ref(), shown)? {
+                read.labels = Some(labels);
             }
             return Ok(read);
         }
-        match &self.data.labels {
-            Some((_, labels)) if labels.len() != self.row => Err(self.label_count(self.row.to_string())),
-            _ => Ok(Arrays::default()),
-        }
+        self.tally.check_end(&self.data)?;
+        Ok(Arrays::default())
     }
 
     /// Opens the next file, if there is one.
@@ -250,13 +234,6 @@ impl ArrayReader {
         self.current = Some((opened, Arc::clone(shown)));
         self.next += 1;
         Ok(())
-    }
-
-    fn label_count(&self, found: String) -> Error {
-        let labels = self.data.labels.as_ref().map_or(0, |(_, labels)| labels.len());
-        Error::new(ErrorKind::Shape, format!("{labels} labels"))
-            .tensor("labels")
-            .expected(format!("one for each input, {found}"))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::io::budget;
 use crate::io::dataset::Dataset;
 use crate::io::request::Request;
 use crate::io::source::open_features;
+use crate::io::tally::Tally;
 
 impl Dataset {
     /// Opens the data set at its first row.
@@ -21,8 +22,7 @@ impl Dataset {
             units: 0,
             current: None,
             next: 0,
-            row: 0,
-            ids: None,
+            tally: Tally::new("row of features"),
         };
         source.advance()?;
         Ok(Box::new(source))
@@ -37,10 +37,7 @@ struct Chain {
     units: usize,
     current: Option<Current>,
     next: usize,
-    /// Rows read so far over all files.
-    row: usize,
-    /// What the ids of the first file are.
-    ids: Option<&'static str>,
+    tally: Tally,
 }
 
 /// The file that is being read.
@@ -93,37 +90,6 @@ impl Chain {
         self.current = Some(Current { claimed: source.rows(), source, shown: Arc::clone(shown), read: 0 });
         self.next += 1;
         Ok(())
-    }
-
-    /// Takes note of the labels and ids of the rows just read.
-    fn account(&mut self, block: &mut Block) -> Result<()> {
-        let end = self.row + block.rows();
-        if let Some((_, labels)) = &self.data.labels {
-            let Some(labels) = labels.get(self.row..end) else {
-                return Err(self.label_count(format!("at least {end}")));
-            };
-            block.labels = Some(labels.to_vec());
-        }
-        if let Some(ids) = &block.ids {
-            let first = *self.ids.get_or_insert(ids.kind());
-            if first != ids.kind() {
-                return Err(Error::new(ErrorKind::Malformed, ids.kind())
-                    .file(&block.origin)
-                    .tensor("ids")
-                    .expected(format!("{first}, as in {}", self.data.shown[0]))
-                    .fix("score the files one by one, or give their ids one type"));
-            }
-        }
-        self.row = end;
-        Ok(())
-    }
-
-    fn label_count(&self, found: String) -> Error {
-        let labels = self.data.labels.as_ref().map_or(0, |(_, labels)| labels.len());
-        let error = Error::new(ErrorKind::Shape, format!("{labels} labels"))
-            .tensor("labels")
-            .expected(format!("one for each row of features, {found}"));
-        self.data.labels.iter().fold(error, |error, (file, _)| error.file(file))
     }
 }
 
@@ -181,11 +147,12 @@ impl FeatureSource for Chain {
             }
             current.read += block.rows() as u64;
             block.origin = Arc::clone(&current.shown);
-            return self.account(block);
+            if let Some(labels) = self.tally.count(&self.data, block.rows(), block.ids.as_ref(), &block.origin)? {
+                block.labels = Some(labels);
+            }
+            return Ok(());
         }
-        if self.data.labels.as_ref().is_some_and(|(_, labels)| labels.len() != self.row) {
-            return Err(self.label_count(self.row.to_string()));
-        }
+        self.tally.check_end(&self.data)?;
         block.restart(self.units, 0);
         Ok(())
     }

@@ -21,6 +21,7 @@ mod source;
 mod spool;
 pub(crate) mod state;
 mod tables;
+mod tally;
 pub(crate) mod tensors;
 pub(crate) mod vectors;
 mod whole;

@@ -31,7 +31,7 @@ const LAYERS: [&str; 9] = [
     "classifier.fc",
 ];
 
-/// Bytes that a `config.json` may have: 21,841 names of classes take less than one.
+/// Bytes that a `config.json` may have: one with 21,841 names of classes has a million.
 const LARGEST_CONFIG: usize = 1 << 24;
 
 /// Kinds of networks that apply tanh between a dense layer and the head.
@@ -63,7 +63,7 @@ const TANH: [&str; 22] = [
 /// A folder of a network.
 pub(super) struct Pretrained {
     /// The file of weights, or their index.
-    pub(super) weights: PathBuf,
+    weights: PathBuf,
     config: Config,
     /// Names of the classes, where the folder gives one to each.
     pub(super) classes: Vec<String>,
@@ -108,11 +108,8 @@ impl Pretrained {
 
     /// The tensors of the weights; of several files only those that hold a layer of `name`, or one called as heads are.
     pub(super) fn tensors(&self, name: Option<&str>) -> Result<Box<dyn TensorFile>> {
-        if !sharded::is_index(&self.weights) {
-            return open_tensors(&self.weights, Format::of_file(&self.weights)?);
-        }
         let asked = name.map(|name| name.split(',').collect::<Vec<_>>());
-        sharded::open(&self.weights, |tensor| match &asked {
+        open_weights(&self.weights, |tensor| match &asked {
             Some(names) => names.iter().any(|name| tensor == *name || layer_of(tensor) == *name),
             None => self.layers().iter().any(|layer| *layer == bare(layer_of(tensor))),
         })
@@ -122,11 +119,6 @@ impl Pretrained {
     fn layers(&self) -> Vec<&str> {
         let named = self.config.classifier();
         if named.is_empty() { LAYERS.into_iter().chain(HEAD_NAMES).collect() } else { named }
-    }
-
-    /// How many classes there are, where the folder says so.
-    pub(super) fn count(&self) -> Option<usize> {
-        self.config.count()
     }
 
     /// The weight of the head by what the folder says; none where it says nothing, and names do not tell either.
@@ -154,10 +146,11 @@ impl Pretrained {
             return Err(distilled(first, second));
         }
         let named: Vec<&TensorInfo> = LAYERS.into_iter().filter_map(of_layer).collect();
-        let counted = |tensor: &&&TensorInfo| self.count().is_none_or(|count| extents(tensor).0 == count);
+        let classes = self.config.count();
+        let counted = |tensor: &&&TensorInfo| classes.is_none_or(|count| extents(tensor).0 == count);
         let wide = |tensor: &&&TensorInfo| units.is_none_or(|units| extents(tensor).1 == units);
         let candidates: Vec<&TensorInfo> = named.iter().filter(counted).copied().collect();
-        if let (true, Some(first), Some(count)) = (candidates.is_empty(), named.first(), self.count()) {
+        if let (true, Some(first), Some(count)) = (candidates.is_empty(), named.first(), classes) {
             return Err(Error::new(ErrorKind::Shape, format!("`{}` {first}", first.name))
                 .tensor("head")
                 .expected(format!("[{count}, D]: config.json names {count} classes"))
@@ -190,15 +183,17 @@ impl Pretrained {
 
 /// All tensors of a folder.
 pub(super) fn tensors_of(folder: &Path) -> Result<Vec<TensorInfo>> {
-    let read = || {
-        let weights = weights_in(folder)?;
-        let opened = match sharded::is_index(&weights) {
-            true => sharded::open(&weights, |_| true)?,
-            false => open_tensors(&weights, Format::of_file(&weights)?)?,
-        };
-        Ok(opened.tensors().to_vec())
-    };
-    read().map_err(|error: Error| error.file(folder.display()))
+    let read = || open_weights(&weights_in(folder)?, |_| true);
+    let opened = read().map_err(|error| error.file(folder.display()))?;
+    Ok(opened.tensors().to_vec())
+}
+
+/// The tensors of a file of weights; of an index only those of files with a tensor of a `wanted` name, where there is one.
+fn open_weights(weights: &Path, wanted: impl Fn(&str) -> bool) -> Result<Box<dyn TensorFile>> {
+    match sharded::is_index(weights) {
+        true => sharded::open(weights, wanted),
+        false => open_tensors(weights, Format::of_file(weights)?),
+    }
 }
 
 /// The name of the layer that a tensor belongs to.
@@ -259,6 +254,7 @@ impl Config {
         }
     }
 
+    /// How many classes there are, where the file says so.
     fn count(&self) -> Option<usize> {
         let timm = || self.pretrained_cfg.as_ref().and_then(|timm| timm.num_classes);
         let named = self.id2label.as_ref().map(BTreeMap::len);

@@ -37,50 +37,54 @@ fn malformed(error: rawzip::Error) -> Error {
 
 /// The names of what the zip archive `path` holds.
 pub(crate) fn members(path: &Path) -> Result<Vec<String>> {
-    let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
-    let archive = ZipArchive::from_file(files::open(path)?, &mut buffer).map_err(malformed)?;
-    let mut entries = archive.entries(&mut buffer);
     let mut names = Vec::new();
-    while let Some(zipped) = entries.next_entry().map_err(malformed)? {
-        names.push(String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned());
-    }
+    walk(path, |name, _| {
+        names.push(name);
+        Ok(())
+    })?;
     Ok(names)
 }
 
 /// The files of the zip archive `path` by their names; of two of one name the last.
 pub(super) fn members_of(path: &Path) -> Result<BTreeMap<String, Member>> {
-    let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
-    let archive = ZipArchive::from_file(files::open(path)?, &mut buffer).map_err(malformed)?;
-    let mut entries = archive.entries(&mut buffer);
     let mut members = BTreeMap::new();
-    while let Some(zipped) = entries.next_entry().map_err(malformed)? {
-        let name = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
-        let range = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
-        members.insert(name, Member::new(&zipped, range)?);
-    }
+    walk(path, |name, member| {
+        members.insert(name, member()?);
+        Ok(())
+    })?;
     Ok(members)
 }
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
+    let mut file = NpzFile { path: path.to_path_buf(), tensors: Vec::new(), entries: Vec::new() };
+    let [found, claimed] = walk(path, |member, entry| {
+        let Some(name) = member.strip_suffix(".npy") else { return Ok(()) };
+        entry().and_then(|entry| file.add(name, entry)).map_err(|error| error.tensor(name))
+    })?;
+    if found != claimed {
+        return Err(Error::new(ErrorKind::Malformed, format!("{found} entries"))
+            .expected(format!("{claimed} entries, as the archive says"))
+            .fix("is the file complete?"));
+    }
+    Ok(Box::new(file))
+}
+
+/// Visits the name of every file in the zip archive `path`, and what finds the file itself; how many there are, and how many the
+/// archive says that there are.
+fn walk(path: &Path, mut visit: impl FnMut(String, &dyn Fn() -> Result<Member>) -> Result<()>) -> Result<[u64; 2]> {
     let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
     let archive = ZipArchive::from_file(files::open(path)?, &mut buffer).map_err(malformed)?;
-    let mut file = NpzFile { path: path.to_path_buf(), tensors: Vec::new(), entries: Vec::new() };
     let mut entries = archive.entries(&mut buffer);
     let mut found = 0;
     while let Some(zipped) = entries.next_entry().map_err(malformed)? {
         found += 1;
-        let member = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
-        let Some(name) = member.strip_suffix(".npy") else { continue };
-        let range = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
-        let entry = Member::new(&zipped, range).map_err(|error| error.tensor(name))?;
-        file.add(name, entry).map_err(|error| error.tensor(name))?;
+        let name = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
+        visit(name, &|| {
+            let range = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
+            Member::new(&zipped, range)
+        })?;
     }
-    if found != archive.entries_hint() {
-        return Err(Error::new(ErrorKind::Malformed, format!("{found} entries"))
-            .expected(format!("{} entries, as the archive says", archive.entries_hint()))
-            .fix("is the file complete?"));
-    }
-    Ok(Box::new(file))
+    Ok([found, archive.entries_hint()])
 }
 
 impl NpzFile {
