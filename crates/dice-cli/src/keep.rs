@@ -33,6 +33,10 @@ impl Keep {
         make: impl FnOnce() -> Result<Box<dyn FeatureSource + 'a>>,
         context: &Context,
     ) -> Result<Box<dyn FeatureSource + 'a>> {
+        // Where some files have labels and others none, the files alone tell whose they are.
+        if key.labels.as_ref().is_some_and(|labels| labels.len() as u64 != key.rows) {
+            return make();
+        }
         let path = self.0.join(format!("{}.safetensors", key.hash));
         // A file that is damaged, or another one, is written again.
         if let Some(source) = kept(&path, &key, network.found().units(), name) {

@@ -195,6 +195,33 @@ fn a_table_is_known_by_its_columns_and_a_wave_by_its_array() {
     assert!(message.contains("three.npy: wave: expected numbers [N, 2, ?], found f32 [60, 3, 40]"), "{message}");
 }
 
+/// Labels in one file and none in the other are those of the first, whether features are kept or not.
+#[test]
+fn files_of_which_some_have_labels() {
+    let desk = desk();
+    let (ids, mask) = texts(20, 9, 6, true);
+    let shape = || vec![20, 9];
+    let labels: Vec<u8> = (0..20i64).flat_map(|row| (row % 4).to_le_bytes()).collect();
+    safetensors(
+        &desk.path("labelled.tok"),
+        &[
+            ("input_ids", "I64", shape(), ids),
+            ("attention_mask", "I64", shape(), mask),
+            ("labels", "I64", vec![20], labels),
+        ],
+    );
+    succeeded(&desk.line(FIT));
+    for files in ["labelled.tok test.tok", "test.tok labelled.tok"] {
+        let eval =
+            format!("eval d.safetensors --model text.onnx --id {files} --ood o=other.tok --bootstrap 0 --format json");
+        let plain = desk.line(&eval);
+        for _ in 0..2 {
+            let kept = desk.line(&format!("{eval} --keep kept"));
+            assert_eq!((kept.status.code(), &kept.stdout), (plain.status.code(), &plain.stdout), "{}", stderr(&kept));
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_meant_is_refused() {
     let desk = desk();
