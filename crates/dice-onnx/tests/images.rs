@@ -116,6 +116,23 @@ fn same_pixels(entries: &[dice_onnx::Entry]) {
     }
 }
 
+/// Damaged files of which Pillow makes other pixels than the decoder here, which is of the same family and compiled without SIMD.
+const OTHERWISE: [&str; 13] = [
+    "damaged-440-33x20-1.jpg",
+    "damaged-422-33x20-2-progressive.jpg",
+    "damaged-420-33x20-1-restart.jpg",
+    "damaged-444-40x41-1.jpg",
+    "damaged-444-40x41-1-restart.jpg",
+    "damaged-440-40x41-0.jpg",
+    "damaged-422-40x41-1.jpg",
+    "damaged-440-40x41-1.jpg",
+    "damaged-422-40x41-1-restart.jpg",
+    "damaged-420-40x41-1.jpg",
+    "damaged-420-40x41-0-progressive.jpg",
+    "damaged-ycck2-33x20.jpg",
+    "damaged-cmyk2-40x41.jpg",
+];
+
 /// `images/jpegs.py` made the files and the hashes of what Pillow makes of them.
 #[test]
 fn jpegs_of_every_kind_have_the_pixels_of_pillow() {
@@ -130,8 +147,7 @@ fn jpegs_of_every_kind_have_the_pixels_of_pillow() {
         let image = dice_onnx::decode_bytes(&bytes, name).unwrap().into_rgb8();
         assert_eq!([image.width().to_string(), image.height().to_string()], [width, height], "{name}");
         let found: String = sha2::Sha256::digest(image.as_raw()).iter().map(|byte| format!("{byte:02x}")).collect();
-        // Damaged data decodes to what overflows, where SIMD and C differ; it must still be an image.
-        assert!(found == hash || name.starts_with("damaged"), "{name}");
+        assert_eq!(found != hash, OTHERWISE.contains(&name), "{name}");
         compared += 1;
     }
     assert_eq!(compared, expected.lines().count());

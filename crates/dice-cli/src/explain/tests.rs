@@ -94,7 +94,9 @@ fn names_from_files_stay_on_their_line_in_text() {
 
 #[test]
 fn the_account_says_in_words_what_decided() {
-    let told = text::text(&account("photo"));
+    let named = text::text(&account("photo"));
+    assert!(named.contains("takes it for class 1 (photo) (softmax 0.500), then class 0 (photo) (0.500);"), "{named}");
+    let told = text::text(&Account { class_names: Classes::default(), ..account("photo") });
     for part in [
         "rejected: 0.20 % of in-distribution inputs score this low or lower (2 of 999 calibration inputs).",
         "Mostly against it: unit 0 (photo) is 0.500 where training inputs have 1.500 on average (-0.750 of the score).",

@@ -214,7 +214,7 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         [] => Err(Error::lacking(Missing::Head, "a directory without weights")
             .expected(format!("a folder of a network, with {}", WEIGHTS.join(", ")))
             .fix("name the file of weights")),
-        _ => Err(Error::new(ErrorKind::Ambiguous, format!("{} files of weights", found.len()))
+        _ => Err(Error::new(ErrorKind::Ambiguous, format!("a directory with {} files of weights", found.len()))
             .expected(format!("one of {}", WEIGHTS.join(", ")))
             .fix("name the file of weights")),
     }
