@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dice_onnx::{HeadOptions, Model};
 use dice_ood::LinearHead;
-use dice_ood::io::{Location, read_head};
+use dice_ood::io::{Location, find_head};
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, ToPyArray};
 use pyo3::prelude::*;
 
@@ -23,19 +23,19 @@ impl Head {
         Ok(Self(Arc::new(head.raise()?)))
     }
 
-    /// The head of a file; `units` rules out matrices of another width.
+    /// The head of a file, and the names of its classes where the file's folder has them; `units` rules out matrices of another width.
     #[staticmethod]
     #[pyo3(signature = (file, units=None))]
-    fn load(py: Python<'_>, file: String, units: Option<usize>) -> PyResult<Self> {
+    fn load(py: Python<'_>, file: String, units: Option<usize>) -> PyResult<(Self, Vec<String>)> {
         py.detach(|| {
             let location = Location::parse(&file);
             if location.path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("onnx")) {
-                return read_head(&location, units);
+                return find_head(&location, units).map(|found| (found.head, found.classes));
             }
             let options = HeadOptions { head: location.name, features: None };
-            Ok(Model::open(&location.path)?.find_head(&options)?.head)
+            Ok((Model::open(&location.path)?.find_head(&options)?.head, Vec::new()))
         })
-        .map(|head| Self(Arc::new(head)))
+        .map(|(head, classes)| (Self(Arc::new(head)), classes))
         .raise()
     }
 

@@ -120,8 +120,10 @@ def test_without_a_head(network):
         assert (det.predict(network.far) == -1).mean() > (det.predict(network.x_test) == -1).mean()
     with pytest.raises(dice.MissingError, match="head"):
         dice.Detector("energy").fit(network.x)
-    with pytest.raises(dice.MissingError, match="compares with all rows.*y="):
-        dice.Detector("rmds").fit(network.x)
+    for spec in ("rmds", "rmds++", "fisher(rmds, knn(5))"):
+        for y in (None, np.full(2000, 3)):
+            with pytest.raises(dice.MissingError, match="compared with all rows, found one class.*y="):
+                dice.Detector(spec).fit(network.x, y)
 
 
 def test_auto(network):
@@ -207,6 +209,39 @@ def test_heads(network, tmp_path):
         head.weight = network.weight
     with pytest.raises(dice.DataTypeError, match="head"):
         dice.Head.of(3)
+
+
+def test_names_of_classes(network, tmp_path):
+    """Those of a Hugging Face folder or a classifier go into the detector's file, and come back."""
+    torch = pytest.importorskip("torch")
+    save = pytest.importorskip("safetensors.torch").save_file
+    names = list("abcdefghij")
+    weight, bias = map(torch.from_numpy, network.head)
+    save({"classifier.weight": weight, "classifier.bias": bias}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
+    head = dice.Head.load(tmp_path)
+    assert list(head.classes) == names == list(pickle.loads(pickle.dumps(head)).classes)
+    check_names(head, network, tmp_path / "d.safetensors", names)
+
+
+def check_names(head, network, file, names):
+    dice.Detector("energy", head=head).fit(network.x, network.y).save(file)
+    det = dice.load(file)
+    assert list(det.head.classes) == json.loads(det.provenance["classes"]) == names
+    assert list(dice.Head.of(det.calibrate(network.calibration).head).classes) == names
+    again = pickle.loads(pickle.dumps(det))
+    assert list(again.head.classes) == names
+
+
+def test_names_of_classes_that_are_given(network, tmp_path):
+    names = [f"class {place}" for place in range(10)]
+    check_names(dice.Head(*network.head, classes=names), network, tmp_path / "d.safetensors", names)
+    linear = pytest.importorskip("sklearn.linear_model")
+    named = linear.LogisticRegression().fit(network.x, np.array(names)[network.y])
+    assert list(dice.Head.of(named).classes) == names
+    assert dice.Head.of(linear.LogisticRegression().fit(network.x, network.y)).classes == ()
+    with pytest.raises(dice.ShapeError, match="one for each class"):
+        dice.Head(*network.head, classes=["a"])
 
 
 def test_binary_classifiers_of_sklearn(network):

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Method, Score, Scorer, Views};
 use crate::card::{Arguments, Card, Parameter, Value};
-use crate::error::Result;
+use crate::error::{Error, Missing, Result};
 use crate::gaussian::{Centres, SHRINK, Shrinkage, Whitening, covariance, square, together};
 use crate::graph::{Graph, Wire};
 use crate::head::LinearHead;
@@ -91,6 +91,9 @@ impl Mahalanobis {
 
     pub(super) fn fit(&self, on: &Training<'_>) -> Result<Arc<dyn Scorer>> {
         let classes = on.class_means(self.by, self.space)?;
+        if self.relative && classes.len() < 2 {
+            return Err(one_class());
+        }
         let moment = on.statistics().second_moment(self.space)?;
         let all = together(&classes);
         let tied = covariance(&moment, &classes, self.shrinkage)?;
@@ -114,6 +117,13 @@ impl Mahalanobis {
         let background = self.relative.then(background).transpose()?;
         Ok(Arc::new(Distances { space: self.space, whitening, centres, background }))
     }
+}
+
+/// Relative to itself, every row is at distance 0.
+fn one_class() -> Error {
+    Error::lacking(Missing::Labels, "one class")
+        .tensor("labels")
+        .expected("two classes or more, each of which is compared with all rows")
 }
 
 #[derive(Debug)]

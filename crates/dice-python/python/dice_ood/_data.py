@@ -6,12 +6,12 @@ Nothing is imported for it: a tensor, frame or table is known by what it can do.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ._errors import DataTypeError, InputError, ShapeError
+from ._errors import DataTypeError, FormatError, InputError, ShapeError
 
 _F32 = np.dtype(np.float32)
 _F64 = np.dtype(np.float64)
@@ -240,8 +240,22 @@ def weight_and_bias(weight: Any, bias: Any, what: str = "head") -> tuple[np.ndar
     return matrix, np.ascontiguousarray(_real(vector, f"{what} bias"), dtype=np.float32)
 
 
-def column_record(columns: Sequence[str]) -> str:
-    """Names of columns as a detector file records them."""
+def name_record(names: Sequence[str]) -> str:
+    """Names of columns or classes as a detector file records them."""
     import json
 
-    return json.dumps(list(columns), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(list(names), ensure_ascii=False, separators=(",", ":"))
+
+
+def recorded_names(provenance: Mapping[str, str], key: str, many: int) -> list[str]:
+    """The names that a detector file records as ``key``; none where it records none."""
+    import json
+
+    text = provenance.get(key, "[]")
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) not in (0, many):
+        raise FormatError(text[:80], tensor=key, expected=f"{many} names as JSON", kind="Malformed")
+    return names

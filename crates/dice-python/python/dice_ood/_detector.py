@@ -97,12 +97,10 @@ class Detector:
         spec, takes_head = self._parsed()
         given_head = self.head is not None
         alike = rows is not None and self._is_without_labels(y)
-        if alike:
-            self._refuse_one_class()
         labels = np.zeros(rows or 0, np.int64) if alike else None if labels_file else self._labels(y, rows, takes_head)
         head = self._head(x, labels, takes_head)
         held = None if calibration is None else self._calibration(calibration)
-        record = {} if columns is None else {"columns": _data.column_record(columns)}
+        record = {} if columns is None else {"columns": _data.name_record(columns)}
         made, findings, accuracy, promised = self._fit_engine(spec, head, x, labels, labels_file, held, record)
         self._adopt(made, columns)
         self.target_acceptance_ = promised
@@ -140,7 +138,7 @@ class Detector:
         head = self.__dict__.get("_partial_head")
         if statistics is None:
             engine = self._fitted()
-            statistics, head = engine.statistics, Head._of(engine.head)
+            statistics, head = engine.statistics, _head_of(engine)
         return self._fit_statistics(statistics, X, head)
 
     def _fit_statistics(self, statistics: _native.Statistics, calibration: Any, head: Head | None = None) -> Detector:
@@ -151,7 +149,7 @@ class Detector:
             zeros = np.zeros((1, statistics.n_units), np.float32)
             head = Head(zeros) if self.head is None else Head.of(self.head, statistics.n_units)
         held = None if calibration is None else self._calibration(calibration)
-        asked = self._asked(spec, self.calibration_fraction, self.target_acceptance, {})
+        asked = self._asked(spec, self.calibration_fraction, self.target_acceptance, head, {})
         made, findings, _ = _native.fit_statistics(asked, head._engine, statistics, held)
         self._forget()
         self._statistics, self._partial_head = statistics, head
@@ -170,7 +168,7 @@ class Detector:
         if held is None and not isinstance(x, list) and self.calibration_fraction > 0:
             attempts = self._attempts(len(x), labels)
         for last, (fraction, promise) in zip([False] * (len(attempts) - 1) + [True], attempts):
-            asked = self._asked(spec, fraction, promise, record)
+            asked = self._asked(spec, fraction, promise, head, record)
             try:
                 made, findings, accuracy = _native.fit(asked, head._engine, x, labels, labels_file, held)
             except CalibrationError:
@@ -206,7 +204,9 @@ class Detector:
         least = int(sum(count // 2 for count in counts))
         return tried + [(0.5, min(promise, held / (held + 1))) for held in (least, least // 2) if held > 0] or [(0.5, promise)]
 
-    def _asked(self, spec: str, fraction: float, promise: float, record: dict[str, str]) -> dict[str, Any]:
+    def _asked(self, spec: str, fraction: float, promise: float, head: Head, record: dict[str, str]) -> dict[str, Any]:
+        if head.classes:
+            record = {**record, "classes": _data.name_record(head.classes)}
         return {"spec": spec, "tpr": float(promise), "fraction": float(fraction), "seed": int(self.seed), "provenance": record}
 
     def _parsed(self) -> tuple[str, bool]:
@@ -241,13 +241,6 @@ class Detector:
             raise MissingError("none", argument="head", expected="the head, where X is files", kind="Missing")
         # Of zeros, which no score of such a detector depends on.
         return Head(np.zeros((1 if labels is None else int(labels.max()) + 1, units), np.float32))
-
-    def _refuse_one_class(self) -> None:
-        """Refuses a method that compares classes with all rows, where all rows are of one class."""
-        if "rmds" in self.spec:
-            raise MissingError(
-                "none", argument="y", expected=f"the class of each row of X, which '{self.spec}' compares with all rows", fix="y=", kind="Missing"
-            )
 
     def _no_head(self) -> MissingError:
         return MissingError(
@@ -432,12 +425,9 @@ class Detector:
 
     @classmethod
     def _of_engine(cls, engine: _native.Fitted) -> Detector:
-        import json
-
         promise = engine.tpr
-        made = cls(engine.spec, head=Head._of(engine.head), target_acceptance=0.95 if promise is None else promise)
-        columns = engine.provenance.get("columns")
-        made._adopt(engine, None if columns is None else json.loads(columns))
+        made = cls(engine.spec, head=_head_of(engine), target_acceptance=0.95 if promise is None else promise)
+        made._adopt(engine, _data.recorded_names(engine.provenance, "columns", engine.head.n_units) or None)
         made.target_acceptance_ = promise
         return made
 
@@ -495,6 +485,11 @@ class Detector:
 def load_all(path: str | os.PathLike[str]) -> list[Detector]:
     """All detectors of a file, the one that decides first."""
     return [Detector._of_engine(engine) for engine in _native.Fitted.load(path)]
+
+
+def _head_of(engine: _native.Fitted) -> Head:
+    head = engine.head
+    return Head._of(head, _data.recorded_names(engine.provenance, "classes", head.n_classes))
 
 
 def _as_ood(non_finite: str) -> bool:

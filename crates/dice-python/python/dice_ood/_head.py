@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from . import _data, _native
-from ._errors import DataTypeError, InputError
+from ._errors import DataTypeError, InputError, ShapeError
 
 
 class Head:
@@ -17,6 +18,7 @@ class Head:
     Args:
         weight: an array or tensor ``[C, D]``.
         bias: an array or tensor ``[C]``; zero where there is none.
+        classes: names of the C classes, where they have some.
 
     Raises:
         ShapeError: weight and bias disagree.
@@ -30,15 +32,22 @@ class Head:
     array([-0.1,  1.5,  0. ], dtype=float32)
     """
 
-    __slots__ = ("_engine",)
+    __slots__ = ("_classes", "_engine")
+    _classes: tuple[str, ...]
     _engine: _native.Head
 
-    def __init__(self, weight: Any, bias: Any = None) -> None:
-        object.__setattr__(self, "_engine", _native.Head(*_data.weight_and_bias(weight, bias)))
+    def __init__(self, weight: Any, bias: Any = None, classes: Iterable[str] = ()) -> None:
+        engine = _native.Head(*_data.weight_and_bias(weight, bias))
+        names = tuple(map(str, classes))
+        if names and len(names) != engine.n_classes:
+            raise ShapeError(f"{len(names)} names", argument="classes", expected=f"[{engine.n_classes}], one for each class of the head", kind="Shape")
+        object.__setattr__(self, "_engine", engine)
+        object.__setattr__(self, "_classes", names)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], units: int | None = None) -> Head:
-        """Finds the head in a file: ``.safetensors``, ``.npz``, a PyTorch checkpoint (read without running it) or ``.onnx``.
+        """Finds the head in a file: ``.safetensors``, ``.npz``, a PyTorch checkpoint (read without running it), ``.onnx``, or a folder of
+        Hugging Face, timm or OpenCLIP, whose names of classes it then has.
 
         ``FILE#NAME`` names a tensor, or in a model the operator. ``units``, D of the features, rules out matrices of another width.
 
@@ -47,7 +56,7 @@ class Head:
             MissingError: it has no head; the message lists its tensors.
             InputError: it has several that could be one.
         """
-        return cls._of(_native.Head.load(os.fsdecode(file), units))
+        return cls._of(*_native.Head.load(os.fsdecode(file), units))
 
     @classmethod
     def of(cls, given: Any, units: int | None = None) -> Head:
@@ -96,12 +105,14 @@ class Head:
             raise InputError(
                 f"{type(classifier).__name__} with one output", argument="head", expected="a classifier of two or more classes", kind="Argument"
             )
-        return cls(weight, bias)
+        names = np.asarray(getattr(classifier, "classes_", ()))
+        return cls(weight, bias, names if names.dtype.kind in "OSU" and len(names) == len(weight) else ())
 
     @classmethod
-    def _of(cls, engine: _native.Head) -> Head:
+    def _of(cls, engine: _native.Head, classes: Iterable[str] = ()) -> Head:
         head = cls.__new__(cls)
         object.__setattr__(head, "_engine", engine)
+        object.__setattr__(head, "_classes", tuple(classes))
         return head
 
     @property
@@ -113,6 +124,11 @@ class Head:
     def bias(self) -> np.ndarray:
         """The bias ``[C]``, f32."""
         return self._engine.bias
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes ``[C]``; empty where they are not known."""
+        return self._classes
 
     @property
     def n_classes(self) -> int:
@@ -128,7 +144,7 @@ class Head:
         raise AttributeError(f"a Head cannot be changed: {name}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Head, (self.weight, self.bias)
+        return Head, (self.weight, self.bias, self.classes)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Head) and self._engine == other._engine
