@@ -67,7 +67,8 @@ def test_the_demo(dice_command, demo, tmp_path):
         demo / "test.safetensors",
         names,
     )
-    assert "AUROC" in repr(report) and "<table>" in report._repr_mimebundle_()["text/html"]
+    shown = report._repr_mimebundle_()["text/html"]
+    assert "AUROC" in repr(report) and "<table>" in shown and shown.count("<circle") == 2 * len(SPECS)
     pandas = pytest.importorskip("pandas")
     frame = report.to_pandas()
     assert isinstance(frame, pandas.DataFrame) and len(frame) == 2 * len(SPECS)

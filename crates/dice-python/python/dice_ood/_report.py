@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _data, _native
+from . import _data, _figure, _native
 from ._choice import Outcome
 from ._detector import Detector, _as_ood
 from ._errors import DataTypeError, InputError
@@ -19,7 +19,7 @@ _SHOWN = (("fpr_at_tpr", "FPR"), ("auroc", "AUROC"), ("aupr_in", "AUPR in"), ("a
 class Report(Outcome):
     """What an evaluation found: a mapping with the keys of ``dice eval --format json``. Rates are fractions.
 
-    In a notebook it shows itself as a table; `to_pandas` gives a row for each detector and set.
+    In a notebook it shows itself as a table and a figure; `to_pandas` gives a row for each detector and set.
     """
 
     def rows(self) -> list[dict[str, Any]]:
@@ -62,17 +62,17 @@ class Report(Outcome):
         return "\n".join([about, *lines])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """What notebooks show. JSON is left to `to_json`: JupyterLab would show a tree of it in place of the table."""
         heads, rows = self._table()
 
         def cells(row: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
 
         body = "".join(cells(row, "td") for row in rows)
-        return {
-            "text/plain": repr(self),
-            "text/html": f"<table><thead>{cells(heads, 'th')}</thead><tbody>{body}</tbody></table>",
-            "application/json": self.to_dict(),
-        }
+        table = f"<table><thead>{cells(heads, 'th')}</thead><tbody>{body}</tbody></table>"
+        title = f"FPR at {100 * self['at_tpr']:g} % TPR, with 95 % intervals: the lower, the better"
+        figure = _figure.intervals(self.rows(), "fpr_at_tpr", title) if rows else ""
+        return {"text/plain": repr(self), "text/html": table + figure}
 
 
 def evaluate(
