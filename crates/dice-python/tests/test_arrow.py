@@ -15,6 +15,16 @@ def det(network):
     return dice.Detector("dice(0.7) | energy", head=network.head).fit(network.x, network.y, calibration=network.calibration)
 
 
+class Stream:
+    """A column, or a frame, of a library that is not pyarrow."""
+
+    def __init__(self, chunks):
+        self.chunks = chunks
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.chunks.__arrow_c_stream__(requested_schema)
+
+
 class Capsules:
     """A batch of a library that is not pyarrow."""
 
@@ -31,7 +41,7 @@ def test_structs_of_any_batch(det, network):
     batch = pyarrow.RecordBatch.from_pydict({"id": pyarrow.array(range(500)), "features": lists})
     units = pyarrow.table({f"u{place}": x[:, place] for place in range(24)})
     expected = det(x)
-    for given in (batch, pyarrow.table(batch), lists, units, Capsules(batch), batch.slice(0, 500)):
+    for given in (batch, pyarrow.table(batch), lists, units, Capsules(batch), Capsules(lists), Stream(pyarrow.table(batch)), Stream(pyarrow.chunked_array([lists])), batch.slice(0, 500)):
         found = dice.score_arrow(given, det)
         assert pyarrow.types.is_struct(found.type)
         for name in ("score", "p_value", "is_ood", "prediction"):
@@ -51,6 +61,9 @@ def test_what_is_refused(det, network):
         dice.score_arrow(numbers, det, columns="none")
     with pytest.raises(dice.DiceError):
         dice.score_arrow(pyarrow.table({"text": ["a"]}), det, columns="text")
+    for given in (3, [1.0], {"features": 1}, network.x_test):
+        with pytest.raises(dice.DataTypeError, match="batch: expected a batch"):
+            dice.score_arrow(given, det)
     with_null = pyarrow.table({"features": pyarrow.array([[1.0] * 24, None])})
     with pytest.raises(dice.InputError, match="a list of numbers in every row"):
         dice.score_arrow(with_null, det)

@@ -29,6 +29,11 @@ def test_migration(section: Section):
     section.run()
 
 
+@of(DOCS / "ENGINES.md")
+def test_engines(section: Section):
+    section.run()
+
+
 @pytest.fixture
 def given(network):
     """What the reader has: features, labels and a head, and what they would be called."""

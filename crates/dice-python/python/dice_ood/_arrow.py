@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _data
 from ._detector import Detector, _as_ood
-from ._errors import InputError
+from ._errors import DataTypeError, InputError
 from ._result import Scored
 
 
@@ -68,11 +68,20 @@ def arrow_features(
     """The features ``[N, D]`` of a batch: of these columns, or else of those that can be meant."""
     import pyarrow
 
-    if isinstance(batch, (pyarrow.Array, pyarrow.ChunkedArray)):
-        batch = pyarrow.table({"features": batch})
-    elif not isinstance(batch, (pyarrow.RecordBatch, pyarrow.Table)):
-        batch = pyarrow.table(batch) if hasattr(batch, "__arrow_c_stream__") else pyarrow.record_batch(batch)
+    if not isinstance(batch, (pyarrow.RecordBatch, pyarrow.Table)):
+        batch = _table(batch)
     return _data._arrow(batch.select(_columns(batch, columns, units, fitted)), "features")
+
+
+def _table(data: Any) -> Any:
+    """A table of an array, or of what another library has: rows of a frame, or the values of a column."""
+    import pyarrow
+
+    if not isinstance(data, (pyarrow.Array, pyarrow.ChunkedArray)):
+        if not hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__"):
+            raise DataTypeError(type(data).__name__, argument="batch", expected="a batch, table or array of Arrow", kind="Argument")
+        data = pyarrow.chunked_array(data) if hasattr(data, "__arrow_c_stream__") else pyarrow.array(data)
+    return pyarrow.Table.from_struct_array(data) if pyarrow.types.is_struct(data.type) else pyarrow.table({"features": data})
 
 
 def _columns(batch: Any, columns: str | Sequence[str] | None, units: int | None, fitted: Any) -> list[str]:
