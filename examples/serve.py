@@ -24,8 +24,9 @@ async def score(request: Request) -> dict[str, list]:
         if request.headers.get("content-type") == "application/octet-stream":
             features = np.frombuffer(await request.body(), "<f4").reshape(-1, detector.n_features_in_)
         else:
-            features = (await request.json())["features"]
+            # An array, as a detector would read a text as the name of a file.
+            features = np.array((await request.json())["features"], "<f4")
         found = detector(features)
     except (ValueError, TypeError, KeyError) as error:  # What is wrong with the input is the caller's to know.
         raise HTTPException(422, str(error)) from None
-    return {name: getattr(found, name).tolist() for name in ("score", "p_value", "is_ood", "prediction")}
+    return {name: values.tolist() for name, values in found.to_dict().items()}
