@@ -22,7 +22,8 @@ use crate::statistics::Statistics;
 
 /// Values that are scored without asking Python for signals meanwhile.
 const SHORT: usize = 1 << 21;
-/// Values that are scored before the first look at whether to stop; parts then grow for as long as they take less than [`PATIENCE`].
+/// Values that are scored before the first look at whether to stop; parts then grow for as long as they take less than [`PATIENCE`]:
+/// eightfold where that is far from it, as each part is a start and an end of all threads.
 const PART: usize = 1 << 18;
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -85,12 +86,13 @@ impl Fitted {
     /// Scores `features` where they are, part by part.
     fn score_parts(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite, stop: &Stop) -> Result<Scored> {
         let detector = self.calibrated().detector();
-        let mut all = Scored { scores: Vec::new(), classes: Vec::new() };
+        let rows = features.nrows();
+        let mut all = Scored { scores: Vec::with_capacity(rows), classes: Vec::with_capacity(rows) };
         let mut part_rows = (PART / features.ncols().max(1)).max(1);
-        while all.scores.len() < features.nrows() {
+        while all.scores.len() < rows {
             stop.check()?;
             let (first, begun) = (all.scores.len(), Instant::now());
-            let part = features.slice(s![first..features.nrows().min(first + part_rows), ..]);
+            let part = features.slice(s![first..rows.min(first + part_rows), ..]);
             let scored = detector.evaluate(part, non_finite).or_else(|error| match error.kind() {
                 // Once more, to name the row among all rows.
                 ErrorKind::NotFinite => detector.score_block(&block_at(part, first), non_finite),
@@ -98,9 +100,11 @@ impl Fitted {
             })?;
             all.scores.extend(scored.scores);
             all.classes.extend(scored.classes);
-            if begun.elapsed() < PATIENCE {
-                part_rows *= 2;
-            }
+            part_rows *= match begun.elapsed() {
+                taken if taken < PATIENCE / 8 => 8,
+                taken if taken < PATIENCE => 2,
+                _ => 1,
+            };
         }
         Ok(all)
     }

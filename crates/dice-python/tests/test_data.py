@@ -217,18 +217,26 @@ def test_bad_arguments(network):
 def test_no_leak(det, network):
     """Calls, good and bad, leave nothing behind."""
     resource = pytest.importorskip("resource")
-    x, bad = network.x_test[:4], np.full((4, 24), np.nan, np.float32)
+    x = network.x_test[:4]
+    bad = [
+        np.full((4, 24), np.nan, np.float32),
+        np.zeros((4, 23), np.float32),
+        np.full((4, 24), None, dtype=object),
+        np.zeros((4, 24), complex),
+        np.zeros((4, 24), np.uint8),
+        np.zeros((0, 24), np.float32),
+        [[1.0] * 24, [1.0]],
+        "no such file",
+    ]
 
     def calls(count):
-        for _ in range(count):
+        for place in range(count):
             det.score_samples(x)
             det(x)
-            try:
-                det.score_samples(bad)
-            except dice.NotFiniteError:
-                pass
+            with pytest.raises(dice.DiceError):
+                det.score_samples(bad[place % len(bad)])
 
-    calls(2_000)
+    calls(4_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     calls(34_000)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
