@@ -79,6 +79,8 @@ test-wheel:
 	$(PYTHON_WORK)/test/bin/python -m pytest -q -p no:cacheprovider -c $(PACKAGE)/pyproject.toml --pyargs dice_ood --doctest-modules \
 	  --ignore-glob='*/spark.py'
 	$(PYTHON_WORK)/test/bin/python -m mypy.stubtest dice_ood._native
+	$(PYTHON_WORK)/test/bin/python -m pyright -p $(PACKAGE) --pythonpath $(PYTHON_WORK)/test/bin/python
+	$(PYTHON_WORK)/test/bin/python -m pyright --pythonpath $(PYTHON_WORK)/test/bin/python --verifytypes dice_ood --ignoreexternal
 
 bench:
 	cargo bench --locked -p dice-ood --bench scoring

@@ -99,7 +99,7 @@ def tune(
     if metric not in ("fpr95", "auroc"):
         raise InputError(repr(metric), argument="metric", expected="'fpr95' or 'auroc'", kind="Argument")
     training = _labelled(X, y, "X")
-    given = None if id is None else _labelled(*(id if isinstance(id, tuple) else (id, None)), "id")
+    given = None if id is None else _labelled(*_data.pair(id), "id")
     sets = dict(ood or {}) or dict(stand_ins or {})
     labelled = given is None or given[1] is not None or given[2] is not None
     by_classes = (training[1] is not None or training[2] is not None) and labelled
@@ -141,7 +141,7 @@ def diagnose(
         stand_ins: features of distorted in-distribution inputs, named alike.
     """
     training = _labelled(X, y, "X")
-    given = None if id is None else _labelled(*(id if isinstance(id, tuple) else (id, None)), "id")
+    given = None if id is None else _labelled(*_data.pair(id), "id")
 
     def sets(named: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
         return [(name, _data.features(one, name)) for name, one in dict(named or {}).items()]

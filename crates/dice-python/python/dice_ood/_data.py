@@ -87,6 +87,11 @@ def labels(y: Any, rows: int | None) -> np.ndarray | None:
     return np.ascontiguousarray(whole)
 
 
+def pair(data: Any) -> tuple[Any, Any]:
+    """Features and their labels, or features alone."""
+    return (data[0], data[1]) if isinstance(data, tuple) and len(data) == 2 else (data, None)
+
+
 def scores(data: Any, what: str) -> np.ndarray:
     """Scores [N] of any tool, as f64."""
     array = np.asarray(_array(data, what))

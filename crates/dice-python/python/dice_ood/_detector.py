@@ -53,6 +53,14 @@ class Detector:
     [1, 1, -1]
     """
 
+    offset_: float
+    target_acceptance_: float | None
+    spec_: str
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    classes_: np.ndarray
+    head_accuracy_: float | None
+
     def __init__(
         self,
         spec: str = "dice(0.9) | energy",
@@ -199,10 +207,11 @@ class Detector:
         if rows < 2:
             raise InputError(f"1 sample, shape {[rows]}", tensor="X", expected="two or more: one to fit to, one to set the threshold", kind="Empty")
         shares = [self.calibration_fraction, *(share for share in _LARGER if share > self.calibration_fraction)]
-        tried = [(share, promise) for share in shares if rows * share >= needed]
+        tried: list[tuple[float, float]] = [(share, promise) for share in shares if rows * share >= needed]
         counts = [rows] if labels is None else np.unique(labels, return_counts=True)[1]
         least = int(sum(count // 2 for count in counts))
-        return tried + [(0.5, min(promise, held / (held + 1))) for held in (least, least // 2) if held > 0] or [(0.5, promise)]
+        tried += [(0.5, min(promise, held / (held + 1))) for held in (least, least // 2) if held > 0]
+        return tried or [(0.5, promise)]
 
     def _asked(self, spec: str, fraction: float, promise: float, head: Head, record: dict[str, str]) -> dict[str, Any]:
         if head.classes:
@@ -329,8 +338,7 @@ class Detector:
         """The same detector with another promise, from the calibration scores: nothing is fitted again."""
         other = copy.copy(self)
         other.target_acceptance = target_acceptance
-        other._engine = self._fitted().with_tpr(float(target_acceptance))
-        other.offset_ = other._engine.threshold
+        other._adopt(self._fitted().with_tpr(float(target_acceptance)), None)
         other.target_acceptance_ = target_acceptance
         return other
 

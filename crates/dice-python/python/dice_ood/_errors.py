@@ -19,7 +19,7 @@ class DiceError(Exception):
         fix: what can be done.
     """
 
-    kind = "Error"
+    kind: str = "Error"
 
     def __init__(
         self,

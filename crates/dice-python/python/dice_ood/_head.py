@@ -78,12 +78,10 @@ class Head:
             return cls(*given)
         if hasattr(given, "coef_"):
             return cls._of_sklearn(given)
-        if hasattr(given, "weight") and getattr(given.weight, "ndim", 0) == 2:
-            return cls(given.weight, getattr(given, "bias", None))
-        for name in ("fc", "classifier", "head", "linear", "last_linear"):
-            layer = getattr(given, name, None)
-            if layer is not None and getattr(getattr(layer, "weight", None), "ndim", 0) == 2:
-                return cls(layer.weight, getattr(layer, "bias", None))
+        for layer in (given, *(getattr(given, name, None) for name in ("fc", "classifier", "head", "linear", "last_linear"))):
+            weight = getattr(layer, "weight", None)
+            if getattr(weight, "ndim", 0) == 2:
+                return cls(weight, getattr(layer, "bias", None))
         if callable(given) and not hasattr(given, "parameters") and units is not None:
             return cls.of(given(units))
         raise DataTypeError(

@@ -110,7 +110,7 @@ def evaluate(
     for one in given:
         if not isinstance(one, Detector):
             raise DataTypeError(type(one).__name__, argument="detectors", expected="fitted Detectors", kind="Argument")
-    features, labels = id if isinstance(id, tuple) and len(id) == 2 else (id, None)
+    features, labels = _data.pair(id)
     x = _data.features(features, "id")
     labels_file = _data.files(labels)[0] if labels is not None and _data.is_file(labels) else None
     y = None if labels_file else _data.labels(labels, None if isinstance(x, list) else len(x))

@@ -50,7 +50,7 @@ def score(
 
 def udf(detector: Detector) -> Any:
     """A function of a column of lists ``[D]`` for SQL and expressions: register it by ``spark.udf.register("ood", udf(detector))``."""
-    from pyspark.sql.functions import pandas_udf
+    from pyspark.sql import functions
 
     payload = detector
 
@@ -66,7 +66,9 @@ def udf(detector: Detector) -> Any:
     import pandas
 
     scored.__annotations__ = {"features": pandas.Series, "return": pandas.DataFrame}
-    return pandas_udf(scored, _SCORED)
+    # Annotated above; the overloads of pyspark do not know a function of which they see no types.
+    made: Any = functions.pandas_udf
+    return made(scored, _SCORED)
 
 
 def gather(
