@@ -80,7 +80,7 @@ test-wheel:
 	  --ignore-glob='*/spark.py'
 	$(PYTHON_WORK)/test/bin/python -m mypy.stubtest dice_ood._native
 	$(PYTHON_WORK)/test/bin/python -m pyright -p $(PACKAGE) --pythonpath $(PYTHON_WORK)/test/bin/python
-	$(PYTHON_WORK)/test/bin/python -m pyright --pythonpath $(PYTHON_WORK)/test/bin/python --verifytypes dice_ood --ignoreexternal
+	PATH=$$(realpath $(PYTHON_WORK)/test/bin):$$PATH pyright --verifytypes dice_ood --ignoreexternal
 
 bench:
 	cargo bench --locked -p dice-ood --bench scoring

@@ -67,6 +67,42 @@ def test_statistics_merge_on_the_driver(spark, network):
     np.testing.assert_array_equal(alone.score_samples(network.x_test), merged.score_samples(network.x_test))
 
 
+def killing(marker):
+    """Lets batches pass, after the first call has killed the executor under it."""
+
+    def part(batches):
+        import os
+        import signal
+
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            yield from batches
+            return
+        # The executor started the daemon that started this worker.
+        with open(f"/proc/{os.getppid()}/stat") as about:
+            executor = int(about.read().rsplit(")", 1)[1].split()[1])
+        with open(f"/proc/{executor}/comm") as about:
+            assert about.read() == "java\n"
+        os.kill(executor, signal.SIGKILL)
+        yield from batches
+
+    return part
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the executor is found by /proc")
+def test_a_killed_executor_costs_nothing_but_time(spark, network, tmp_path):
+    det = dice.Detector("knn(5)", head=network.head).fit(network.x, calibration=network.calibration)
+    frame = frame_of(spark, network.x_test)
+    scored = on_spark.score(frame.mapInArrow(killing(str(tmp_path / "scoring")), frame.schema), det, columns="features")
+    rows = scored.select("row", "ood.score").orderBy("row").toPandas()
+    np.testing.assert_array_equal(rows.score, det.score_samples(network.x_test))
+    alone = on_spark.gather(frame, detectors=["knn(5)"], columns="features")
+    survived = on_spark.gather(frame.mapInArrow(killing(str(tmp_path / "gathering")), frame.schema), detectors=["knn(5)"], columns="features")
+    assert survived.n_rows == alone.n_rows == 500 and survived.to_bytes() == alone.to_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["gathering", "scoring"]
+
+
 def test_a_bad_row_is_named(spark, network):
     det = dice.Detector("energy", head=network.head).fit(network.x)
     x = network.x_test.copy()
