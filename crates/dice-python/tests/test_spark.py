@@ -99,7 +99,11 @@ def test_a_killed_executor_costs_nothing_but_time(spark, network, tmp_path):
     np.testing.assert_array_equal(rows.score, det.score_samples(network.x_test))
     alone = on_spark.gather(frame, detectors=["knn(5)"], columns="features")
     survived = on_spark.gather(frame.mapInArrow(killing(str(tmp_path / "gathering")), frame.schema), detectors=["knn(5)"], columns="features")
-    assert survived.n_rows == alone.n_rows == 500 and survived.to_bytes() == alone.to_bytes()
+    assert survived.n_rows == alone.n_rows == 500
+    # Rows come in another order, so that sums may differ in rounding; the bank does not.
+    np.testing.assert_allclose(survived.mean_activation, alone.mean_activation, rtol=1e-12)
+    with_it, without = (dice.Detector("knn(5)", calibration_fraction=0).fit(statistics) for statistics in (survived, alone))
+    np.testing.assert_array_equal(with_it.score_samples(network.far), without.score_samples(network.far))
     assert sorted(os.listdir(tmp_path)) == ["gathering", "scoring"]
 
 
