@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use dice_ood::diagnosis::{Anatomy, Kind, Watch};
 use dice_ood::evaluation::{
     Distance, EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores,
 };
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
-use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Fitting, Report, Result, Spec};
+use dice_ood::{Artifact, Calibrated, Error, ErrorKind, FeatureSource, Fitting, Report, Result, Spec};
 
 use serde::Serialize;
 
@@ -167,7 +168,7 @@ impl Eval {
             Format::Table | Format::Markdown => !context.quiet,
             Format::Latex | Format::Csv => false,
         };
-        let (report, steps) = self.comparison.compared(Told { advice: told, figures: false }, context)?;
+        let Compared { report, steps, .. } = self.comparison.compared(Told { advice: told, figures: None }, context)?;
         let text = self.render(&report, &steps)?;
         match &self.output {
             Some(path) if path != Path::new("-") => {
@@ -182,7 +183,7 @@ impl Eval {
     }
 
     pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
-        Ok(self.comparison.compared(Told { advice: !context.quiet, figures: false }, context)?.0)
+        Ok(self.comparison.compared(Told { advice: !context.quiet, figures: None }, context)?.report)
     }
 
     fn format(&self) -> Format {
@@ -217,7 +218,23 @@ pub(crate) struct Told {
     /// Which detector to take.
     pub(crate) advice: bool,
     /// What figures are drawn from.
-    pub(crate) figures: bool,
+    pub(crate) figures: Option<Figures>,
+}
+
+/// What figures are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    /// Those of the paper's ablations too.
+    pub(crate) ablations: bool,
+}
+
+/// What a comparison found.
+pub(crate) struct Compared {
+    pub(crate) report: Report,
+    /// What its advice names as commands.
+    pub(crate) steps: Vec<Step>,
+    /// What pruning does, where figures are wanted and a detector prunes; or why that cannot be told.
+    pub(crate) anatomy: Option<std::result::Result<Anatomy, String>>,
 }
 
 impl Comparison {
@@ -250,15 +267,14 @@ impl Comparison {
         }
     }
 
-    /// The report, and what its advice names as commands.
-    pub(crate) fn compared(&self, told: Told, context: &Context) -> Result<(Report, Vec<Step>)> {
+    pub(crate) fn compared(&self, told: Told, context: &Context) -> Result<Compared> {
         self.check_ranking()?;
-        let (mut report, steps) = match &self.artifact {
+        let mut found = match &self.artifact {
             Some(path) => self.of_features(path, told, context)?,
-            None => (self.of_scores(told, context)?, Vec::new()),
+            None => Compared { report: self.of_scores(told, context)?, steps: Vec::new(), anatomy: None },
         };
-        self.sort.map_or(Ok(()), |by| report.sort(by))?;
-        Ok((report, steps))
+        self.sort.map_or(Ok(()), |by| found.report.sort(by))?;
+        Ok(found)
     }
 
     /// Refuses a ranking over sets that there are none of, before anything is read.
@@ -280,7 +296,7 @@ impl Comparison {
             bootstrap: self.bootstrap,
             seed: self.seed,
             non_finite: self.non_finite.into(),
-            draw: told.figures,
+            draw: told.figures.is_some(),
         }
     }
 
@@ -297,7 +313,7 @@ impl Comparison {
         evaluate_scores("scores", &id, &sets.collect::<Result<Vec<_>>>()?, &self.options(told), &mut Bar::new(context))
     }
 
-    fn of_features(&self, path: &Path, told: Told, context: &Context) -> Result<(Report, Vec<Step>)> {
+    fn of_features(&self, path: &Path, told: Told, context: &Context) -> Result<Compared> {
         let others = self.id.iter().chain(self.ood.iter().map(|(_, file)| file)).chain(&self.model);
         let artifact = detector(path, others.map(String::as_str))?;
         let compared = self.detectors_of(&artifact).map_err(|error| error.file(path.display()))?;
@@ -317,8 +333,16 @@ impl Comparison {
         for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&id]) {
             check_origin(inputs, &artifact, path)?;
         }
-        let sets = ood.iter().map(|(label, inputs)| TestSet::new((*label).clone(), || inputs.open(context))).collect();
-        let id = TestSet::new(id.name(), || id.open(context));
+        let watching = told.figures.and_then(|figures| watch(&artifact, &compared, figures));
+        let watch = watching.as_ref();
+        let sets = ood.iter().map(|(label, inputs)| {
+            let open = move || Ok(watched(watch, label, Kind::OutOfDistribution, inputs.open(context)?));
+            TestSet::new((*label).clone(), open)
+        });
+        let sets = sets.collect();
+        let label = SetLabel::from(id.name());
+        let open_id = || Ok(watched(watch, &label, Kind::InDistribution, id.open(context)?));
+        let id = TestSet::new(label.clone(), open_id);
         let report = evaluate(&compared, id, sets, &self.options(told), &mut Bar::new(context))?;
         let given = Given {
             detector: path,
@@ -328,7 +352,8 @@ impl Comparison {
             model: self.model.as_ref(),
         };
         let steps = report.advice.as_ref().map(|advice| steps(advice, &given)).unwrap_or_default();
-        Ok((report, steps))
+        let anatomy = watching.map(|watch| watch.and_then(Watch::finish).map_err(|error| error.to_string()));
+        Ok(Compared { report, steps, anatomy })
     }
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.
@@ -362,6 +387,29 @@ impl Comparison {
                 .fix("fit with --calibration"));
         }
         Ok(compared)
+    }
+}
+
+/// A watch on the first detector that prunes the head, one whose score is the energy if there is such.
+fn watch<'a>(artifact: &'a Artifact, compared: &[Calibrated], figures: Figures) -> Option<Result<Watch<'a>>> {
+    let specs = || compared.iter().map(|one| one.detector().spec());
+    let prunes = |spec: &&&Spec| spec.as_pipeline().is_some_and(|spec| spec.stem.sparsity.is_some());
+    let by_energy = |spec: &&&Spec| spec.as_pipeline().is_some_and(|spec| spec.score.card().name == "energy");
+    let spec = specs().filter(|spec| prunes(&spec)).find(|spec| by_energy(&spec));
+    let spec = spec.or_else(|| specs().find(|spec| prunes(&spec)))?;
+    Some(Watch::new(artifact.head(), artifact.statistics(), spec, figures.ablations))
+}
+
+/// What `source` gives, seen by the watch where there is one.
+fn watched<'a>(
+    watch: Option<&'a Result<Watch<'a>>>,
+    label: &SetLabel,
+    kind: Kind,
+    source: Box<dyn FeatureSource + 'a>,
+) -> Box<dyn FeatureSource + 'a> {
+    match watch {
+        Some(Ok(watch)) => watch.over(label, kind, source),
+        Some(Err(_)) | None => source,
     }
 }
 

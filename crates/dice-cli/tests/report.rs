@@ -40,8 +40,10 @@ fn the_numbers_of_the_page_are_those_of_eval() {
         })
         .collect();
     assert_eq!(rows, expected);
-    // Two p-value figures, two detectors on two sets, a ROC figure a set.
-    assert_eq!(between(&page, "<svg ", "</svg>").len(), 2 + 4 + 2);
+    // Two p-value figures, two detectors on two sets, a ROC figure a set; contributions before and after on three sets, their
+    // variances, the pattern of the head, its sweep, four ablations.
+    assert_eq!(between(&page, "<svg ", "</svg>").len(), (2 + 4 + 2) + (6 + 3 + 1 + 1 + 4));
+    assert!(page.len() < 400_000, "{}", page.len());
     assert!(
         between(&page, "<svg ", "</svg>").iter().all(|svg| svg.contains("role=\"img\"") && svg.contains("<title>"))
     );
@@ -56,9 +58,70 @@ fn the_numbers_of_the_page_are_those_of_eval() {
     );
 }
 
+/// The cells of the table of this name, row by row, without what stands behind a line break in them.
+fn cells(page: &str, name: &str) -> Vec<Vec<String>> {
+    let from = format!("aria-label=\"{name}\"");
+    let table = between(page, &from, "</table>")[0];
+    let rows = between(table, "<th scope=\"row\">", "</tr>").into_iter();
+    let cells =
+        |row| between(row, "<td>", "</td>").into_iter().map(|cell| cell.split("<br>").next().unwrap().to_owned());
+    rows.map(|row| cells(row).collect()).collect()
+}
+
+#[test]
+fn what_pruning_does_is_what_diagnose_and_eval_say() {
+    let desk = Desk::fitted(&["energy", "dice(0.9) | energy"]);
+    succeeded(&desk.line(&format!("report d.safetensors {SETS} -o r.html --quiet")));
+    let page = fs::read_to_string(desk.path("r.html")).unwrap();
+    let json = |line: &str| -> serde_json::Value { serde_json::from_str(&succeeded(&desk.line(line))).unwrap() };
+    let sets = SETS.trim_end_matches(" --bootstrap 20");
+    let found = json(&format!("diagnose train.safetensors --head head.safetensors {sets} --format json --quiet"));
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let three = |value: &serde_json::Value| format!("{:.3}", number(value));
+    let expected: Vec<Vec<String>> = found["sets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|set| {
+            let outputs = &set["outputs"];
+            let names = ["variance_kept", "variance_kept_if_independent", "covariance_over_dropped"];
+            let mut row: Vec<String> = names.iter().map(|name| three(&outputs[name]["value"])).collect();
+            row.push(format!("{} of {}", outputs["classes_lower"], outputs["classes"].as_array().unwrap().len()));
+            row.push(three(&outputs["mean_shift"]["value"]));
+            row
+        })
+        .collect();
+    assert_eq!(cells(&page, "Output variance"), expected);
+    let levels = found["sensitivity"].as_array().unwrap();
+    let rows = cells(&page, "Other sparsities");
+    assert_eq!(rows.len(), levels.len());
+    let told = json(&format!("eval d.safetensors {SETS} --format json --quiet"));
+    let percent = |value: f64| format!("{:.2}", 100.0 * value);
+    for (row, level) in rows.iter().zip(levels) {
+        assert_eq!(row[1], percent(number(&level["contribution_kept"])));
+        assert_eq!(row[6], three(&level["variance_kept"]));
+        // The dense head and the detector's own p are detectors of the evaluation.
+        let name = match number(&level["p"]) {
+            0.0 => "energy",
+            0.9 => "dice(0.9) | energy",
+            _ => continue,
+        };
+        let one = told["detectors"].as_array().unwrap().iter().find(|one| one["detector"] == name).unwrap();
+        let rates = [&one["average"]["fpr_at_tpr"], &one["average"]["auroc"], &one["accuracy"]];
+        assert_eq!(row[3..6], rates.map(|rate| percent(number(rate))), "{name}");
+    }
+    let ablations = cells(&page, "Ablations");
+    assert_eq!(
+        (ablations.len(), &ablations[0]),
+        (5, &rows[levels.iter().position(|one| one["p"] == 0.9).unwrap()][3..6].to_vec())
+    );
+    let without = succeeded(&desk.line(&format!("report d.safetensors {SETS} -d energy --quiet")));
+    assert!(without.contains("None of these detectors drops weights") && !without.contains("Ablations"));
+}
+
 #[test]
 fn hostile_names_are_shown_and_not_executed() {
-    let desk = Desk::fitted(&["energy"]);
+    let desk = Desk::fitted(&["energy", "dice(0.9) | energy"]);
     let name = "<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
     let set = format!("{name}=letters.safetensors");
     let made = desk.run(&[

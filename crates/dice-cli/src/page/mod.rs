@@ -2,17 +2,19 @@
 
 mod sections;
 mod svg;
+mod why;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use dice_ood::diagnosis::Anatomy;
 use dice_ood::evaluation::{Ranking, RankingMetric};
 use dice_ood::io::AtomicFile;
 use dice_ood::{Error, Report, Result};
 use sha2::{Digest, Sha256};
 
 use crate::advice::{Step, paragraph};
-use crate::eval::{Comparison, Told};
+use crate::eval::{Compared, Comparison, Figures, Told};
 use crate::html::{COLOURS, base64};
 use crate::names::{is_plain, quoted};
 use crate::{Context, print};
@@ -27,6 +29,9 @@ use crate::{Context, print};
 pub(crate) struct Page {
     #[command(flatten)]
     pub(crate) comparison: Comparison,
+    /// Leave out the ablations of the paper, which cost twelve times what the sweep over p does.
+    #[arg(long)]
+    pub(crate) no_ablations: bool,
     /// Where to write; standard output by default.
     #[arg(long, short, value_name = "FILE.html")]
     pub(crate) output: Option<PathBuf>,
@@ -39,7 +44,8 @@ const EXAMPLES: &str = "Examples:
   dice report --scores --id id_scores.npy --ood svhn=svhn_scores.npy -o report.html
 
 The best detector by --sort (FPR by default) comes first and is drawn beside energy, or beside the second where there is no energy.
-The same inputs give the same bytes.";
+What pruning does inside the network is shown of the first detector given that prunes the head, one with energy as its score if there is
+such. The same inputs give the same bytes.";
 
 /// What the table's headings do where scripts run: a press sorts by that column.
 const SCRIPT: &str = include_str!("sort.js");
@@ -50,16 +56,20 @@ struct Contents<'a> {
     report: &'a Report,
     /// The advice, line by line.
     advice: Vec<String>,
+    /// What pruning does, of the first detector that prunes; or why that cannot be told.
+    anatomy: Option<&'a std::result::Result<Anatomy, String>>,
     comparison: &'a Comparison,
+    no_ablations: bool,
 }
 
 impl Page {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let (mut report, steps) = self.comparison.compared(Told { advice: true, figures: true }, context)?;
+        let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
+        let Compared { mut report, steps, anatomy } = self.comparison.compared(told, context)?;
         if self.comparison.sort.is_none() && !self.comparison.ood.is_empty() {
             report.sort(Ranking { over: None, metric: RankingMetric::FprAtTpr })?;
         }
-        let page = page(&report, &steps, &self.comparison);
+        let page = page(&report, &steps, anatomy.as_ref(), self);
         match &self.output {
             Some(path) if path != Path::new("-") => {
                 let mut file = AtomicFile::create(path)?;
@@ -72,10 +82,16 @@ impl Page {
     }
 }
 
-fn page(report: &Report, steps: &[Step], comparison: &Comparison) -> String {
+fn page(
+    report: &Report,
+    steps: &[Step],
+    anatomy: Option<&std::result::Result<Anatomy, String>>,
+    Page { comparison, no_ablations, .. }: &Page,
+) -> String {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
     let advice = anstream::adapter::strip_str(&advice).to_string();
-    let told = Contents { report, advice: advice.lines().skip(1).map(str::to_owned).collect(), comparison };
+    let advice = advice.lines().skip(1).map(str::to_owned).collect();
+    let told = Contents { report, advice, anatomy, comparison, no_ablations: *no_ablations };
     let hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -109,6 +125,7 @@ impl Contents<'_> {
         words.extend(all.iter().map(|wanted| format!("-d {}", quoted(wanted))));
         words.push(format!("--at-tpr {} --bootstrap {} --seed {}", of.at_tpr, of.bootstrap, of.seed));
         words.extend(of.tpr.map(|tpr| format!("--tpr {tpr}")));
+        words.extend(self.no_ablations.then(|| "--no-ablations".into()));
         words.push("-o report.html".into());
         let visible = |c: char| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
         words.join(" ").chars().map(visible).collect()

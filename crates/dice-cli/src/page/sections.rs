@@ -5,13 +5,14 @@ use std::fmt::Write;
 use dice_ood::evaluation::{Averages, DetectorReport, Distance, Drawn, SetReport};
 use dice_ood::metrics::Interval;
 
-use super::Contents;
 use super::svg::{Axis, Figure};
+use super::{Contents, why};
 use crate::html::{escaped, named};
 use crate::report::{count, percent};
 
 /// The whole page.
-pub(super) const ALL: [fn(&Contents<'_>) -> String; 6] = [answer, decisions, scores, curves, methods, provenance];
+pub(super) const ALL: [fn(&Contents<'_>) -> String; 8] =
+    [answer, decisions, scores, curves, methods, why::why, why::ablations, provenance];
 
 const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
 
@@ -119,12 +120,10 @@ fn decisions(page: &Contents<'_>) -> String {
     let Some(sets) = decided.first().map(|one| &one.sets) else {
         return "<h2>Decisions</h2>\n<p>None of these detectors has a threshold.</p>\n".into();
     };
-    let mut text = "<h2>Decisions</h2>\n<p class=\"soft\">Percent accepted, each at its own threshold.</p>\n<div class=\"wide\" tabindex=\"0\" \
-                    role=\"region\" aria-label=\"Decisions\"><table>\n<thead><tr><th scope=\"col\">detector</th><th scope=\"col\">promised</th>\
-                    <th scope=\"col\">in-distribution</th><th scope=\"col\">expected</th>"
-        .to_owned();
-    sets.iter().for_each(|set| _ = write!(text, "<th scope=\"col\">{}</th>", named(&set.ood)));
-    text += "</tr></thead>\n<tbody>\n";
+    let columns = ["promised", "in-distribution", "expected"].map(String::from).into_iter();
+    let mut text =
+        "<h2>Decisions</h2>\n<p class=\"soft\">Percent accepted, each at its own threshold.</p>\n".to_owned();
+    text += &opened("Decisions", "detector", columns.chain(sets.iter().map(|set| named(&set.ood))));
     for one in &decided {
         let Some(decision) = &one.decision else { continue };
         let mark = if one.breaks_its_promise() { " (contradicted)" } else { "" };
@@ -252,8 +251,17 @@ fn roc(page: &Contents<'_>, first: &DetectorReport, beside: Option<&DetectorRepo
     Some(framed(&name, &figure.finish(&format!("ROC curves on {name}"), &what), &what))
 }
 
+/// The beginning of a table that can be wider than the page: what it is called, the heading of its first column, those of the others.
+pub(super) fn opened(name: &str, first: &str, columns: impl Iterator<Item = String>) -> String {
+    let mut text = format!(
+        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{name}\"><table>\n<thead><tr><th scope=\"col\">{first}</th>"
+    );
+    columns.for_each(|column| _ = write!(text, "<th scope=\"col\">{column}</th>"));
+    text + "</tr></thead>\n<tbody>\n"
+}
+
 /// A figure with its heading and a line of words below.
-fn framed(heading: &str, svg: &str, words: &str) -> String {
+pub(super) fn framed(heading: &str, svg: &str, words: &str) -> String {
     format!(
         "<figure><h3><bdi>{}</bdi></h3>\n{svg}<figcaption class=\"soft\">{}</figcaption></figure>\n",
         escaped(heading),

@@ -158,18 +158,20 @@ impl<'a> Watch<'a> {
                 None => Err(Error::new(ErrorKind::Argument, "no sparsity").argument("detector")),
             }
         };
+        let own = ladder(&spec)?;
+        let p = own.rungs[own.asked].p;
         let mut others = Vec::new();
         for (name, seeds) in ABLATIONS.into_iter().filter(|_| ablations) {
             for seed in 0..seeds.max(1) {
                 let drawn = seeds > 0;
-                let arguments = if drawn { format!("0.9, seed={seed}") } else { "0.9".to_owned() };
+                let arguments = if drawn { format!("{p}, seed={seed}") } else { p.to_string() };
                 let mut other = spec.clone();
                 other.stem.sparsity =
                     pruning(&format!("{name}({arguments}) | energy").parse()?).and_then(|it| it.stem.sparsity);
                 others.push((name, drawn.then_some(seed), ladder(&other)?));
             }
         }
-        Ok(Self { ladder: ladder(&spec)?, spec, statistics, others, seen: Mutex::default() })
+        Ok(Self { ladder: own, spec, statistics, others, seen: Mutex::default() })
     }
 
     /// The same blocks, seen as they are read. Rows that are not finite are passed over; what cannot be told for another reason is
