@@ -134,7 +134,7 @@ impl Command {
             Self::Fit(fit) => fit.outputs().into_iter().chain(fit.save_statistics.clone()).collect(),
             Self::Score(score) => score.output.iter().chain(&score.summary).cloned().collect(),
             Self::Eval(eval) => eval.output.iter().cloned().collect(),
-            Self::Report(page) => page.output.iter().cloned().collect(),
+            Self::Report(page) => page.outputs(),
             Self::Explain(explain) => explain.output.iter().cloned().collect(),
             Self::Diagnose(diagnose) => diagnose.output.iter().cloned().collect(),
             Self::Sweep(sweep) => sweep.output.iter().cloned().collect(),

@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 
 use common::{Desk, colours, failed, stderr, succeeded};
 
-/// A way to run a command: its arguments, of which `OUT` is what it writes; the ending of that file; the files that it reads.
+/// A way to run a command: its arguments, of which `OUT` is what it writes; the ending of that file, or one of the files in that folder;
+/// the files that it reads.
 struct Run {
     arguments: &'static str,
     ending: &'static str,
@@ -25,7 +26,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 23] = [
+const RUNS: [Run; 25] = [
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -119,8 +120,18 @@ const RUNS: [Run; 23] = [
     // Without -d there is one detector, and an existing folder gets its file.
     run(
         "fit --features train.safetensors --head head.safetensors -d energy -o OUT/",
-        "safetensors",
+        "energy.safetensors",
         &["train.safetensors", "head.safetensors"],
+    ),
+    run(
+        "report d.safetensors --id test.safetensors --ood a=letters.safetensors --bootstrap 0 -o page.html --figures OUT/",
+        "scores-1.svg",
+        &["d.safetensors", "test.safetensors", "letters.safetensors"],
+    ),
+    run(
+        "report d.safetensors --id test.safetensors --ood a=letters.safetensors --bootstrap 0 -o page.html --tables OUT/",
+        "methods.csv",
+        &["d.safetensors", "test.safetensors", "letters.safetensors"],
     ),
 ];
 /// Commands that write nothing, or a new folder.
@@ -198,7 +209,7 @@ fn no_command_writes_over_what_it_reads() {
                 |input: &Path, link: &Path| fs::hard_link(input, link),
             ] {
                 let output = match arguments.ends_with('/') {
-                    true => "links/energy.safetensors".to_owned(),
+                    true => format!("links/{ending}"),
                     false => format!("links/link.{ending}"),
                 };
                 fs::create_dir(desk.path("links")).unwrap();

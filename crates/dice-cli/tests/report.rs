@@ -120,6 +120,47 @@ fn what_pruning_does_is_what_diagnose_and_eval_say() {
 }
 
 #[test]
+fn figures_and_tables_are_files_of_their_own() {
+    let desk = Desk::fitted(&["energy", "dice(0.9) | energy"]);
+    let line = format!("report d.safetensors {SETS} -o r.html --figures f --tables t --quiet");
+    succeeded(&desk.line(&line));
+    let names = |folder: &str| -> Vec<String> {
+        let files = fs::read_dir(desk.path(folder)).unwrap();
+        let mut names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let page = fs::read_to_string(desk.path("r.html")).unwrap();
+    let figures = names("f");
+    let svgs: Vec<&String> = figures.iter().filter(|name| name.ends_with(".svg")).collect();
+    assert_eq!(svgs.len(), between(&page, "<svg ", "</svg>").len());
+    for name in svgs {
+        let svg = fs::read_to_string(desk.path(&format!("f/{name}"))).unwrap();
+        assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && svg.contains("<title>"), "{name}");
+        assert!(!svg.contains("var("), "{name}: colours are there");
+    }
+    let tables = ["ablations", "accuracies", "decisions", "methods", "sparsities", "variance"];
+    let mut expected: Vec<String> =
+        tables.iter().flat_map(|name| ["csv", "md", "tex"].map(|end| format!("{name}.{end}"))).collect();
+    expected.push("report.json".into());
+    expected.sort();
+    assert_eq!(names("t"), expected);
+    let numbers: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("t/report.json")).unwrap()).unwrap();
+    let told = succeeded(&desk.line(&format!("eval d.safetensors {SETS} --sort fpr95 --format json --quiet")));
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    for (here, there) in numbers["detectors"].as_array().unwrap().iter().zip(told["detectors"].as_array().unwrap()) {
+        assert_eq!(here["average"], there["average"]);
+    }
+    assert_eq!(numbers["pruning"]["sets"].as_array().unwrap().len(), 3);
+    let variance = fs::read_to_string(desk.path("t/variance.md")).unwrap();
+    assert!(cells(&page, "Output variance").iter().all(|row| variance.contains(&format!("| {} |", row[0]))));
+    // Again into the same folders: what was there is replaced.
+    let before = fs::read(desk.path("f/scores-1.svg")).unwrap();
+    succeeded(&desk.line(&line));
+    assert_eq!((fs::read(desk.path("f/scores-1.svg")).unwrap(), names("f")), (before, figures));
+}
+
+#[test]
 fn hostile_names_are_shown_and_not_executed() {
     let desk = Desk::fitted(&["energy", "dice(0.9) | energy"]);
     let name = "<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
@@ -136,8 +177,16 @@ fn hostile_names_are_shown_and_not_executed() {
         "0",
         "-o",
         "r.html",
+        "--figures",
+        "f",
+        "--tables",
+        "t",
     ]);
     succeeded(&made);
+    for file in ["f/scores-1.svg", "f/contributions-3.svg", "t/methods.md", "t/variance.tex"] {
+        let text = fs::read_to_string(desk.path(file)).unwrap();
+        assert!(!text.contains('\u{202e}') && !(file.ends_with("svg") && text.contains("<script>")), "{file}");
+    }
     let page = fs::read_to_string(desk.path("r.html")).unwrap();
     assert_eq!(page.matches("<script>").count(), 1, "the page's own");
     assert!(!page.contains('\u{202e}') && page.contains("&lt;script&gt;"));

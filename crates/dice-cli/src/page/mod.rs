@@ -1,9 +1,12 @@
 //! `dice report`: one page on how good detectors are, where they fail, and what they were compared on.
 
+mod files;
 mod sections;
 mod svg;
 mod why;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +35,12 @@ pub(crate) struct Page {
     /// Leave out the ablations of the paper, which cost twelve times what the sweep over p does.
     #[arg(long)]
     pub(crate) no_ablations: bool,
+    /// Also write every figure to this folder, as files of their own: .svg.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) figures: Option<PathBuf>,
+    /// Also write the tables to this folder: .tex (booktabs), .md and .csv, and all numbers as report.json.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tables: Option<PathBuf>,
     /// Where to write; standard output by default.
     #[arg(long, short, value_name = "FILE.html")]
     pub(crate) output: Option<PathBuf>,
@@ -41,6 +50,7 @@ const EXAMPLES: &str = "Examples:
   dice report detector.safetensors --id test.npy --ood svhn=svhn.npy --ood textures=dtd.npy -o report.html
   dice report all.safetensors -d all --id test.npy --ood near:cifar100=c100.npy --ood far:svhn=svhn.npy --sort near-auroc -o report.html
   dice report detector.safetensors --model resnet.onnx --id val/ --ood textures=dtd/images/ -o report.html
+  dice report d.safetensors --id test.npy --ood svhn=svhn.npy -o report.html --figures figures --tables tables
   dice report --scores --id id_scores.npy --ood svhn=svhn_scores.npy -o report.html
 
 The best detector by --sort (FPR by default) comes first and is drawn beside energy, or beside the second where there is no energy.
@@ -50,6 +60,8 @@ such. The same inputs give the same bytes.";
 /// What the table's headings do where scripts run: a press sorts by that column.
 const SCRIPT: &str = include_str!("sort.js");
 const STYLE: &str = include_str!("style.css");
+/// What is shared with figures in files of their own.
+const FIGURE_STYLE: &str = include_str!("figure.css");
 
 /// All that a page tells.
 struct Contents<'a> {
@@ -60,16 +72,25 @@ struct Contents<'a> {
     anatomy: Option<&'a std::result::Result<Anatomy, String>>,
     comparison: &'a Comparison,
     no_ablations: bool,
+    /// The figures so far: what each shows, and itself.
+    figures: RefCell<Vec<(&'static str, String)>>,
 }
 
 impl Page {
+    /// The files that are written, as far as they are known before anything is read.
+    pub(crate) fn outputs(&self) -> Vec<PathBuf> {
+        let folders: BTreeSet<&PathBuf> = self.figures.iter().chain(&self.tables).collect();
+        let replaced = folders.into_iter().flat_map(|folder| files::replaced_in(folder));
+        self.output.iter().cloned().chain(replaced).collect()
+    }
+
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
         let Compared { mut report, steps, anatomy } = self.comparison.compared(told, context)?;
         if self.comparison.sort.is_none() && !self.comparison.ood.is_empty() {
             report.sort(Ranking { over: None, metric: RankingMetric::FprAtTpr })?;
         }
-        let page = page(&report, &steps, anatomy.as_ref(), self);
+        let (page, figures) = page(&report, &steps, anatomy.as_ref(), self);
         match &self.output {
             Some(path) if path != Path::new("-") => {
                 let mut file = AtomicFile::create(path)?;
@@ -77,6 +98,12 @@ impl Page {
                 file.commit()?;
             }
             _ => print(&page)?,
+        }
+        if let Some(folder) = &self.figures {
+            files::figures(folder, &figures)?;
+        }
+        if let Some(folder) = &self.tables {
+            files::tables(folder, &report, anatomy.as_ref().and_then(|found| found.as_ref().ok()))?;
         }
         self.comparison.conclude(&report, context)
     }
@@ -87,23 +114,25 @@ fn page(
     steps: &[Step],
     anatomy: Option<&std::result::Result<Anatomy, String>>,
     Page { comparison, no_ablations, .. }: &Page,
-) -> String {
+) -> (String, Vec<(&'static str, String)>) {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
     let advice = anstream::adapter::strip_str(&advice).to_string();
     let advice = advice.lines().skip(1).map(str::to_owned).collect();
-    let told = Contents { report, advice, anatomy, comparison, no_ablations: *no_ablations };
+    let told =
+        Contents { report, advice, anatomy, comparison, no_ablations: *no_ablations, figures: RefCell::default() };
     let hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; \
          base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"referrer\" content=\"no-referrer\">\n\
-         <title>dice report</title>\n<style>\n{COLOURS}{STYLE}</style>\n</head>\n<body>\n<main>\n"
+         <title>dice report</title>\n<style>\n{COLOURS}{STYLE}{FIGURE_STYLE}</style>\n</head>\n<body>\n<main>\n"
     );
     for section in sections::ALL {
         page += &section(&told);
     }
-    page + &format!("</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
+    page += &format!("</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
+    (page, told.figures.into_inner())
 }
 
 impl Contents<'_> {

@@ -27,6 +27,17 @@ impl<'a> Contents<'a> {
         others().find(|one| one.detector == "energy").or_else(|| others().next())
     }
 
+    /// A figure with its heading and a line of words below.
+    pub(super) fn framed(&self, kind: &'static str, heading: &str, svg: String, words: &str) -> String {
+        let frame = format!(
+            "<figure><h3><bdi>{}</bdi></h3>\n{svg}<figcaption class=\"soft\">{}</figcaption></figure>\n",
+            escaped(heading),
+            escaped(words)
+        );
+        self.figures.borrow_mut().push((kind, svg));
+        frame
+    }
+
     fn drawn(&self) -> impl Iterator<Item = &'a DetectorReport> {
         self.first().into_iter().chain(self.beside())
     }
@@ -141,7 +152,7 @@ fn decisions(page: &Contents<'_>) -> String {
         text += "</tr>\n";
     }
     text += "</tbody></table></div>\n";
-    let figures: String = decided.iter().take(2).filter_map(|one| reliability(one)).collect();
+    let figures: String = decided.iter().take(2).filter_map(|one| reliability(page, one)).collect();
     if !figures.is_empty() {
         let _ = write!(
             text,
@@ -152,7 +163,7 @@ fn decisions(page: &Contents<'_>) -> String {
     text
 }
 
-fn reliability(one: &DetectorReport) -> Option<String> {
+fn reliability(page: &Contents<'_>, one: &DetectorReport) -> Option<String> {
     let found = one.drawn.as_ref()?.reliability.as_ref()?;
     let mut figure = Figure::new(Axis { name: "level", ..RATE }, Axis { name: "share at most", ..RATE });
     figure.line("rule", &[(0.0, 0.0), (1.0, 1.0)]);
@@ -160,18 +171,15 @@ fn reliability(one: &DetectorReport) -> Option<String> {
     figure.line("first", &[&[(0.0, 0.0)], &points[..]].concat());
     let most = points.iter().map(|(level, share)| share - level).fold(f64::NEG_INFINITY, f64::max);
     let what = format!("The share exceeds its level by at most {most:.3}.");
-    Some(framed(
-        &one.detector,
-        &figure.finish(&format!("Reliability of the p-values of {}", one.detector), &what),
-        &what,
-    ))
+    let svg = figure.finish(&format!("Reliability of the p-values of {}", one.detector), &what);
+    Some(page.framed("reliability", &one.detector, svg, &what))
 }
 
 fn scores(page: &Contents<'_>) -> String {
     let places = page.first().map_or(0, |first| first.sets.len());
     // The two detectors of a set stand beside each other.
     let figures: String = (0..places)
-        .flat_map(|place| page.drawn().filter_map(move |one| distribution(one, one.sets.get(place)?)))
+        .flat_map(|place| page.drawn().filter_map(move |one| distribution(page, one, one.sets.get(place)?)))
         .collect();
     if figures.is_empty() {
         return String::new();
@@ -183,7 +191,7 @@ fn scores(page: &Contents<'_>) -> String {
     )
 }
 
-fn distribution(one: &DetectorReport, set: &SetReport) -> Option<String> {
+fn distribution(page: &Contents<'_>, one: &DetectorReport, set: &SetReport) -> Option<String> {
     let Drawn { bins, id, .. } = one.drawn.as_ref()?;
     let (id, ood) = (shares(id), shares(set.scores.as_ref()?));
     let most = id.iter().chain(&ood).copied().fold(f64::MIN_POSITIVE, f64::max);
@@ -207,7 +215,7 @@ fn distribution(one: &DetectorReport, set: &SetReport) -> Option<String> {
     let accepted = set.accepted.map_or(String::new(), |share| format!("; {} % of it accepted", percent(share)));
     let what = format!("{}: AUROC {}{accepted}", one.detector, percent(set.metrics.auroc));
     let title = format!("Scores of {} on {}", one.detector, crate::names::shown(&set.ood));
-    Some(framed(&crate::names::shown(&set.ood), &figure.finish(&title, &what), &what))
+    Some(page.framed("scores", &crate::names::shown(&set.ood), figure.finish(&title, &what), &what))
 }
 
 fn shares(counts: &[u64]) -> Vec<f64> {
@@ -248,7 +256,7 @@ fn roc(page: &Contents<'_>, first: &DetectorReport, beside: Option<&DetectorRepo
     areas.reverse();
     let what = format!("AUROC: {}", areas.join(", "));
     let name = crate::names::shown(&set.ood);
-    Some(framed(&name, &figure.finish(&format!("ROC curves on {name}"), &what), &what))
+    Some(page.framed("roc", &name, figure.finish(&format!("ROC curves on {name}"), &what), &what))
 }
 
 /// The beginning of a table that can be wider than the page: what it is called, the heading of its first column, those of the others.
@@ -258,15 +266,6 @@ pub(super) fn opened(name: &str, first: &str, columns: impl Iterator<Item = Stri
     );
     columns.for_each(|column| _ = write!(text, "<th scope=\"col\">{column}</th>"));
     text + "</tr></thead>\n<tbody>\n"
-}
-
-/// A figure with its heading and a line of words below.
-pub(super) fn framed(heading: &str, svg: &str, words: &str) -> String {
-    format!(
-        "<figure><h3><bdi>{}</bdi></h3>\n{svg}<figcaption class=\"soft\">{}</figcaption></figure>\n",
-        escaped(heading),
-        escaped(words)
-    )
 }
 
 /// What a detector has in a column, as a share, and its interval where there is one.

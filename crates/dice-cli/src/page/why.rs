@@ -5,11 +5,11 @@ use std::fmt::Write;
 use dice_ood::diagnosis::{Ablation, Anatomy, Estimate, Level, SetAccount, Spread};
 
 use super::Contents;
-use super::sections::{framed, opened};
+use super::sections::opened;
 use super::svg::{Axis, Figure};
 use crate::html::{escaped, named};
 use crate::names::shown;
-use crate::report::{count, percent};
+use crate::report::{Table, count, percent};
 
 /// Points of a figure over units or classes; more are drawn as means of neighbours.
 const POINTS: usize = 120;
@@ -27,7 +27,8 @@ pub(super) fn why(page: &Contents<'_>) -> String {
         Some(Err(reason)) => return format!("<h2>Why</h2>\n<p>Not shown: {}</p>\n", escaped(&shown(reason))),
         Some(Ok(found)) => found,
     };
-    [introduction(found), contributions(found), outputs(found), pattern(found), sweep(found)].concat()
+    [introduction(found), contributions(page, found), outputs(page, found), pattern(page, found), sweep(page, found)]
+        .concat()
 }
 
 fn introduction(found: &Anatomy) -> String {
@@ -47,7 +48,7 @@ fn introduction(found: &Anatomy) -> String {
 }
 
 /// The paper's figure of unit contributions, before and after.
-fn contributions(found: &Anatomy) -> String {
+fn contributions(page: &Contents<'_>, found: &Anatomy) -> String {
     let of = &found.contributions;
     let ends = of.sets.iter().flat_map(|set| {
         let points = set.mean.iter().zip(&set.deviation);
@@ -68,9 +69,10 @@ fn contributions(found: &Anatomy) -> String {
             .map(|(when, figure, mean, variance)| {
                 let name = shown(&set.name);
                 let what = format!("{name}, {when} pruning: output {mean:.3}, its variance {variance:.4}");
-                framed(
+                page.framed(
+                    "contributions",
                     &format!("{name}, {when}"),
-                    &figure.finish(&format!("Contributions to class {} on {name}", of.class), &what),
+                    figure.finish(&format!("Contributions to class {} on {name}", of.class), &what),
                     &what,
                 )
             })
@@ -112,7 +114,7 @@ fn thinned(values: &[f64]) -> Vec<(f64, f64)> {
 }
 
 /// The variance of every class's output, and the two sides of the lemma.
-fn outputs(found: &Anatomy) -> String {
+fn outputs(page: &Contents<'_>, found: &Anatomy) -> String {
     let columns = ["variance kept", "if units were independent", "2 cov / dropped", "classes lower", "mean shift"];
     let mut text = "<h3>What becomes of the outputs</h3>\n<p class=\"soft\">The lemma of the paper: without the dropped units the variance of an output falls by \
                     the sum of theirs and twice their covariances. For independent units the second is 0; the variance falls wherever twice the covariances \
@@ -133,7 +135,7 @@ fn outputs(found: &Anatomy) -> String {
             estimate(&outputs.mean_shift)
         );
     }
-    let figures: String = found.sets.iter().map(variances).collect();
+    let figures: String = found.sets.iter().map(|set| variances(page, set)).collect();
     text + &format!(
         "</tbody></table></div>\n<p class=\"soft\">Variance of each class's output, the largest first. <span class=\"key id\"></span>after pruning, filled · \
          <span class=\"key ood\"></span>before</p>\n<div class=\"figures\">\n{figures}</div>\n"
@@ -145,7 +147,7 @@ fn estimate(of: &Estimate) -> String {
     format!("{:.3}{}", of.value, if of.low.is_finite() { &interval } else { "" })
 }
 
-fn variances(set: &SetAccount) -> String {
+fn variances(page: &Contents<'_>, set: &SetAccount) -> String {
     let mut classes: Vec<(f64, f64)> =
         set.pruned_outputs().classes.iter().map(|class| (class.variance_before, class.variance_after)).collect();
     classes.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -159,7 +161,7 @@ fn variances(set: &SetAccount) -> String {
     let sum = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     let (name, what) =
         (shown(&set.name), format!("mean over classes: {:.4} before, {:.4} after", sum(&before), sum(&after)));
-    framed(&name, &figure.finish(&format!("Output variance on {name}"), &what), &what)
+    page.framed("variance", &name, figure.finish(&format!("Output variance on {name}"), &what), &what)
 }
 
 /// Values as stairs.
@@ -174,7 +176,7 @@ fn steps(values: &[f64]) -> Vec<(f64, f64)> {
 }
 
 /// Which weights of the head are kept; units that most classes keep stand to the left.
-fn pattern(found: &Anatomy) -> String {
+fn pattern(page: &Contents<'_>, found: &Anatomy) -> String {
     let (classes, units) = found.kept.dim();
     let mut order: Vec<usize> = (0..units).collect();
     let keeping = |unit: usize| found.kept.column(unit).iter().filter(|kept| **kept).count();
@@ -199,7 +201,7 @@ fn pattern(found: &Anatomy) -> String {
     let what = format!("{used} units keep a weight, left of the dotted line; classes keep {few} to {many} weights");
     format!(
         "<h3>Which weights are kept</h3>\n<p class=\"soft\">The darker, the more of the weights at a place are kept.</p>\n<div class=\"figures\">\n{}</div>\n",
-        framed(&found.detector, &figure.finish("Kept weights of the head", &what), &what)
+        page.framed("kept-weights", &found.detector, figure.finish("Kept weights of the head", &what), &what)
     )
 }
 
@@ -208,7 +210,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 /// The detector at other sparsities.
-fn sweep(found: &Anatomy) -> String {
+fn sweep(page: &Contents<'_>, found: &Anatomy) -> String {
     let compared = found.sets.len() > 1;
     let by =
         if found.by_energy { String::new() } else { " by the energy, whatever the detector's own score".to_owned() };
@@ -224,7 +226,7 @@ fn sweep(found: &Anatomy) -> String {
     }
     text += "</tbody></table></div>\n";
     match compared {
-        true => text + &format!("<div class=\"figures\">\n{}</div>\n", sweep_figure(found)),
+        true => text + &format!("<div class=\"figures\">\n{}</div>\n", sweep_figure(page, found)),
         false => text,
     }
 }
@@ -248,7 +250,7 @@ fn level_row(level: &Level, chosen: bool, compared: bool) -> String {
 const SHARE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "share" };
 const DROPPED: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "p, the share dropped" };
 
-fn sweep_figure(found: &Anatomy) -> String {
+fn sweep_figure(page: &Contents<'_>, found: &Anatomy) -> String {
     let mut figure = Figure::new(DROPPED, SHARE);
     let line = |of: &dyn Fn(&Level) -> Option<f64>| -> Vec<(f64, f64)> {
         found.levels.iter().filter_map(|level| Some((level.p, of(level)?))).collect()
@@ -262,7 +264,7 @@ fn sweep_figure(found: &Anatomy) -> String {
     }
     let right = if accuracy.is_empty() { "" } else { ", accuracy dash-dotted" };
     let what = format!("AUROC solid, FPR dashed{right}; the dotted line is the detector's own p");
-    framed(&found.detector, &figure.finish("FPR, AUROC and accuracy by p", &what), &what)
+    page.framed("sparsities", &found.detector, figure.finish("FPR, AUROC and accuracy by p", &what), &what)
 }
 
 /// The paper's ablations beside the detector's own sparsity.
@@ -309,7 +311,7 @@ pub(super) fn ablations(page: &Contents<'_>) -> String {
             cell(&|level| level.accuracy)
         );
     }
-    let figures: String = groups.iter().map(|group| ablation(found, group)).collect();
+    let figures: String = groups.iter().map(|group| ablation(page, found, group)).collect();
     text + &format!("</tbody></table></div>\n<div class=\"figures\">\n{figures}</div>\n")
 }
 
@@ -322,7 +324,7 @@ fn ranged(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
     (!values.is_empty()).then(|| (mean(&values), low, high))
 }
 
-fn ablation(found: &Anatomy, group: &[Ablation]) -> String {
+fn ablation(page: &Contents<'_>, found: &Anatomy, group: &[Ablation]) -> String {
     let mut figure = Figure::new(DROPPED, Axis { name: "FPR", ..SHARE });
     let band: Vec<(f64, f64, f64, f64)> = (0..group[0].levels.len())
         .filter_map(|place| {
@@ -336,5 +338,77 @@ fn ablation(found: &Anatomy, group: &[Ablation]) -> String {
     figure.line("first", &found.levels.iter().map(|level| (level.p, mean(&level.fpr))).collect::<Vec<_>>());
     let name = group[0].name;
     let what = format!("FPR of {name} beside that of {}, by p", found.detector);
-    framed(name, &figure.finish(&format!("FPR by p, {name}"), &what), &what)
+    page.framed("ablation", name, figure.finish(&format!("FPR by p, {name}"), &what), &what)
+}
+
+/// The tables of these sections, for files of their own.
+pub(super) fn tables(found: &Anatomy) -> Vec<(&'static str, Table)> {
+    let mut variance = Table::new(
+        format!("Output variance of {}, pruned over dense, with 95 % jackknife intervals", found.detector),
+        &["set", "variance kept", "", "if independent", "2 cov / dropped", "", "classes lower", "classes"],
+        1,
+    );
+    let interval =
+        |of: &Estimate| if of.low.is_finite() { format!("[{:.3}, {:.3}]", of.low, of.high) } else { String::new() };
+    for set in &found.sets {
+        let outputs = set.pruned_outputs();
+        let (kept, covariance) = (&outputs.variance_kept, &outputs.covariance_over_dropped);
+        variance.rows.push(vec![
+            set.name.clone(),
+            format!("{:.3}", kept.value),
+            interval(kept),
+            format!("{:.3}", outputs.variance_kept_if_independent.value),
+            format!("{:.3}", covariance.value),
+            interval(covariance),
+            outputs.classes_lower.to_string(),
+            outputs.classes.len().to_string(),
+        ]);
+    }
+    let mut levels = Table::new(
+        format!("{} at other p; means over sets, in percent", found.detector),
+        &[
+            "p",
+            "weights kept",
+            "contribution kept",
+            "unused units",
+            "FPR@95TPR ↓",
+            "AUROC ↑",
+            "accuracy",
+            "variance kept",
+        ],
+        1,
+    );
+    let share = |value: Option<f64>| value.map_or("-".into(), percent);
+    let compared = found.sets.len() > 1;
+    for level in &found.levels {
+        levels.rows.push(vec![
+            level.p.to_string(),
+            level.kept.to_string(),
+            percent(level.contribution_kept),
+            level.unused_units.to_string(),
+            share(compared.then(|| mean(&level.fpr))),
+            share(compared.then(|| mean(&level.auroc))),
+            share(level.accuracy),
+            format!("{:.3}", level.variance_kept),
+        ]);
+    }
+    let mut tables = vec![("variance", variance), ("sparsities", levels)];
+    if compared && !found.ablations.is_empty() {
+        let title = format!("Ablations of {}; means over sets, in percent", found.detector);
+        let mut ablations = Table::new(title, &["sparsity", "seed", "p", "FPR@95TPR ↓", "AUROC ↑", "accuracy"], 1);
+        for one in &found.ablations {
+            ablations.rows.extend(one.levels.iter().map(|level| {
+                vec![
+                    one.name.to_owned(),
+                    one.seed.map_or("-".into(), |seed| seed.to_string()),
+                    level.p.to_string(),
+                    percent(level.fpr),
+                    percent(level.auroc),
+                    share(level.accuracy),
+                ]
+            }));
+        }
+        tables.push(("ablations", ablations));
+    }
+    tables
 }
