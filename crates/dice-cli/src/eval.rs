@@ -8,6 +8,7 @@ use dice_ood::diagnosis::{Anatomy, Kind, Watch};
 use dice_ood::evaluation::{
     Distance, EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores,
 };
+use dice_ood::explanation::{Explanation, Lookout, Notable, UnitShare};
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, FeatureSource, Fitting, Report, Result, Spec};
 
@@ -235,6 +236,17 @@ pub(crate) struct Compared {
     pub(crate) steps: Vec<Step>,
     /// What pruning does, where figures are wanted and a detector prunes; or why that cannot be told.
     pub(crate) anatomy: Option<std::result::Result<Anatomy, String>>,
+    /// Inputs that are worth a look, by the first detector of the report, where figures are wanted and it has a threshold.
+    pub(crate) looks: Vec<Look>,
+}
+
+/// An input that is worth a look.
+#[derive(Serialize)]
+pub(crate) struct Look {
+    #[serde(flatten)]
+    pub(crate) input: Notable,
+    /// What its units do to its score, where that is told.
+    pub(crate) units: Vec<UnitShare>,
 }
 
 impl Comparison {
@@ -271,9 +283,11 @@ impl Comparison {
         self.check_ranking()?;
         let mut found = match &self.artifact {
             Some(path) => self.of_features(path, told, context)?,
-            None => Compared { report: self.of_scores(told, context)?, steps: Vec::new(), anatomy: None },
+            None => {
+                Compared { report: self.of_scores(told, context)?, steps: Vec::new(), anatomy: None, looks: Vec::new() }
+            }
         };
-        self.sort.map_or(Ok(()), |by| found.report.sort(by))?;
+        self.ranking(told).map_or(Ok(()), |by| found.report.sort(by))?;
         Ok(found)
     }
 
@@ -286,6 +300,12 @@ impl Comparison {
         Err(Error::new(ErrorKind::Argument, "none")
             .argument("--sort")
             .expected(format!("a set that is {0}, as in --ood {0}:NAME=FILE", over.name())))
+    }
+
+    /// In which order detectors stand: as asked for; of a page, the best of them first.
+    fn ranking(&self, told: Told) -> Option<Ranking> {
+        let best = told.figures.is_some() && !self.ood.is_empty();
+        self.sort.or(best.then_some(Ranking { over: None, metric: RankingMetric::FprAtTpr }))
     }
 
     fn options(&self, told: Told) -> EvaluationOptions {
@@ -324,10 +344,10 @@ impl Comparison {
             (Some(_), _) => Inputs::find(network.as_ref(), &self.id)?,
         };
         let id = without_foreign_labels(id, artifact.head().classes(), context);
-        let id = id.fitted_to(&artifact, path, &self.columns)?;
+        let id = id.named_if(told.figures.is_some()).fitted_to(&artifact, path, &self.columns)?;
         let ood = self.ood.iter().map(|(label, file)| {
             let inputs = Inputs::find(network.as_ref(), std::slice::from_ref(file))?.without_labels();
-            Ok((label, inputs.fitted_to(&artifact, path, &self.columns)?))
+            Ok((label, inputs.named_if(told.figures.is_some()).fitted_to(&artifact, path, &self.columns)?))
         });
         let ood: Vec<(&SetLabel, Inputs<'_>)> = ood.collect::<Result<_>>()?;
         for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&id]) {
@@ -335,15 +355,17 @@ impl Comparison {
         }
         let watching = told.figures.and_then(|figures| watch(&artifact, &compared, figures));
         let watch = watching.as_ref();
+        let lookout = told.figures.map(|_| Lookout::new(&compared));
+        let seen = lookout.as_ref();
         let sets = ood.iter().map(|(label, inputs)| {
-            let open = move || Ok(watched(watch, label, Kind::OutOfDistribution, inputs.open(context)?));
+            let open = move || Ok(watched((watch, seen), label, Kind::OutOfDistribution, inputs.open(context)?));
             TestSet::new((*label).clone(), open)
         });
         let sets = sets.collect();
-        let label = SetLabel::from(id.name());
-        let open_id = || Ok(watched(watch, &label, Kind::InDistribution, id.open(context)?));
-        let id = TestSet::new(label.clone(), open_id);
-        let report = evaluate(&compared, id, sets, &self.options(told), &mut Bar::new(context))?;
+        let label = SetLabel::from(IN_DISTRIBUTION);
+        let open_id = || Ok(watched((watch, seen), &label, Kind::InDistribution, id.open(context)?));
+        let id = TestSet::new(id.name(), open_id);
+        let mut report = evaluate(&compared, id, sets, &self.options(told), &mut Bar::new(context))?;
         let given = Given {
             detector: path,
             provenance: artifact.provenance(),
@@ -353,7 +375,9 @@ impl Comparison {
         };
         let steps = report.advice.as_ref().map(|advice| steps(advice, &given)).unwrap_or_default();
         let anatomy = watching.map(|watch| watch.and_then(Watch::finish).map_err(|error| error.to_string()));
-        Ok(Compared { report, steps, anatomy })
+        self.ranking(told).map_or(Ok(()), |by| report.sort(by))?;
+        let looks = lookout.map_or(Ok(Vec::new()), |lookout| looks(&artifact, &compared, &report, lookout))?;
+        Ok(Compared { report, steps, anatomy, looks })
     }
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.
@@ -402,15 +426,43 @@ fn watch<'a>(artifact: &'a Artifact, compared: &[Calibrated], figures: Figures) 
 
 /// What `source` gives, seen by the watch where there is one.
 fn watched<'a>(
-    watch: Option<&'a Result<Watch<'a>>>,
+    (watch, lookout): (Option<&'a Result<Watch<'a>>>, Option<&'a Lookout>),
     label: &SetLabel,
     kind: Kind,
     source: Box<dyn FeatureSource + 'a>,
 ) -> Box<dyn FeatureSource + 'a> {
-    match watch {
+    let source = match watch {
         Some(Ok(watch)) => watch.over(label, kind, source),
         Some(Err(_)) | None => source,
+    };
+    match lookout {
+        Some(lookout) => lookout.over(&label.name, kind, source),
+        None => source,
     }
+}
+
+/// What figures call the in-distribution set.
+const IN_DISTRIBUTION: &str = "in-distribution";
+/// Units of an input are told by as many scores, which take long where each looks through a bank: of so many units at most there.
+const MOST_UNITS: usize = 512;
+
+/// What the best detector found notable, and what units did there.
+fn looks(artifact: &Artifact, compared: &[Calibrated], report: &Report, lookout: Lookout) -> Result<Vec<Look>> {
+    let first = |one: &Calibrated| {
+        report.detectors.first().is_some_and(|best| one.detector().spec().to_string() == best.detector)
+    };
+    let Some((detector, notable)) = compared.iter().zip(lookout.finish()).find(|(one, _)| first(one)) else {
+        return Ok(Vec::new());
+    };
+    let told = detector.detector().spec().takes_head() || artifact.head().units() <= MOST_UNITS;
+    let look = |input: Notable| {
+        let units = match told {
+            true => Explanation::of(detector, artifact.statistics(), &input.features)?.units,
+            false => Vec::new(),
+        };
+        Ok(Look { input, units })
+    };
+    notable.into_iter().map(look).collect()
 }
 
 /// A report, and what its advice names as commands.

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{Desk, succeeded};
+use common::{Desk, colours, succeeded};
 
 const SETS: &str =
     "--id test.safetensors --ood far:letters=letters.safetensors --ood photos=photos.safetensors --bootstrap 20";
@@ -161,6 +161,35 @@ fn figures_and_tables_are_files_of_their_own() {
 }
 
 #[test]
+fn inputs_worth_a_look_have_their_scores_and_pictures() {
+    let desk = Desk::fitted(&["energy"]);
+    let page = succeeded(&desk.line(&format!("report d.safetensors {SETS} --quiet")));
+    succeeded(&desk.line("score d.safetensors letters.safetensors -o letters.csv --quiet"));
+    let scores = fs::read_to_string(desk.path("letters.csv")).unwrap();
+    let header: Vec<&str> = scores.lines().next().unwrap().split(',').collect();
+    let place = header.iter().position(|name| *name == "score").unwrap();
+    let score =
+        |row: usize| scores.lines().nth(row + 1).unwrap().split(',').nth(place).unwrap().parse::<f64>().unwrap();
+    let table = between(&page, "aria-label=\"Inputs worth a look\"", "</table>")[0];
+    let rows = between(table, "<th scope=\"row\"><bdi>letters</bdi>, ", "</tr>");
+    assert_eq!(rows.len(), 9);
+    for row in rows {
+        let id: usize = between(row, "<bdi>", "</bdi>")[0].parse().unwrap();
+        assert_eq!(between(row, "<td>", "</td>")[0], format!("{:.4}", score(id)));
+    }
+    // The highest score of the letters is their worst mistake.
+    let highest = (0..312).map(score).fold(f64::NEG_INFINITY, f64::max);
+    assert!(table.contains(&format!("<td>{highest:.4}</td>")));
+
+    let desk = colours();
+    succeeded(&desk.line("fit --model apart.onnx --images train --preprocess plain.json --calibration-fraction 0.25 -d energy -o n.safetensors --quiet"));
+    let line = "report n.safetensors --model apart.onnx --id test --ood grey=grey --bootstrap 0 --quiet";
+    let page = succeeded(&desk.line(line));
+    assert!(page.contains("<bdi>grey/") && page.matches("src=\"data:image/png;base64,").count() >= 6);
+    assert!(page.contains("img-src data:;"));
+}
+
+#[test]
 fn hostile_names_are_shown_and_not_executed() {
     let desk = Desk::fitted(&["energy", "dice(0.9) | energy"]);
     let name = "<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
@@ -188,6 +217,13 @@ fn hostile_names_are_shown_and_not_executed() {
         assert!(!text.contains('\u{202e}') && !(file.ends_with("svg") && text.contains("<script>")), "{file}");
     }
     let page = fs::read_to_string(desk.path("r.html")).unwrap();
+    let columns: Vec<String> = (0..256).map(|unit| format!("f{unit}")).collect();
+    let row = |id: &str| format!("\"{id}\"{}\n", ",0.5".repeat(256));
+    let rows = [row("<img src=x onerror=alert(1)>"), row("a\u{202e}b"), row(&"<b>".repeat(4000))].concat();
+    fs::write(desk.path("ids.csv"), format!("id,{}\n{rows}", columns.join(","))).unwrap();
+    let ids = succeeded(&desk.line("report d.safetensors --id test.safetensors --ood x=ids.csv --bootstrap 0 --quiet"));
+    assert!(ids.contains("&lt;img src=x") && ids.contains("a\\u{202e}b"), "names of inputs are shown");
+    assert!(!ids.contains("<img") && !ids.contains("<b>") && !ids.contains('\u{202e}') && ids.len() < 400_000);
     assert_eq!(page.matches("<script>").count(), 1, "the page's own");
     assert!(!page.contains('\u{202e}') && page.contains("&lt;script&gt;"));
     assert!(page.contains("default-src 'none'"));

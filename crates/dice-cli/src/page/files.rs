@@ -12,6 +12,7 @@ use dice_ood::{Error, Report, Result};
 use serde::Serialize;
 
 use super::{FIGURE_STYLE, why};
+use crate::eval::{Compared, Look};
 use crate::html::COLOURS;
 use crate::names::shown;
 use crate::report::{Format, Table, json, tables as report_tables};
@@ -62,11 +63,13 @@ struct Numbers<'a> {
     #[serde(flatten)]
     report: &'a Report,
     pruning: Option<&'a Anatomy>,
+    inputs: &'a [Look],
 }
 
 /// Writes the tables, and every number.
-pub(super) fn tables(folder: &Path, report: &Report, anatomy: Option<&Anatomy>) -> Result<()> {
+pub(super) fn tables(folder: &Path, Compared { report, anatomy, looks, .. }: &Compared) -> Result<()> {
     make(folder)?;
+    let anatomy = anatomy.as_ref().and_then(|found| found.as_ref().ok());
     let mut tables = report_tables(report, false).into_iter();
     let decided = report.detectors.iter().any(|one| one.decision.is_some());
     let mut made = vec![("methods", tables.next())];
@@ -78,7 +81,7 @@ pub(super) fn tables(folder: &Path, report: &Report, anatomy: Option<&Anatomy>) 
             write(&folder.join(format!("{name}.{ending}")), table.render(format).as_bytes())?;
         }
     }
-    write(&folder.join(NUMBERS), json(&Numbers { report, pruning: anatomy })?.as_bytes())
+    write(&folder.join(NUMBERS), json(&Numbers { report, pruning: anatomy, inputs: looks })?.as_bytes())
 }
 
 /// The same with names that stay in their cell and turn nothing around them.

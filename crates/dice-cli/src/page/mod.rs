@@ -1,6 +1,7 @@
 //! `dice report`: one page on how good detectors are, where they fail, and what they were compared on.
 
 mod files;
+mod inputs;
 mod sections;
 mod svg;
 mod why;
@@ -11,13 +12,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use dice_ood::diagnosis::Anatomy;
-use dice_ood::evaluation::{Ranking, RankingMetric};
 use dice_ood::io::AtomicFile;
 use dice_ood::{Error, Report, Result};
 use sha2::{Digest, Sha256};
 
-use crate::advice::{Step, paragraph};
-use crate::eval::{Compared, Comparison, Figures, Told};
+use crate::advice::paragraph;
+use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
 use crate::names::{is_plain, quoted};
 use crate::{Context, print};
@@ -70,6 +70,8 @@ struct Contents<'a> {
     advice: Vec<String>,
     /// What pruning does, of the first detector that prunes; or why that cannot be told.
     anatomy: Option<&'a std::result::Result<Anatomy, String>>,
+    /// Inputs that are worth a look.
+    looks: &'a [Look],
     comparison: &'a Comparison,
     no_ablations: bool,
     /// The figures so far: what each shows, and itself.
@@ -86,11 +88,8 @@ impl Page {
 
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
-        let Compared { mut report, steps, anatomy } = self.comparison.compared(told, context)?;
-        if self.comparison.sort.is_none() && !self.comparison.ood.is_empty() {
-            report.sort(Ranking { over: None, metric: RankingMetric::FprAtTpr })?;
-        }
-        let (page, figures) = page(&report, &steps, anatomy.as_ref(), self);
+        let found = self.comparison.compared(told, context)?;
+        let (page, figures) = page(&found, self);
         match &self.output {
             Some(path) if path != Path::new("-") => {
                 let mut file = AtomicFile::create(path)?;
@@ -103,27 +102,32 @@ impl Page {
             files::figures(folder, &figures)?;
         }
         if let Some(folder) = &self.tables {
-            files::tables(folder, &report, anatomy.as_ref().and_then(|found| found.as_ref().ok()))?;
+            files::tables(folder, &found)?;
         }
-        self.comparison.conclude(&report, context)
+        self.comparison.conclude(&found.report, context)
     }
 }
 
 fn page(
-    report: &Report,
-    steps: &[Step],
-    anatomy: Option<&std::result::Result<Anatomy, String>>,
+    Compared { report, steps, anatomy, looks }: &Compared,
     Page { comparison, no_ablations, .. }: &Page,
 ) -> (String, Vec<(&'static str, String)>) {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
     let advice = anstream::adapter::strip_str(&advice).to_string();
     let advice = advice.lines().skip(1).map(str::to_owned).collect();
-    let told =
-        Contents { report, advice, anatomy, comparison, no_ablations: *no_ablations, figures: RefCell::default() };
+    let told = Contents {
+        report,
+        advice,
+        anatomy: anatomy.as_ref(),
+        looks,
+        comparison,
+        no_ablations: *no_ablations,
+        figures: RefCell::default(),
+    };
     let hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; \
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{hash}'; \
          base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"referrer\" content=\"no-referrer\">\n\
          <title>dice report</title>\n<style>\n{COLOURS}{STYLE}{FIGURE_STYLE}</style>\n</head>\n<body>\n<main>\n"

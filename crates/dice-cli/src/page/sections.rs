@@ -6,18 +6,18 @@ use dice_ood::evaluation::{Averages, DetectorReport, Distance, Drawn, SetReport}
 use dice_ood::metrics::Interval;
 
 use super::svg::{Axis, Figure};
-use super::{Contents, why};
+use super::{Contents, inputs, why};
 use crate::html::{escaped, named};
 use crate::report::{count, percent};
 
 /// The whole page.
-pub(super) const ALL: [fn(&Contents<'_>) -> String; 8] =
-    [answer, decisions, scores, curves, methods, why::why, why::ablations, provenance];
+pub(super) const ALL: [fn(&Contents<'_>) -> String; 9] =
+    [answer, decisions, scores, curves, methods, why::why, why::ablations, inputs::inputs, provenance];
 
 const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
 
 impl<'a> Contents<'a> {
-    fn first(&self) -> Option<&'a DetectorReport> {
+    pub(super) fn first(&self) -> Option<&'a DetectorReport> {
         self.report.detectors.first()
     }
 
@@ -326,7 +326,11 @@ fn columns<'a>(page: &Contents<'a>) -> Vec<Column<'a>> {
     let fpr = format!("FPR@{}TPR", percent(page.report.at_tpr).trim_end_matches('0').trim_end_matches('.'));
     let mut columns = Vec::new();
     let groups = [("average", None), ("near average", Some(Distance::Near)), ("far average", Some(Distance::Far))];
-    for (name, over) in groups.into_iter().filter(|(_, over)| first.average_over(*over).is_some()) {
+    // Where all sets are near, or all far, their average is the average.
+    let told = |over: Option<Distance>| {
+        first.average_over(over).is_some() && (over.is_none() || first.sets.iter().any(|set| set.distance != over))
+    };
+    for (name, over) in groups.into_iter().filter(|(_, over)| told(*over)) {
         let mean = |of: fn(&Averages) -> f64| {
             move |one: &'a DetectorReport| one.average_over(over).map(|mean| (of(mean), None))
         };
