@@ -23,6 +23,7 @@ mod methods;
 mod names;
 mod network;
 mod page;
+mod paper;
 mod progress;
 mod records;
 mod report;
@@ -105,6 +106,7 @@ enum Command {
     Score(score::Score),
     Eval(eval::Eval),
     Report(page::Page),
+    Paper(paper::Paper),
     Explain(explain::Explain),
     Diagnose(diagnose::Diagnose),
     Sweep(sweep::Sweep),
@@ -135,6 +137,7 @@ impl Command {
             Self::Score(score) => score.output.iter().chain(&score.summary).cloned().collect(),
             Self::Eval(eval) => eval.output.iter().cloned().collect(),
             Self::Report(page) => page.outputs(),
+            Self::Paper(paper) => paper.outputs(),
             Self::Explain(explain) => explain.output.iter().cloned().collect(),
             Self::Diagnose(diagnose) => diagnose.output.iter().cloned().collect(),
             Self::Sweep(sweep) => sweep.output.iter().cloned().collect(),
@@ -221,6 +224,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Score(score) => score.run(context),
         Command::Eval(eval) => eval.run(context),
         Command::Report(page) => page.run(context),
+        Command::Paper(paper) => paper.run(context),
         Command::Explain(explain) => explain.run(context),
         Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Sweep(sweep) => sweep.run(context),

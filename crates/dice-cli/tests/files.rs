@@ -26,7 +26,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 25] = [
+const RUNS: [Run; 26] = [
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -133,6 +133,11 @@ const RUNS: [Run; 25] = [
         "methods.csv",
         &["d.safetensors", "test.safetensors", "letters.safetensors"],
     ),
+    run(
+        "paper net -o OUT/",
+        "report.html",
+        &["net/head.safetensors", "net/id_train.safetensors", "net/id_test.safetensors", "net/letters.safetensors"],
+    ),
 ];
 /// Commands that write nothing, or a new folder.
 const WITHOUT_OUTPUT: [&str; 6] = ["inspect", "methods", "demo", "completions", "man", "help"];
@@ -150,6 +155,11 @@ fn desk() -> Desk {
     fs::write(desk.path("new.npy"), npy::npy("<f4", false, "30, 256", &rows)).unwrap();
     let pixels: Vec<u8> = (0..64 * 192).flat_map(|place| ((place % 89) as f32 / 89.0).to_le_bytes()).collect();
     fs::write(desk.path("pixels.npy"), npy::npy("<f4", false, "64, 3, 8, 8", &pixels)).unwrap();
+    fs::create_dir(desk.path("net")).unwrap();
+    for (file, name) in [("head", "head"), ("train", "id_train"), ("test", "id_test"), ("letters", "letters")] {
+        let place = |name: &str| desk.path(&format!("{name}.safetensors"));
+        fs::copy(place(file), place(&format!("net/{name}"))).unwrap();
+    }
     fs::create_dir(desk.path("folder")).unwrap();
     fs::copy(desk.path("new.npy"), desk.path("folder/new.npy")).unwrap();
     fs::write(desk.path("list.txt"), "grey/02.bmp\ngrey/03.bmp\n").unwrap();
@@ -237,7 +247,7 @@ fn the_table_has_every_command() {
         assert!(run != WITHOUT_OUTPUT.contains(&command), "{command}");
         count += 1;
     }
-    assert_eq!(count, WITHOUT_OUTPUT.len() + 10);
+    assert_eq!(count, WITHOUT_OUTPUT.len() + 11);
 }
 
 #[test]

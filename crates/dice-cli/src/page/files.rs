@@ -11,7 +11,7 @@ use dice_ood::io::files::claim_outputs;
 use dice_ood::{Error, Report, Result};
 use serde::Serialize;
 
-use super::{FIGURE_STYLE, why};
+use super::{FIGURE_STYLE, PaperNotes, published, why};
 use crate::eval::{Compared, Look};
 use crate::html::COLOURS;
 use crate::names::shown;
@@ -24,7 +24,7 @@ const NUMBERS: &str = "report.json";
 const ENDINGS: [&str; 5] = ["svg", "tex", "md", "csv", "json"];
 
 /// Files that are in `folder` and that figures or tables may take the place of.
-pub(super) fn replaced_in(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn replaced_in(folder: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let ours = |file: &PathBuf| file.extension().is_some_and(|ending| ENDINGS.iter().any(|one| ending == *one));
     files.filter(ours).collect()
@@ -67,7 +67,11 @@ struct Numbers<'a> {
 }
 
 /// Writes the tables, and every number.
-pub(super) fn tables(folder: &Path, Compared { report, anatomy, looks, .. }: &Compared) -> Result<()> {
+pub(super) fn tables(
+    folder: &Path,
+    Compared { report, anatomy, looks, .. }: &Compared,
+    notes: Option<&PaperNotes>,
+) -> Result<()> {
     make(folder)?;
     let anatomy = anatomy.as_ref().and_then(|found| found.as_ref().ok());
     let mut tables = report_tables(report, false).into_iter();
@@ -75,6 +79,7 @@ pub(super) fn tables(folder: &Path, Compared { report, anatomy, looks, .. }: &Co
     let mut made = vec![("methods", tables.next())];
     made.push(("decisions", if decided { tables.next() } else { None }));
     made.push(("accuracies", tables.next()));
+    made.push(("published", notes.map(published::table)));
     made.extend(anatomy.into_iter().flat_map(why::tables).map(|(name, table)| (name, Some(table))));
     for (name, table) in made.into_iter().filter_map(|(name, table)| Some((name, plain(table?)))) {
         for (ending, format) in FORMATS {
@@ -99,11 +104,13 @@ fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))
 }
 
+/// Claims a file unless it is there: those that are were claimed before anything was read.
+pub(crate) fn claim_new(path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_err() { claim_outputs([path]) } else { Ok(()) }
+}
+
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    // What is there already was claimed before anything was read.
-    if fs::symlink_metadata(path).is_err() {
-        claim_outputs([path])?;
-    }
+    claim_new(path)?;
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|error| Error::io(path, error))?;
     file.commit()

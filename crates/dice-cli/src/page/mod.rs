@@ -2,6 +2,7 @@
 
 mod files;
 mod inputs;
+mod published;
 mod sections;
 mod svg;
 mod why;
@@ -20,7 +21,10 @@ use crate::advice::paragraph;
 use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
 use crate::names::{is_plain, quoted};
+use crate::paper::Beside;
 use crate::{Context, print};
+
+pub(crate) use files::{claim_new, replaced_in};
 
 /// Make one page on detectors and the sets that they are compared on.
 ///
@@ -63,6 +67,14 @@ const STYLE: &str = include_str!("style.css");
 /// What is shared with figures in files of their own.
 const FIGURE_STYLE: &str = include_str!("figure.css");
 
+/// What is told of a paper whose numbers are made again.
+pub(crate) struct PaperNotes {
+    /// Published numbers that have one of ours.
+    pub(crate) beside: Vec<Beside>,
+    /// What cannot be had, and why.
+    pub(crate) notes: Vec<String>,
+}
+
 /// All that a page tells.
 struct Contents<'a> {
     report: &'a Report,
@@ -72,6 +84,7 @@ struct Contents<'a> {
     anatomy: Option<&'a std::result::Result<Anatomy, String>>,
     /// Inputs that are worth a look.
     looks: &'a [Look],
+    notes: Option<&'a PaperNotes>,
     comparison: &'a Comparison,
     no_ablations: bool,
     /// The figures so far: what each shows, and itself.
@@ -87,9 +100,15 @@ impl Page {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        self.run_beside(None, context)
+    }
+
+    /// The same with what is told of a paper beside it.
+    pub(crate) fn run_beside(&self, paper: Option<&dyn Fn(&Report) -> PaperNotes>, context: &Context) -> Result<()> {
         let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
         let found = self.comparison.compared(told, context)?;
-        let (page, figures) = page(&found, self);
+        let notes = paper.map(|paper| paper(&found.report));
+        let (page, figures) = page(&found, notes.as_ref(), self);
         match &self.output {
             Some(path) if path != Path::new("-") => {
                 let mut file = AtomicFile::create(path)?;
@@ -102,7 +121,7 @@ impl Page {
             files::figures(folder, &figures)?;
         }
         if let Some(folder) = &self.tables {
-            files::tables(folder, &found)?;
+            files::tables(folder, &found, notes.as_ref())?;
         }
         self.comparison.conclude(&found.report, context)
     }
@@ -110,6 +129,7 @@ impl Page {
 
 fn page(
     Compared { report, steps, anatomy, looks }: &Compared,
+    notes: Option<&PaperNotes>,
     Page { comparison, no_ablations, .. }: &Page,
 ) -> (String, Vec<(&'static str, String)>) {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
@@ -120,6 +140,7 @@ fn page(
         advice,
         anatomy: anatomy.as_ref(),
         looks,
+        notes,
         comparison,
         no_ablations: *no_ablations,
         figures: RefCell::default(),

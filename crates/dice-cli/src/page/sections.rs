@@ -6,13 +6,23 @@ use dice_ood::evaluation::{Averages, DetectorReport, Distance, Drawn, SetReport}
 use dice_ood::metrics::Interval;
 
 use super::svg::{Axis, Figure};
-use super::{Contents, inputs, why};
+use super::{Contents, inputs, published, why};
 use crate::html::{escaped, named};
 use crate::report::{count, percent};
 
 /// The whole page.
-pub(super) const ALL: [fn(&Contents<'_>) -> String; 9] =
-    [answer, decisions, scores, curves, methods, why::why, why::ablations, inputs::inputs, provenance];
+pub(super) const ALL: [fn(&Contents<'_>) -> String; 10] = [
+    answer,
+    decisions,
+    scores,
+    curves,
+    methods,
+    published::published,
+    why::why,
+    why::ablations,
+    inputs::inputs,
+    provenance,
+];
 
 const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
 
