@@ -24,6 +24,7 @@ mod names;
 mod network;
 mod page;
 mod paper;
+mod plot;
 mod progress;
 mod records;
 mod report;
@@ -107,6 +108,7 @@ enum Command {
     Eval(eval::Eval),
     Report(page::Page),
     Paper(paper::Paper),
+    Plot(plot::Plot),
     Explain(explain::Explain),
     Diagnose(diagnose::Diagnose),
     Sweep(sweep::Sweep),
@@ -143,9 +145,12 @@ impl Command {
             Self::Sweep(sweep) => sweep.output.iter().cloned().collect(),
             Self::Tune(tune) => tune.output.iter().cloned().collect(),
             Self::Export(export) => vec![export.output.clone()],
-            Self::Inspect(_) | Self::Methods(_) | Self::Demo(_) | Self::Completions { .. } | Self::Man { .. } => {
-                Vec::new()
-            }
+            Self::Inspect(_)
+            | Self::Plot(_)
+            | Self::Methods(_)
+            | Self::Demo(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => Vec::new(),
         }
     }
 }
@@ -225,6 +230,7 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Eval(eval) => eval.run(context),
         Command::Report(page) => page.run(context),
         Command::Paper(paper) => paper.run(context),
+        Command::Plot(plot) => plot.run(context),
         Command::Explain(explain) => explain.run(context),
         Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Sweep(sweep) => sweep.run(context),

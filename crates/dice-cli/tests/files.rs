@@ -140,7 +140,7 @@ const RUNS: [Run; 26] = [
     ),
 ];
 /// Commands that write nothing, or a new folder.
-const WITHOUT_OUTPUT: [&str; 6] = ["inspect", "methods", "demo", "completions", "man", "help"];
+const WITHOUT_OUTPUT: [&str; 7] = ["inspect", "plot", "methods", "demo", "completions", "man", "help"];
 
 /// A desk on which every one of [`RUNS`] can run.
 fn desk() -> Desk {

@@ -214,7 +214,8 @@ fn hostile_names_are_shown_and_not_executed() {
     succeeded(&made);
     for file in ["f/scores-1.svg", "f/contributions-3.svg", "t/methods.md", "t/variance.tex"] {
         let text = fs::read_to_string(desk.path(file)).unwrap();
-        assert!(!text.contains('\u{202e}') && !(file.ends_with("svg") && text.contains("<script>")), "{file}");
+        let runs = file.ends_with("svg") && text.contains("<script>");
+        assert!(!text.contains('\u{202e}') && !runs, "{file}");
     }
     let page = fs::read_to_string(desk.path("r.html")).unwrap();
     let columns: Vec<String> = (0..256).map(|unit| format!("f{unit}")).collect();
@@ -227,6 +228,33 @@ fn hostile_names_are_shown_and_not_executed() {
     assert_eq!(page.matches("<script>").count(), 1, "the page's own");
     assert!(!page.contains('\u{202e}') && page.contains("&lt;script&gt;"));
     assert!(page.contains("default-src 'none'"));
+}
+
+#[test]
+fn scores_are_drawn_in_a_terminal() {
+    let desk = Desk::fitted(&["energy"]);
+    for set in ["test", "letters"] {
+        succeeded(&desk.line(&format!("score d.safetensors {set}.safetensors -o {set}.csv --quiet")));
+    }
+    let draw = |locale: &str| {
+        let mut command = desk.command();
+        let plot = command.args(["plot", "id=test.csv", "letters.csv", "--bins", "20"]).env("LC_ALL", locale);
+        succeeded(&plot.output().unwrap())
+    };
+    let lines = draw("C.UTF-8");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(lines[2].starts_with("id ") && lines[2].contains(" 349 ") && lines[3].starts_with("letters.csv"));
+    assert!(
+        lines[2..]
+            .iter()
+            .all(|line| line.contains('█') && line.chars().filter(|c| ('▁'..='█').contains(c)).count() == 20)
+    );
+    assert!(draw("C").is_ascii());
+    let refused = desk.line("plot nowhere.csv");
+    assert_eq!(refused.status.code(), Some(1));
+    fs::write(desk.path("nan.csv"), "score\nnan\n").unwrap();
+    assert_eq!(desk.line("plot nan.csv").status.code(), Some(1));
 }
 
 #[test]
