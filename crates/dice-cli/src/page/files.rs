@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{FIGURE_STYLE, PaperNotes, published, why};
 use crate::eval::{Compared, Look};
 use crate::html::COLOURS;
-use crate::names::shown;
+use crate::names::{shown, shown_words};
 use crate::report::{Format, Table, json, tables as report_tables};
 
 const FORMATS: [(&str, Format); 3] = [("tex", Format::Latex), ("md", Format::Markdown), ("csv", Format::Csv)];
@@ -91,13 +91,9 @@ pub(super) fn tables(
 
 /// The same with names that stay in their cell and turn nothing around them.
 fn plain(mut table: Table) -> Table {
-    table.title = shown_all(&table.title);
+    table.title = shown_words(&table.title);
     table.header.iter_mut().chain(table.rows.iter_mut().flatten()).for_each(|cell| *cell = shown(cell));
     table
-}
-
-fn shown_all(title: &str) -> String {
-    title.lines().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 fn make(folder: &Path) -> Result<()> {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::sections::opened;
 use super::{Contents, PaperNotes};
 use crate::html::{escaped, named};
-use crate::names::shown;
+use crate::names::shown_words;
 use crate::paper::Pair;
 use crate::report::{Table, percent};
 
@@ -34,13 +34,8 @@ pub(super) fn published(page: &Contents<'_>) -> String {
         text += "</tbody></table></div>\n";
     }
     text += "<p class=\"soft\">What cannot be had:</p>\n<ul class=\"soft\">\n";
-    notes.iter().for_each(|note| _ = writeln!(text, "<li>{}</li>", escaped(&plain(note))));
+    notes.iter().for_each(|note| _ = writeln!(text, "<li>{}</li>", escaped(&shown_words(note))));
     text + "</ul>\n"
-}
-
-/// A sentence that may hold names from files.
-fn plain(note: &str) -> String {
-    note.split(' ').map(shown).collect::<Vec<_>>().join(" ")
 }
 
 fn cells(pair: &Pair) -> String {
