@@ -61,6 +61,11 @@ impl<'a> Inputs<'a> {
         }
     }
 
+    /// Reads them where they are shown.
+    pub(crate) fn named_if(self, shown: bool) -> Self {
+        if shown { self.with_ids() } else { self }
+    }
+
     /// Expects the features that `artifact`, read from `path`, was fitted to, in tables as `columns` says.
     pub(crate) fn fitted_to(self, artifact: &Artifact, path: &Path, columns: &Columns) -> Result<Self> {
         let names = recorded(artifact).map_err(|error| error.file(path.display()))?;

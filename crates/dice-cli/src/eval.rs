@@ -4,11 +4,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use dice_ood::diagnosis::{Anatomy, Kind, Watch};
 use dice_ood::evaluation::{
     Distance, EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores,
 };
+use dice_ood::explanation::{Explanation, Lookout, Notable, UnitShare};
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
-use dice_ood::{Artifact, Calibrated, Error, ErrorKind, Fitting, Report, Result, Spec};
+use dice_ood::{Artifact, Calibrated, Error, ErrorKind, FeatureSource, Fitting, Report, Result, Spec};
 
 use serde::Serialize;
 
@@ -167,7 +169,7 @@ impl Eval {
             Format::Table | Format::Markdown => !context.quiet,
             Format::Latex | Format::Csv => false,
         };
-        let (report, steps) = self.comparison.compared(Told { advice: told, figures: false }, context)?;
+        let Compared { report, steps, .. } = self.comparison.compared(Told { advice: told, figures: None }, context)?;
         let text = self.render(&report, &steps)?;
         match &self.output {
             Some(path) if path != Path::new("-") => {
@@ -182,7 +184,7 @@ impl Eval {
     }
 
     pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
-        Ok(self.comparison.compared(Told { advice: !context.quiet, figures: false }, context)?.0)
+        Ok(self.comparison.compared(Told { advice: !context.quiet, figures: None }, context)?.report)
     }
 
     fn format(&self) -> Format {
@@ -217,7 +219,34 @@ pub(crate) struct Told {
     /// Which detector to take.
     pub(crate) advice: bool,
     /// What figures are drawn from.
-    pub(crate) figures: bool,
+    pub(crate) figures: Option<Figures>,
+}
+
+/// What figures are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    /// Those of the paper's ablations too.
+    pub(crate) ablations: bool,
+}
+
+/// What a comparison found.
+pub(crate) struct Compared {
+    pub(crate) report: Report,
+    /// What its advice names as commands.
+    pub(crate) steps: Vec<Step>,
+    /// What pruning does, where figures are wanted and a detector prunes; or why that cannot be told.
+    pub(crate) anatomy: Option<std::result::Result<Anatomy, String>>,
+    /// Inputs that are worth a look, by the first detector of the report, where figures are wanted and it has a threshold.
+    pub(crate) looks: Vec<Look>,
+}
+
+/// An input that is worth a look.
+#[derive(Serialize)]
+pub(crate) struct Look {
+    #[serde(flatten)]
+    pub(crate) input: Notable,
+    /// What its units do to its score, where that is told.
+    pub(crate) units: Vec<UnitShare>,
 }
 
 impl Comparison {
@@ -250,15 +279,16 @@ impl Comparison {
         }
     }
 
-    /// The report, and what its advice names as commands.
-    pub(crate) fn compared(&self, told: Told, context: &Context) -> Result<(Report, Vec<Step>)> {
+    pub(crate) fn compared(&self, told: Told, context: &Context) -> Result<Compared> {
         self.check_ranking()?;
-        let (mut report, steps) = match &self.artifact {
+        let mut found = match &self.artifact {
             Some(path) => self.of_features(path, told, context)?,
-            None => (self.of_scores(told, context)?, Vec::new()),
+            None => {
+                Compared { report: self.of_scores(told, context)?, steps: Vec::new(), anatomy: None, looks: Vec::new() }
+            }
         };
-        self.sort.map_or(Ok(()), |by| report.sort(by))?;
-        Ok((report, steps))
+        self.ranking(told).map_or(Ok(()), |by| found.report.sort(by))?;
+        Ok(found)
     }
 
     /// Refuses a ranking over sets that there are none of, before anything is read.
@@ -272,6 +302,12 @@ impl Comparison {
             .expected(format!("a set that is {0}, as in --ood {0}:NAME=FILE", over.name())))
     }
 
+    /// In which order detectors stand: as asked for; of a page, the best of them first.
+    fn ranking(&self, told: Told) -> Option<Ranking> {
+        let best = told.figures.is_some() && !self.ood.is_empty();
+        self.sort.or(best.then_some(Ranking { over: None, metric: RankingMetric::FprAtTpr }))
+    }
+
     fn options(&self, told: Told) -> EvaluationOptions {
         let ranking = self.sort.unwrap_or(Ranking { over: None, metric: RankingMetric::FprAtTpr });
         EvaluationOptions {
@@ -280,7 +316,7 @@ impl Comparison {
             bootstrap: self.bootstrap,
             seed: self.seed,
             non_finite: self.non_finite.into(),
-            draw: told.figures,
+            draw: told.figures.is_some(),
         }
     }
 
@@ -297,7 +333,7 @@ impl Comparison {
         evaluate_scores("scores", &id, &sets.collect::<Result<Vec<_>>>()?, &self.options(told), &mut Bar::new(context))
     }
 
-    fn of_features(&self, path: &Path, told: Told, context: &Context) -> Result<(Report, Vec<Step>)> {
+    fn of_features(&self, path: &Path, told: Told, context: &Context) -> Result<Compared> {
         let others = self.id.iter().chain(self.ood.iter().map(|(_, file)| file)).chain(&self.model);
         let artifact = detector(path, others.map(String::as_str))?;
         let compared = self.detectors_of(&artifact).map_err(|error| error.file(path.display()))?;
@@ -308,18 +344,28 @@ impl Comparison {
             (Some(_), _) => Inputs::find(network.as_ref(), &self.id)?,
         };
         let id = without_foreign_labels(id, artifact.head().classes(), context);
-        let id = id.fitted_to(&artifact, path, &self.columns)?;
+        let id = id.named_if(told.figures.is_some()).fitted_to(&artifact, path, &self.columns)?;
         let ood = self.ood.iter().map(|(label, file)| {
             let inputs = Inputs::find(network.as_ref(), std::slice::from_ref(file))?.without_labels();
-            Ok((label, inputs.fitted_to(&artifact, path, &self.columns)?))
+            Ok((label, inputs.named_if(told.figures.is_some()).fitted_to(&artifact, path, &self.columns)?))
         });
         let ood: Vec<(&SetLabel, Inputs<'_>)> = ood.collect::<Result<_>>()?;
         for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&id]) {
             check_origin(inputs, &artifact, path)?;
         }
-        let sets = ood.iter().map(|(label, inputs)| TestSet::new((*label).clone(), || inputs.open(context))).collect();
-        let id = TestSet::new(id.name(), || id.open(context));
-        let report = evaluate(&compared, id, sets, &self.options(told), &mut Bar::new(context))?;
+        let watching = told.figures.and_then(|figures| watch(&artifact, &compared, figures));
+        let watch = watching.as_ref();
+        let lookout = told.figures.map(|_| Lookout::new(&compared));
+        let seen = lookout.as_ref();
+        let sets = ood.iter().map(|(label, inputs)| {
+            let open = move || Ok(watched((watch, seen), label, Kind::OutOfDistribution, inputs.open(context)?));
+            TestSet::new((*label).clone(), open)
+        });
+        let sets = sets.collect();
+        let label = SetLabel::from(IN_DISTRIBUTION);
+        let open_id = || Ok(watched((watch, seen), &label, Kind::InDistribution, id.open(context)?));
+        let id = TestSet::new(id.name(), open_id);
+        let mut report = evaluate(&compared, id, sets, &self.options(told), &mut Bar::new(context))?;
         let given = Given {
             detector: path,
             provenance: artifact.provenance(),
@@ -328,7 +374,10 @@ impl Comparison {
             model: self.model.as_ref(),
         };
         let steps = report.advice.as_ref().map(|advice| steps(advice, &given)).unwrap_or_default();
-        Ok((report, steps))
+        let anatomy = watching.map(|watch| watch.and_then(Watch::finish).map_err(|error| error.to_string()));
+        self.ranking(told).map_or(Ok(()), |by| report.sort(by))?;
+        let looks = lookout.map_or(Ok(Vec::new()), |lookout| looks(&artifact, &compared, &report, lookout))?;
+        Ok(Compared { report, steps, anatomy, looks })
     }
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.
@@ -363,6 +412,57 @@ impl Comparison {
         }
         Ok(compared)
     }
+}
+
+/// A watch on the first detector that prunes the head, one whose score is the energy if there is such.
+fn watch<'a>(artifact: &'a Artifact, compared: &[Calibrated], figures: Figures) -> Option<Result<Watch<'a>>> {
+    let specs = || compared.iter().map(|one| one.detector().spec());
+    let prunes = |spec: &&&Spec| spec.as_pipeline().is_some_and(|spec| spec.stem.sparsity.is_some());
+    let by_energy = |spec: &&&Spec| spec.as_pipeline().is_some_and(|spec| spec.score.card().name == "energy");
+    let spec = specs().filter(|spec| prunes(&spec)).find(|spec| by_energy(&spec));
+    let spec = spec.or_else(|| specs().find(|spec| prunes(&spec)))?;
+    Some(Watch::new(artifact.head(), artifact.statistics(), spec, figures.ablations))
+}
+
+/// What `source` gives, seen by the watch where there is one.
+fn watched<'a>(
+    (watch, lookout): (Option<&'a Result<Watch<'a>>>, Option<&'a Lookout>),
+    label: &SetLabel,
+    kind: Kind,
+    source: Box<dyn FeatureSource + 'a>,
+) -> Box<dyn FeatureSource + 'a> {
+    let source = match watch {
+        Some(Ok(watch)) => watch.over(label, kind, source),
+        Some(Err(_)) | None => source,
+    };
+    match lookout {
+        Some(lookout) => lookout.over(&label.name, kind, source),
+        None => source,
+    }
+}
+
+/// What figures call the in-distribution set.
+const IN_DISTRIBUTION: &str = "in-distribution";
+/// Units of an input are told by as many scores, which take long where each looks through a bank: of so many units at most there.
+const MOST_UNITS: usize = 512;
+
+/// What the best detector found notable, and what units did there.
+fn looks(artifact: &Artifact, compared: &[Calibrated], report: &Report, lookout: Lookout) -> Result<Vec<Look>> {
+    let first = |one: &Calibrated| {
+        report.detectors.first().is_some_and(|best| one.detector().spec().to_string() == best.detector)
+    };
+    let Some((detector, notable)) = compared.iter().zip(lookout.finish()).find(|(one, _)| first(one)) else {
+        return Ok(Vec::new());
+    };
+    let told = detector.detector().spec().takes_head() || artifact.head().units() <= MOST_UNITS;
+    let look = |input: Notable| {
+        let units = match told {
+            true => Explanation::of(detector, artifact.statistics(), &input.features)?.units,
+            false => Vec::new(),
+        };
+        Ok(Look { input, units })
+    };
+    notable.into_iter().map(look).collect()
 }
 
 /// A report, and what its advice names as commands.

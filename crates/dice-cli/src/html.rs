@@ -1,5 +1,9 @@
 //! What pages share: colours, and names from files that are shown and never executed.
 
+use std::path::Path;
+
+use dice_onnx::thumbnail;
+
 use crate::names::shown;
 
 /// Colours in light and dark, for `:root`; those of marks differ for every kind of colour vision (after Okabe and Ito).
@@ -46,6 +50,30 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Small pictures, as long as there is room.
+pub(crate) struct Pictures {
+    side: u32,
+    left: usize,
+}
+
+impl Pictures {
+    /// Pictures of at most `side` pixels, of so many bytes together as they stand in a page.
+    pub(crate) fn new(side: u32, bytes: usize) -> Self {
+        Self { side, left: bytes }
+    }
+
+    /// The picture of an id that is the path of an image; nothing for any other.
+    pub(crate) fn of(&mut self, id: &str) -> String {
+        let Ok(png) = thumbnail(Path::new(id), self.side) else { return String::new() };
+        let data = base64(&png);
+        if data.len() > self.left {
+            return String::new();
+        }
+        self.left -= data.len();
+        format!("<img alt=\"{}\" src=\"data:image/png;base64,{data}\">\n", escaped(&shown(id)))
+    }
 }
 
 #[cfg(test)]

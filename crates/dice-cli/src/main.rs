@@ -23,6 +23,8 @@ mod methods;
 mod names;
 mod network;
 mod page;
+mod paper;
+mod plot;
 mod progress;
 mod records;
 mod report;
@@ -105,6 +107,8 @@ enum Command {
     Score(score::Score),
     Eval(eval::Eval),
     Report(page::Page),
+    Paper(paper::Paper),
+    Plot(plot::Plot),
     Explain(explain::Explain),
     Diagnose(diagnose::Diagnose),
     Sweep(sweep::Sweep),
@@ -134,15 +138,19 @@ impl Command {
             Self::Fit(fit) => fit.outputs().into_iter().chain(fit.save_statistics.clone()).collect(),
             Self::Score(score) => score.output.iter().chain(&score.summary).cloned().collect(),
             Self::Eval(eval) => eval.output.iter().cloned().collect(),
-            Self::Report(page) => page.output.iter().cloned().collect(),
+            Self::Report(page) => page.outputs(),
+            Self::Paper(paper) => paper.outputs(),
             Self::Explain(explain) => explain.output.iter().cloned().collect(),
             Self::Diagnose(diagnose) => diagnose.output.iter().cloned().collect(),
             Self::Sweep(sweep) => sweep.output.iter().cloned().collect(),
             Self::Tune(tune) => tune.output.iter().cloned().collect(),
             Self::Export(export) => vec![export.output.clone()],
-            Self::Inspect(_) | Self::Methods(_) | Self::Demo(_) | Self::Completions { .. } | Self::Man { .. } => {
-                Vec::new()
-            }
+            Self::Inspect(_)
+            | Self::Plot(_)
+            | Self::Methods(_)
+            | Self::Demo(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => Vec::new(),
         }
     }
 }
@@ -221,6 +229,8 @@ fn run(command: Command, context: &Context) -> Result<()> {
         Command::Score(score) => score.run(context),
         Command::Eval(eval) => eval.run(context),
         Command::Report(page) => page.run(context),
+        Command::Paper(paper) => paper.run(context),
+        Command::Plot(plot) => plot.run(context),
         Command::Explain(explain) => explain.run(context),
         Command::Diagnose(diagnose) => diagnose.run(context),
         Command::Sweep(sweep) => sweep.run(context),

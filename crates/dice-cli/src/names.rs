@@ -18,6 +18,11 @@ pub(crate) fn shown(name: &str) -> String {
     text
 }
 
+/// A sentence that may hold names from files: each of its words as by [`shown`].
+pub(crate) fn shown_words(sentence: &str) -> String {
+    sentence.split([' ', '\n']).map(shown).collect::<Vec<_>>().join(" ")
+}
+
 /// Whether a character is what it looks like: no control character, no mark of direction, no line end, none without width.
 pub(crate) fn is_plain(c: char) -> bool {
     let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{feff}');

@@ -108,6 +108,7 @@ impl Table {
                     '↓' => out += "$\\downarrow$",
                     '↑' => out += "$\\uparrow$",
                     '≥' => out += "$\\geq$",
+                    '≠' => out += "$\\neq$",
                     other => out.push(other),
                 }
             }

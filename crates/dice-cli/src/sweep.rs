@@ -336,7 +336,7 @@ fn curves(report: &Report, candidates: &[Candidate]) -> String {
 }
 
 /// Whether the terminal is said to show Unicode.
-fn is_unicode() -> bool {
+pub(crate) fn is_unicode() -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|set| !set.is_empty()));
@@ -344,7 +344,7 @@ fn is_unicode() -> bool {
 }
 
 /// Values as bars of eight heights, or as digits from 0 to 7.
-fn curve(values: &[f64], low: f64, high: f64, unicode: bool) -> String {
+pub(crate) fn curve(values: &[f64], low: f64, high: f64, unicode: bool) -> String {
     let bars = if unicode {
         ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
     } else {

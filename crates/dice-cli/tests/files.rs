@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 
 use common::{Desk, colours, failed, stderr, succeeded};
 
-/// A way to run a command: its arguments, of which `OUT` is what it writes; the ending of that file; the files that it reads.
+/// A way to run a command: its arguments, of which `OUT` is what it writes; the ending of that file, or one of the files in that folder;
+/// the files that it reads.
 struct Run {
     arguments: &'static str,
     ending: &'static str,
@@ -25,7 +26,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 23] = [
+const RUNS: [Run; 26] = [
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -119,12 +120,27 @@ const RUNS: [Run; 23] = [
     // Without -d there is one detector, and an existing folder gets its file.
     run(
         "fit --features train.safetensors --head head.safetensors -d energy -o OUT/",
-        "safetensors",
+        "energy.safetensors",
         &["train.safetensors", "head.safetensors"],
+    ),
+    run(
+        "report d.safetensors --id test.safetensors --ood a=letters.safetensors --bootstrap 0 -o page.html --figures OUT/",
+        "scores-1.svg",
+        &["d.safetensors", "test.safetensors", "letters.safetensors"],
+    ),
+    run(
+        "report d.safetensors --id test.safetensors --ood a=letters.safetensors --bootstrap 0 -o page.html --tables OUT/",
+        "methods.csv",
+        &["d.safetensors", "test.safetensors", "letters.safetensors"],
+    ),
+    run(
+        "paper net -o OUT/",
+        "report.html",
+        &["net/head.safetensors", "net/id_train.safetensors", "net/id_test.safetensors", "net/letters.safetensors"],
     ),
 ];
 /// Commands that write nothing, or a new folder.
-const WITHOUT_OUTPUT: [&str; 6] = ["inspect", "methods", "demo", "completions", "man", "help"];
+const WITHOUT_OUTPUT: [&str; 7] = ["inspect", "plot", "methods", "demo", "completions", "man", "help"];
 
 /// A desk on which every one of [`RUNS`] can run.
 fn desk() -> Desk {
@@ -139,6 +155,11 @@ fn desk() -> Desk {
     fs::write(desk.path("new.npy"), npy::npy("<f4", false, "30, 256", &rows)).unwrap();
     let pixels: Vec<u8> = (0..64 * 192).flat_map(|place| ((place % 89) as f32 / 89.0).to_le_bytes()).collect();
     fs::write(desk.path("pixels.npy"), npy::npy("<f4", false, "64, 3, 8, 8", &pixels)).unwrap();
+    fs::create_dir(desk.path("net")).unwrap();
+    for (file, name) in [("head", "head"), ("train", "id_train"), ("test", "id_test"), ("letters", "letters")] {
+        let place = |name: &str| desk.path(&format!("{name}.safetensors"));
+        fs::copy(place(file), place(&format!("net/{name}"))).unwrap();
+    }
     fs::create_dir(desk.path("folder")).unwrap();
     fs::copy(desk.path("new.npy"), desk.path("folder/new.npy")).unwrap();
     fs::write(desk.path("list.txt"), "grey/02.bmp\ngrey/03.bmp\n").unwrap();
@@ -198,7 +219,7 @@ fn no_command_writes_over_what_it_reads() {
                 |input: &Path, link: &Path| fs::hard_link(input, link),
             ] {
                 let output = match arguments.ends_with('/') {
-                    true => "links/energy.safetensors".to_owned(),
+                    true => format!("links/{ending}"),
                     false => format!("links/link.{ending}"),
                 };
                 fs::create_dir(desk.path("links")).unwrap();
@@ -226,7 +247,7 @@ fn the_table_has_every_command() {
         assert!(run != WITHOUT_OUTPUT.contains(&command), "{command}");
         count += 1;
     }
-    assert_eq!(count, WITHOUT_OUTPUT.len() + 10);
+    assert_eq!(count, WITHOUT_OUTPUT.len() + 11);
 }
 
 #[test]

@@ -1,16 +1,13 @@
 //! An account as one HTML page: no script, no other file, names from files escaped.
 
 use std::fmt::Write;
-use std::path::Path;
 
-use dice_onnx::thumbnail;
 use dice_ood::explanation::{Decided, Neighbour};
 
 use super::Account;
 use super::text::name;
 use super::words::LISTED;
-use crate::html::{COLOURS, base64, escaped, named};
-use crate::names::shown;
+use crate::html::{COLOURS, Pictures, escaped, named};
 
 /// Pixels of a side of a small picture.
 const SIDE: u32 = 96;
@@ -58,7 +55,7 @@ img { display: block; width: 96px; height: 96px; object-fit: contain; margin-bot
 "#;
 
 pub(super) fn page(account: &Account) -> String {
-    let mut pictures = Pictures { left: MOST_BYTES };
+    let mut pictures = Pictures::new(SIDE, MOST_BYTES);
     let mut page = [HEAD, COLOURS, STYLE].concat();
     header(&mut page, account, &mut pictures);
     units(&mut page, account);
@@ -214,22 +211,4 @@ fn neighbours(page: &mut String, account: &Account, pictures: &mut Pictures) {
 fn bar(share: f64, lowers: bool) -> String {
     let kind = if lowers { "low" } else { "high" };
     format!("<td class=\"bar\"><i class=\"{kind}\" style=\"width:{:.1}%\"></i></td>", 100.0 * share.clamp(0.0, 1.0))
-}
-
-/// Small pictures, as long as there is room.
-struct Pictures {
-    left: usize,
-}
-
-impl Pictures {
-    /// The picture of an id that is the path of an image; nothing for any other.
-    fn of(&mut self, id: &str) -> String {
-        let Ok(png) = thumbnail(Path::new(id), SIDE) else { return String::new() };
-        let data = base64(&png);
-        if data.len() > self.left {
-            return String::new();
-        }
-        self.left -= data.len();
-        format!("<img alt=\"{}\" src=\"data:image/png;base64,{data}\">\n", escaped(&shown(id)))
-    }
 }

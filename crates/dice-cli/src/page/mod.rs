@@ -1,21 +1,30 @@
 //! `dice report`: one page on how good detectors are, where they fail, and what they were compared on.
 
+mod files;
+mod inputs;
+mod published;
 mod sections;
 mod svg;
+mod why;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use dice_ood::evaluation::{Ranking, RankingMetric};
+use dice_ood::diagnosis::Anatomy;
 use dice_ood::io::AtomicFile;
 use dice_ood::{Error, Report, Result};
 use sha2::{Digest, Sha256};
 
-use crate::advice::{Step, paragraph};
-use crate::eval::{Comparison, Told};
+use crate::advice::paragraph;
+use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
 use crate::names::{is_plain, quoted};
+use crate::paper::Beside;
 use crate::{Context, print};
+
+pub(crate) use files::{claim_new, replaced_in};
 
 /// Make one page on detectors and the sets that they are compared on.
 ///
@@ -27,6 +36,15 @@ use crate::{Context, print};
 pub(crate) struct Page {
     #[command(flatten)]
     pub(crate) comparison: Comparison,
+    /// Leave out the ablations of the paper, which cost twelve times what the sweep over p does.
+    #[arg(long)]
+    pub(crate) no_ablations: bool,
+    /// Also write every figure to this folder, as files of their own: .svg.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) figures: Option<PathBuf>,
+    /// Also write the tables to this folder: .tex (booktabs), .md and .csv, and all numbers as report.json.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tables: Option<PathBuf>,
     /// Where to write; standard output by default.
     #[arg(long, short, value_name = "FILE.html")]
     pub(crate) output: Option<PathBuf>,
@@ -36,30 +54,61 @@ const EXAMPLES: &str = "Examples:
   dice report detector.safetensors --id test.npy --ood svhn=svhn.npy --ood textures=dtd.npy -o report.html
   dice report all.safetensors -d all --id test.npy --ood near:cifar100=c100.npy --ood far:svhn=svhn.npy --sort near-auroc -o report.html
   dice report detector.safetensors --model resnet.onnx --id val/ --ood textures=dtd/images/ -o report.html
+  dice report d.safetensors --id test.npy --ood svhn=svhn.npy -o report.html --figures figures --tables tables
   dice report --scores --id id_scores.npy --ood svhn=svhn_scores.npy -o report.html
 
 The best detector by --sort (FPR by default) comes first and is drawn beside energy, or beside the second where there is no energy.
-The same inputs give the same bytes.";
+What pruning does inside the network is shown of the first detector given that prunes the head, one with energy as its score if there is
+such. The same inputs give the same bytes.";
 
 /// What the table's headings do where scripts run: a press sorts by that column.
 const SCRIPT: &str = include_str!("sort.js");
 const STYLE: &str = include_str!("style.css");
+/// What is shared with figures in files of their own.
+const FIGURE_STYLE: &str = include_str!("figure.css");
+
+/// What is told of a paper whose numbers are made again.
+pub(crate) struct PaperNotes {
+    /// Published numbers that have one of ours.
+    pub(crate) beside: Vec<Beside>,
+    /// What cannot be had, and why.
+    pub(crate) notes: Vec<String>,
+}
 
 /// All that a page tells.
 struct Contents<'a> {
     report: &'a Report,
     /// The advice, line by line.
     advice: Vec<String>,
+    /// What pruning does, of the first detector that prunes; or why that cannot be told.
+    anatomy: Option<&'a std::result::Result<Anatomy, String>>,
+    /// Inputs that are worth a look.
+    looks: &'a [Look],
+    notes: Option<&'a PaperNotes>,
     comparison: &'a Comparison,
+    no_ablations: bool,
+    /// The figures so far: what each shows, and itself.
+    figures: RefCell<Vec<(&'static str, String)>>,
 }
 
 impl Page {
+    /// The files that are written, as far as they are known before anything is read.
+    pub(crate) fn outputs(&self) -> Vec<PathBuf> {
+        let folders: BTreeSet<&PathBuf> = self.figures.iter().chain(&self.tables).collect();
+        let replaced = folders.into_iter().flat_map(|folder| files::replaced_in(folder));
+        self.output.iter().cloned().chain(replaced).collect()
+    }
+
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let (mut report, steps) = self.comparison.compared(Told { advice: true, figures: true }, context)?;
-        if self.comparison.sort.is_none() && !self.comparison.ood.is_empty() {
-            report.sort(Ranking { over: None, metric: RankingMetric::FprAtTpr })?;
-        }
-        let page = page(&report, &steps, &self.comparison);
+        self.run_beside(None, context)
+    }
+
+    /// The same with what is told of a paper beside it.
+    pub(crate) fn run_beside(&self, paper: Option<&dyn Fn(&Report) -> PaperNotes>, context: &Context) -> Result<()> {
+        let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
+        let found = self.comparison.compared(told, context)?;
+        let notes = paper.map(|paper| paper(&found.report));
+        let (page, figures) = page(&found, notes.as_ref(), self);
         match &self.output {
             Some(path) if path != Path::new("-") => {
                 let mut file = AtomicFile::create(path)?;
@@ -68,26 +117,47 @@ impl Page {
             }
             _ => print(&page)?,
         }
-        self.comparison.conclude(&report, context)
+        if let Some(folder) = &self.figures {
+            files::figures(folder, &figures)?;
+        }
+        if let Some(folder) = &self.tables {
+            files::tables(folder, &found, notes.as_ref())?;
+        }
+        self.comparison.conclude(&found.report, context)
     }
 }
 
-fn page(report: &Report, steps: &[Step], comparison: &Comparison) -> String {
+fn page(
+    Compared { report, steps, anatomy, looks }: &Compared,
+    notes: Option<&PaperNotes>,
+    Page { comparison, no_ablations, .. }: &Page,
+) -> (String, Vec<(&'static str, String)>) {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
     let advice = anstream::adapter::strip_str(&advice).to_string();
-    let told = Contents { report, advice: advice.lines().skip(1).map(str::to_owned).collect(), comparison };
+    let advice = advice.lines().skip(1).map(str::to_owned).collect();
+    let told = Contents {
+        report,
+        advice,
+        anatomy: anatomy.as_ref(),
+        looks,
+        notes,
+        comparison,
+        no_ablations: *no_ablations,
+        figures: RefCell::default(),
+    };
     let hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; \
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{hash}'; \
          base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"referrer\" content=\"no-referrer\">\n\
-         <title>dice report</title>\n<style>\n{COLOURS}{STYLE}</style>\n</head>\n<body>\n<main>\n"
+         <title>dice report</title>\n<style>\n{COLOURS}{STYLE}{FIGURE_STYLE}</style>\n</head>\n<body>\n<main>\n"
     );
     for section in sections::ALL {
         page += &section(&told);
     }
-    page + &format!("</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
+    page += &format!("</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
+    (page, told.figures.into_inner())
 }
 
 impl Contents<'_> {
@@ -109,6 +179,7 @@ impl Contents<'_> {
         words.extend(all.iter().map(|wanted| format!("-d {}", quoted(wanted))));
         words.push(format!("--at-tpr {} --bootstrap {} --seed {}", of.at_tpr, of.bootstrap, of.seed));
         words.extend(of.tpr.map(|tpr| format!("--tpr {tpr}")));
+        words.extend(self.no_ablations.then(|| "--no-ablations".into()));
         words.push("-o report.html".into());
         let visible = |c: char| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
         words.join(" ").chars().map(visible).collect()

@@ -5,18 +5,29 @@ use std::fmt::Write;
 use dice_ood::evaluation::{Averages, DetectorReport, Distance, Drawn, SetReport};
 use dice_ood::metrics::Interval;
 
-use super::Contents;
 use super::svg::{Axis, Figure};
+use super::{Contents, inputs, published, why};
 use crate::html::{escaped, named};
 use crate::report::{count, percent};
 
 /// The whole page.
-pub(super) const ALL: [fn(&Contents<'_>) -> String; 6] = [answer, decisions, scores, curves, methods, provenance];
+pub(super) const ALL: [fn(&Contents<'_>) -> String; 10] = [
+    answer,
+    decisions,
+    scores,
+    curves,
+    methods,
+    published::published,
+    why::why,
+    why::ablations,
+    inputs::inputs,
+    provenance,
+];
 
 const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
 
 impl<'a> Contents<'a> {
-    fn first(&self) -> Option<&'a DetectorReport> {
+    pub(super) fn first(&self) -> Option<&'a DetectorReport> {
         self.report.detectors.first()
     }
 
@@ -24,6 +35,17 @@ impl<'a> Contents<'a> {
     fn beside(&self) -> Option<&'a DetectorReport> {
         let others = || self.report.detectors.iter().skip(1);
         others().find(|one| one.detector == "energy").or_else(|| others().next())
+    }
+
+    /// A figure with its heading and a line of words below.
+    pub(super) fn framed(&self, kind: &'static str, heading: &str, svg: String, words: &str) -> String {
+        let frame = format!(
+            "<figure><h3><bdi>{}</bdi></h3>\n{svg}<figcaption class=\"soft\">{}</figcaption></figure>\n",
+            escaped(heading),
+            escaped(words)
+        );
+        self.figures.borrow_mut().push((kind, svg));
+        frame
     }
 
     fn drawn(&self) -> impl Iterator<Item = &'a DetectorReport> {
@@ -119,12 +141,10 @@ fn decisions(page: &Contents<'_>) -> String {
     let Some(sets) = decided.first().map(|one| &one.sets) else {
         return "<h2>Decisions</h2>\n<p>None of these detectors has a threshold.</p>\n".into();
     };
-    let mut text = "<h2>Decisions</h2>\n<p class=\"soft\">Percent accepted, each at its own threshold.</p>\n<div class=\"wide\" tabindex=\"0\" \
-                    role=\"region\" aria-label=\"Decisions\"><table>\n<thead><tr><th scope=\"col\">detector</th><th scope=\"col\">promised</th>\
-                    <th scope=\"col\">in-distribution</th><th scope=\"col\">expected</th>"
-        .to_owned();
-    sets.iter().for_each(|set| _ = write!(text, "<th scope=\"col\">{}</th>", named(&set.ood)));
-    text += "</tr></thead>\n<tbody>\n";
+    let columns = ["promised", "in-distribution", "expected"].map(String::from).into_iter();
+    let mut text =
+        "<h2>Decisions</h2>\n<p class=\"soft\">Percent accepted, each at its own threshold.</p>\n".to_owned();
+    text += &opened("Decisions", "detector", columns.chain(sets.iter().map(|set| named(&set.ood))));
     for one in &decided {
         let Some(decision) = &one.decision else { continue };
         let mark = if one.breaks_its_promise() { " (contradicted)" } else { "" };
@@ -142,7 +162,7 @@ fn decisions(page: &Contents<'_>) -> String {
         text += "</tr>\n";
     }
     text += "</tbody></table></div>\n";
-    let figures: String = decided.iter().take(2).filter_map(|one| reliability(one)).collect();
+    let figures: String = decided.iter().take(2).filter_map(|one| reliability(page, one)).collect();
     if !figures.is_empty() {
         let _ = write!(
             text,
@@ -153,7 +173,7 @@ fn decisions(page: &Contents<'_>) -> String {
     text
 }
 
-fn reliability(one: &DetectorReport) -> Option<String> {
+fn reliability(page: &Contents<'_>, one: &DetectorReport) -> Option<String> {
     let found = one.drawn.as_ref()?.reliability.as_ref()?;
     let mut figure = Figure::new(Axis { name: "level", ..RATE }, Axis { name: "share at most", ..RATE });
     figure.line("rule", &[(0.0, 0.0), (1.0, 1.0)]);
@@ -161,18 +181,15 @@ fn reliability(one: &DetectorReport) -> Option<String> {
     figure.line("first", &[&[(0.0, 0.0)], &points[..]].concat());
     let most = points.iter().map(|(level, share)| share - level).fold(f64::NEG_INFINITY, f64::max);
     let what = format!("The share exceeds its level by at most {most:.3}.");
-    Some(framed(
-        &one.detector,
-        &figure.finish(&format!("Reliability of the p-values of {}", one.detector), &what),
-        &what,
-    ))
+    let svg = figure.finish(&format!("Reliability of the p-values of {}", one.detector), &what);
+    Some(page.framed("reliability", &one.detector, svg, &what))
 }
 
 fn scores(page: &Contents<'_>) -> String {
     let places = page.first().map_or(0, |first| first.sets.len());
     // The two detectors of a set stand beside each other.
     let figures: String = (0..places)
-        .flat_map(|place| page.drawn().filter_map(move |one| distribution(one, one.sets.get(place)?)))
+        .flat_map(|place| page.drawn().filter_map(move |one| distribution(page, one, one.sets.get(place)?)))
         .collect();
     if figures.is_empty() {
         return String::new();
@@ -184,7 +201,7 @@ fn scores(page: &Contents<'_>) -> String {
     )
 }
 
-fn distribution(one: &DetectorReport, set: &SetReport) -> Option<String> {
+fn distribution(page: &Contents<'_>, one: &DetectorReport, set: &SetReport) -> Option<String> {
     let Drawn { bins, id, .. } = one.drawn.as_ref()?;
     let (id, ood) = (shares(id), shares(set.scores.as_ref()?));
     let most = id.iter().chain(&ood).copied().fold(f64::MIN_POSITIVE, f64::max);
@@ -208,7 +225,7 @@ fn distribution(one: &DetectorReport, set: &SetReport) -> Option<String> {
     let accepted = set.accepted.map_or(String::new(), |share| format!("; {} % of it accepted", percent(share)));
     let what = format!("{}: AUROC {}{accepted}", one.detector, percent(set.metrics.auroc));
     let title = format!("Scores of {} on {}", one.detector, crate::names::shown(&set.ood));
-    Some(framed(&crate::names::shown(&set.ood), &figure.finish(&title, &what), &what))
+    Some(page.framed("scores", &crate::names::shown(&set.ood), figure.finish(&title, &what), &what))
 }
 
 fn shares(counts: &[u64]) -> Vec<f64> {
@@ -249,16 +266,16 @@ fn roc(page: &Contents<'_>, first: &DetectorReport, beside: Option<&DetectorRepo
     areas.reverse();
     let what = format!("AUROC: {}", areas.join(", "));
     let name = crate::names::shown(&set.ood);
-    Some(framed(&name, &figure.finish(&format!("ROC curves on {name}"), &what), &what))
+    Some(page.framed("roc", &name, figure.finish(&format!("ROC curves on {name}"), &what), &what))
 }
 
-/// A figure with its heading and a line of words below.
-fn framed(heading: &str, svg: &str, words: &str) -> String {
-    format!(
-        "<figure><h3><bdi>{}</bdi></h3>\n{svg}<figcaption class=\"soft\">{}</figcaption></figure>\n",
-        escaped(heading),
-        escaped(words)
-    )
+/// The beginning of a table that can be wider than the page: what it is called, the heading of its first column, those of the others.
+pub(super) fn opened(name: &str, first: &str, columns: impl Iterator<Item = String>) -> String {
+    let mut text = format!(
+        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{name}\"><table>\n<thead><tr><th scope=\"col\">{first}</th>"
+    );
+    columns.for_each(|column| _ = write!(text, "<th scope=\"col\">{column}</th>"));
+    text + "</tr></thead>\n<tbody>\n"
 }
 
 /// What a detector has in a column, as a share, and its interval where there is one.
@@ -319,7 +336,11 @@ fn columns<'a>(page: &Contents<'a>) -> Vec<Column<'a>> {
     let fpr = format!("FPR@{}TPR", percent(page.report.at_tpr).trim_end_matches('0').trim_end_matches('.'));
     let mut columns = Vec::new();
     let groups = [("average", None), ("near average", Some(Distance::Near)), ("far average", Some(Distance::Far))];
-    for (name, over) in groups.into_iter().filter(|(_, over)| first.average_over(*over).is_some()) {
+    // Where all sets are near, or all far, their average is the average.
+    let told = |over: Option<Distance>| {
+        first.average_over(over).is_some() && (over.is_none() || first.sets.iter().any(|set| set.distance != over))
+    };
+    for (name, over) in groups.into_iter().filter(|(_, over)| told(*over)) {
         let mean = |of: fn(&Averages) -> f64| {
             move |one: &'a DetectorReport| one.average_over(over).map(|mean| (of(mean), None))
         };

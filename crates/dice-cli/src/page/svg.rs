@@ -1,7 +1,7 @@
 //! Figures as SVG inside a page: colours and dashes by class, for the style sheet to choose; a title and a description for whoever
 //! does not see them.
 //!
-//! Five kinds of marks are all that the report draws. A plotting library would bring its own colours and sizes, which a page that
+//! Seven kinds of marks are all that the report draws. A plotting library would bring its own colours and sizes, which a page that
 //! follows the reader's light or dark setting would have to take out again.
 
 use std::fmt::Write;
@@ -54,6 +54,9 @@ impl<'a> Figure<'a> {
 
     /// A line through `points`, of a kind that the style sheet knows.
     pub(super) fn line(&mut self, kind: &str, points: &[(f64, f64)]) {
+        if points.is_empty() {
+            return;
+        }
         let path = self.path(points);
         let _ = write!(self.marks, "<path class=\"line {kind}\" d=\"{path}\"/>");
     }
@@ -64,6 +67,40 @@ impl<'a> Figure<'a> {
         let below = [(last.0, self.y.from), (first.0, self.y.from)];
         let path = self.path(&[points, &below].concat());
         let _ = write!(self.marks, "<path class=\"area {kind}\" d=\"{path}Z\"/>");
+    }
+
+    /// The area between a lower and an upper value at each place.
+    pub(super) fn band(&mut self, kind: &str, points: &[(f64, f64, f64)]) {
+        let upper = points.iter().map(|(x, _, high)| (*x, *high));
+        let lower = points.iter().rev().map(|(x, low, _)| (*x, *low));
+        let path = self.path(&upper.chain(lower).collect::<Vec<_>>());
+        if !path.is_empty() {
+            let _ = write!(self.marks, "<path class=\"area {kind}\" d=\"{path}Z\"/>");
+        }
+    }
+
+    /// A grid that fills the figure, the first row at the bottom, of values in [0, 1]: the larger, the darker.
+    pub(super) fn tiles(&mut self, rows: &[Vec<f64>]) {
+        const SHADES: usize = 5;
+        let height = (HEIGHT - TOP - BOTTOM) / rows.len().max(1) as f64;
+        for shade in 1..=SHADES {
+            let mut path = String::new();
+            for (row, values) in rows.iter().enumerate() {
+                let width = (WIDTH - LEFT - RIGHT) / values.len().max(1) as f64;
+                let shades: Vec<usize> = values.iter().map(|value| (value * SHADES as f64).ceil() as usize).collect();
+                let mut start = 0;
+                for run in shades.chunk_by(|a, b| a == b) {
+                    if run[0] == shade {
+                        let (x, y) = (LEFT + width * start as f64, HEIGHT - BOTTOM - height * (row + 1) as f64);
+                        let _ = write!(path, "M{x:.1} {y:.1}h{:.1}v{height:.1}H{x:.1}Z", width * run.len() as f64);
+                    }
+                    start += run.len();
+                }
+            }
+            if !path.is_empty() {
+                let _ = write!(self.marks, "<path class=\"tile shade{shade}\" d=\"{path}\"/>");
+            }
+        }
     }
 
     /// Where a value of the horizontal axis is, from bottom to top.

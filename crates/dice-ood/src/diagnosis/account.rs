@@ -9,7 +9,7 @@ use super::variance::{Outputs, mean_and_variance};
 use crate::error::Result;
 use crate::evaluation::Distance;
 use crate::mask::contribution;
-use crate::metrics::Curve;
+use crate::metrics::{Curve, Metrics};
 use crate::salience::{NEAR_SILENT, Salience};
 use crate::statistics::Statistics;
 
@@ -19,6 +19,7 @@ const TPR: f64 = 0.95;
 const DRAWS: usize = 2000;
 
 /// What a set is called, and what was said of it.
+#[derive(Debug, Clone)]
 pub(super) struct Told {
     pub(super) name: String,
     pub(super) kind: Kind,
@@ -58,7 +59,7 @@ fn asked<'a>(reading: &'a Reading, ladder: &Ladder) -> &'a Readout {
     &reading.readouts[ladder.stages() - 1][ladder.asked]
 }
 
-fn accuracy(reading: &Reading, readout: &Readout) -> Option<f64> {
+pub(super) fn accuracy(reading: &Reading, readout: &Readout) -> Option<f64> {
     (reading.labelled > 0).then(|| readout.correct as f64 / reading.labelled as f64)
 }
 
@@ -134,17 +135,13 @@ pub(super) fn levels(ladder: &Ladder, statistics: &Statistics, read: &[(Told, Re
         let (sums, classes) = (readout.logits.without(None), ladder.head.classes());
         (0..classes).map(|class| mean_and_variance(sums[class], sums[classes + class], rows).1).sum::<f64>()
     };
-    let auroc = |of: &dyn Fn(&Reading) -> Vec<f64>| -> Result<Vec<f64>> {
-        let id = of(id);
-        read[1..].iter().map(|(_, other)| Ok(Curve::new(&id, &of(other))?.metrics(TPR).auroc)).collect()
-    };
-    let before = auroc(&|reading| dense(reading).scores.clone())?;
+    let before = rates(read, 0, 0)?;
     let level = |(place, rung): (usize, &Rung)| {
         // The first rung is the dense head, which reads the features as they are.
         let stage = if place == 0 { 0 } else { stage };
         let readout = &id.readouts[stage][place];
         let salience = Salience::measure(&ladder.head, statistics, Some(&rung.mask));
-        let after = auroc(&|reading| reading.readouts[stage][place].scores.clone())?;
+        let after = rates(read, stage, place)?;
         Ok(Level {
             p: rung.p,
             kept: rung.mask.count(),
@@ -154,10 +151,19 @@ pub(super) fn levels(ladder: &Ladder, statistics: &Statistics, read: &[(Told, Re
             variance_kept: variance(readout) / variance(dense(id)),
             class_changed: 1.0 - readout.agree as f64 / rows,
             accuracy: accuracy(id, readout),
-            gains: after.iter().zip(&before).map(|(after, before)| after - before).collect(),
+            gains: after.iter().zip(&before).map(|(after, before)| after.auroc - before.auroc).collect(),
+            auroc: after.iter().map(|rates| rates.auroc).collect(),
+            fpr: after.iter().map(|rates| rates.fpr_at_tpr).collect(),
         })
     };
     ladder.rungs.iter().enumerate().map(level).collect()
+}
+
+/// How well energies at a stage and rung tell each of the other sets from the first.
+pub(super) fn rates(read: &[(Told, Reading)], stage: usize, rung: usize) -> Result<Vec<Metrics>> {
+    let scores = |reading: &Reading| reading.readouts[stage][rung].scores.clone();
+    let id = scores(&read[0].1);
+    read[1..].iter().map(|(_, other)| Ok(Curve::new(&id, &scores(other))?.metrics(TPR))).collect()
 }
 
 /// The lemma on independent normal units that have the means and variances of those of `id`, as the pruned head reads them.

@@ -10,6 +10,7 @@
 //! function of sums that merge, kept by group of rows, so that each has a jackknife interval (`estimate`, `reading`).
 
 mod account;
+mod anatomy;
 mod collapse;
 mod estimate;
 mod forecast;
@@ -24,6 +25,7 @@ mod variance;
 use std::sync::Arc;
 
 pub use crate::evaluation::Distance;
+pub use anatomy::{Ablation, Anatomy, Contributions, Rates, Spread, Watch};
 pub use collapse::Collapse;
 pub use estimate::Estimate;
 pub use forecast::{

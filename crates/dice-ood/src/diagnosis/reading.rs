@@ -105,7 +105,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    fn new(ladder: &Ladder) -> Self {
+    pub(super) fn new(ladder: &Ladder) -> Self {
         let (classes, units) = (ladder.head.classes(), ladder.head.units());
         let readout =
             || Readout { logits: Sums::new(2 * classes), own: Sums::new(2), scores: Vec::new(), agree: 0, correct: 0 };
@@ -150,7 +150,16 @@ impl Reading {
     }
 
     /// Adds a block, as many rows at a time as have their logits in memory together.
-    fn add(&mut self, block: &Block, ladder: &Ladder, labels: Option<&[i64]>, means: Option<&Kernel>) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFinite`] for a row of finite values whose energy is not; then the reading holds nothing of use.
+    pub(super) fn add(
+        &mut self,
+        block: &Block,
+        ladder: &Ladder,
+        labels: Option<&[i64]>,
+        means: Option<&Kernel>,
+    ) -> Result<()> {
         let width = (ladder.head.classes() * ladder.rungs.len() * ladder.stages()).max(1);
         let together = (TOGETHER / width).max(1);
         let first = self.tally.rows;
@@ -266,7 +275,7 @@ fn check_values(block: &Block) -> Result<()> {
     }
 }
 
-fn labels_of(block: &Block, classes: usize) -> Result<Option<&[i64]>> {
+pub(super) fn labels_of(block: &Block, classes: usize) -> Result<Option<&[i64]>> {
     let Some(labels) = block.labels.as_deref() else { return Ok(None) };
     match labels.iter().find(|label| !(0..classes as i64).contains(*label)) {
         None => Ok(Some(labels)),

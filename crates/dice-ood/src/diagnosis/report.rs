@@ -135,4 +135,8 @@ pub struct Level {
     pub accuracy: Option<f64>,
     /// AUROC less that by the dense head, for each of the other sets.
     pub gains: Vec<f64>,
+    /// AUROC, for each of the other sets.
+    pub auroc: Vec<f64>,
+    /// Share accepted where 95 % of the in-distribution inputs are, for each of the other sets.
+    pub fpr: Vec<f64>,
 }

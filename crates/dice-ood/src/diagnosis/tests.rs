@@ -1,6 +1,7 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::*;
+use crate::evaluation::SetLabel;
 use crate::features::{ArraySource, Block};
 use crate::metrics::Curve;
 
@@ -196,4 +197,69 @@ fn what_cannot_be_diagnosed_is_refused_by_name() {
         .sample(Sample::new("same", Kind::StandIn, None, plain))
         .sample(Sample::new("same", Kind::StandIn, None, plain));
     assert!(twice.run(&plain).unwrap_err().to_string().contains("'same' twice"));
+}
+
+/// What is seen in passing is what a diagnosis of the same inputs finds, at any size of blocks.
+#[test]
+fn a_watch_finds_what_a_diagnosis_does() {
+    let ((training, labels), (far, _)) = (features(211, 1.0), features(90, 0.5));
+    let statistics = statistics(training.view(), &labels);
+    for spec in ["dice(0.5) | energy", "ras | dice(0.5) | energy"] {
+        let found = diagnosed(spec, 211);
+        let seen = |most: usize| {
+            let watch = Watch::new(&head(), &statistics, &spec.parse().unwrap(), true).unwrap();
+            let id = Slowly(ArraySource::with_labels(training.view(), &labels).unwrap(), most);
+            let label = SetLabel { name: "far".into(), distance: Some(Distance::Far) };
+            for mut source in [
+                watch.over(&"training".into(), Kind::InDistribution, Box::new(id)),
+                watch.over(&label, Kind::OutOfDistribution, Box::new(Slowly(ArraySource::new(far.view()), most))),
+            ] {
+                for_each_block(&mut source, |_| Ok(())).unwrap();
+            }
+            watch.finish().unwrap()
+        };
+        let anatomy = seen(7);
+        assert_eq!(anatomy, seen(211));
+        assert_eq!((&anatomy.sets, &anatomy.levels, &anatomy.mask), (&found.sets, &found.sensitivity, &found.mask));
+        let Contributions { class, order, kept, sets } = &anatomy.contributions;
+        assert!(sets[0].mean.is_sorted_by(|a, b| a >= b));
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), found.mask.kept_by_class[*class]);
+        // Contributions of the in-distribution inputs add up to the output of their class.
+        let output = &anatomy.sets[0].pruned_outputs().classes[*class];
+        assert!((sets[0].mean.iter().sum::<f64>() - output.mean_before).abs() < 1e-4);
+        let after: f64 = sets[0].mean.iter().zip(kept).filter(|(_, kept)| **kept).map(|(mean, _)| mean).sum();
+        assert!((after - output.mean_after).abs() < 1e-4);
+        assert_eq!(order.len(), UNITS);
+        // The dense head is the same by every ablation.
+        assert_eq!(anatomy.ablations.len(), 12);
+        let dense = anatomy.levels[0].auroc[0];
+        assert!(anatomy.ablations.iter().all(|one| (one.levels[0].auroc - dense).abs() < 1e-9));
+    }
+}
+
+#[test]
+fn a_watch_passes_over_what_is_not_finite_and_refuses_what_prunes_nothing() {
+    let ((training, labels), (mut other, _)) = (features(211, 1.0), features(9, 0.5));
+    let statistics = statistics(training.view(), &labels);
+    for spec in ["energy", "fisher(dice(0.9) | energy, msp)"] {
+        let refused = Watch::new(&head(), &statistics, &spec.parse().unwrap(), false).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::Argument);
+    }
+    other.row_mut(3)[1] = f32::NAN;
+    let watch = Watch::new(&head(), &statistics, &"dice(0.5) | energy".parse().unwrap(), false).unwrap();
+    for_each_block(
+        &mut watch.over(&"x".into(), Kind::InDistribution, Box::new(ArraySource::new(other.view()))),
+        |_| Ok(()),
+    )
+    .unwrap();
+    assert_eq!(watch.finish().unwrap().sets[0].features.rows, 8);
+    // A row whose energy overflows is told at the end, not while reading.
+    other.row_mut(3).fill(f32::MAX);
+    let watch = Watch::new(&head(), &statistics, &"dice(0.5) | energy".parse().unwrap(), false).unwrap();
+    for_each_block(
+        &mut watch.over(&"x".into(), Kind::InDistribution, Box::new(ArraySource::new(other.view()))),
+        |_| Ok(()),
+    )
+    .unwrap();
+    assert_eq!(watch.finish().unwrap_err().kind(), ErrorKind::NotFinite);
 }

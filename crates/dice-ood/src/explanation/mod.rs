@@ -18,6 +18,7 @@
 //! ```
 
 mod logits;
+mod lookout;
 mod members;
 mod neighbours;
 mod select;
@@ -31,6 +32,7 @@ use crate::error::Result;
 use crate::statistics::Statistics;
 
 pub use logits::{ClassShare, Pruning, Removed};
+pub use lookout::{Lookout, Notable, Reason};
 pub use members::MemberVote;
 pub use neighbours::{Neighbour, nearest};
 pub use select::{Selected, Wanted, select};

@@ -1,0 +1,262 @@
+//! `dice paper`: the tables and figures of the DICE paper from a folder of features.
+
+mod published;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use dice_ood::io::Dataset;
+use dice_ood::{Error, ErrorKind, FeatureSource, Report, Result};
+
+use crate::names::quoted;
+use crate::page::{PaperNotes, claim_new, replaced_in};
+use crate::{Arguments, Command, Context};
+pub(crate) use published::{Beside, Pair};
+use published::{NETWORKS, Published, beside, key};
+
+/// Make the tables and figures of the DICE paper from your features, with the published numbers beside yours.
+///
+/// For each network one folder with a page, its figures and tables: FPR95 and AUROC of MSP, energy, ReAct, DICE and both together
+/// on every set, the ablations, the sweep over p, output variance, unit contributions and distributions of scores. It fits and
+/// reports by `dice fit` and `dice report`, and prints these commands.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Paper {
+    /// A network's folder, or one of such folders.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The folder to write to.
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// The share of weights that DICE drops; by default the paper's: 0.7 for a head of ImageNet's size, else 0.9.
+    #[arg(long, value_name = "P", value_parser = crate::rate, allow_negative_numbers = true)]
+    p: Option<f64>,
+}
+
+const EXAMPLES: &str = "Examples:
+  dice paper features/ -o out/
+  dice paper features/cifar10 -o out/ --p 0.95
+
+A network's folder holds (endings as for any features)
+  head.*       weight [C, D] and bias [C] of the last layer
+  id_train.*   penultimate features of the training images, with labels
+  id_test.*    those of the test images, with labels
+  NAME.*       those of an out-of-distribution set, one file each: svhn, lsun-c, lsun-r, isun, textures, places365;
+               inaturalist, sun, places, textures for ImageNet; or sets of your own
+docs/PAPER.md has a PyTorch script that makes it. A head [10, 342], [100, 342] or [1000, 2048] is taken for the paper's own network
+on CIFAR-10, CIFAR-100 or ImageNet, and the published numbers stand beside yours: marked as within the interval or outside it.";
+
+/// What of the paper needs more than features.
+const NEVER: &str = "ODIN and Generalized ODIN need gradients or training of the network, Mahalanobis as in the paper features of all its layers: not made";
+/// Endings of files that hold features.
+const ENDINGS: [&str; 8] = ["safetensors", "npy", "npz", "csv", "parquet", "arrow", "feather", "ipc"];
+
+/// The files of a network.
+#[derive(Debug, Default)]
+struct Files {
+    head: Option<PathBuf>,
+    train: Option<PathBuf>,
+    test: Option<PathBuf>,
+    others: Vec<PathBuf>,
+}
+
+impl Paper {
+    /// What is known to be written before anything is read.
+    pub(crate) fn outputs(&self) -> Vec<PathBuf> {
+        let networks = self.networks().unwrap_or_default();
+        let of = |(name, _): &(Option<String>, PathBuf)| {
+            let out = self.out(name.as_deref());
+            let folders = [out.join("figures"), out.join("tables")];
+            let replaced: Vec<PathBuf> = folders.iter().flat_map(|folder| replaced_in(folder)).collect();
+            [out.join("detector.safetensors"), out.join("report.html")].into_iter().chain(replaced)
+        };
+        networks.iter().flat_map(of).filter(|file| fs::symlink_metadata(file).is_ok()).collect()
+    }
+
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let networks = self.networks()?;
+        let whole = |folder: &Path| {
+            let files = Files::of(folder)?;
+            Ok::<_, Error>(files.head.is_some() && files.train.is_some() && files.test.is_some())
+        };
+        let mut made = 0;
+        for (name, folder) in &networks {
+            match whole(folder)? {
+                true => {
+                    self.make(name.as_deref(), folder, context)?;
+                    made += 1;
+                }
+                false => context
+                    .note(format_args!("{}: no head.*, id_train.* and id_test.* together: left out", folder.display())),
+            }
+        }
+        match made {
+            0 => Err(Error::new(ErrorKind::Missing, "none")
+                .file(self.folder.display())
+                .expected("a folder with head.*, id_train.* and id_test.*, or one of such folders")
+                .fix("see dice paper --help for the layout")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The folder itself where it has a head, else those in it that have one; two levels down at most.
+    fn networks(&self) -> Result<Vec<(Option<String>, PathBuf)>> {
+        if Files::of(&self.folder)?.head.is_some() {
+            return Ok(vec![(None, self.folder.clone())]);
+        }
+        let mut found = Vec::new();
+        for folder in folders(&self.folder)? {
+            let inner = if Files::of(&folder)?.head.is_some() { vec![folder] } else { folders(&folder)? };
+            for folder in inner {
+                let name =
+                    folder.strip_prefix(&self.folder).unwrap_or(&folder).to_string_lossy().replace(['/', '\\'], "-");
+                if Files::of(&folder)?.head.is_some() {
+                    found.push((Some(name), folder));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn out(&self, name: Option<&str>) -> PathBuf {
+        name.map_or_else(|| self.output.clone(), |name| self.output.join(name))
+    }
+
+    fn make(&self, name: Option<&str>, folder: &Path, context: &Context) -> Result<()> {
+        let Files { head: Some(head), train: Some(train), test: Some(test), others } = Files::of(folder)? else {
+            return Ok(());
+        };
+        let units = units_of(&train)?;
+        // Opened before anything is written: it may be a file that is to be.
+        units_of(&test)?;
+        let classes = crate::data::head(&head.to_string_lossy(), units, &Context { quiet: true })?.0.classes();
+        let network = NETWORKS.iter().find(|one| (one.classes, one.units) == (classes, units));
+        let p = self.p.unwrap_or(network.map_or(0.9, |one| one.p));
+        let names = detectors(p);
+        let (mut sets, mut notes) = (Vec::new(), vec![NEVER.to_owned()]);
+        for file in others {
+            match units_of(&file) {
+                Ok(found) if found == units => sets.push((stem(&file), file)),
+                Ok(found) => {
+                    notes.push(format!("{}: {found} units where the head has {units}: left out", file.display()))
+                }
+                // A file that is to be written, not one without features.
+                Err(error) if error.kind() == ErrorKind::Argument => return Err(error),
+                Err(_) => notes.push(format!("{}: no features [N, {units}] in it: left out", file.display())),
+            }
+        }
+        let lacking =
+            network.map(|one| one.sets.iter().filter(|set| !sets.iter().any(|(name, _)| key(name) == **set)).copied());
+        let lacking: Vec<&str> = lacking.into_iter().flatten().collect();
+        if !lacking.is_empty() {
+            notes.push(format!(
+                "sets of the paper that are not here, so that its averages cannot be compared: {}",
+                lacking.join(", ")
+            ));
+        }
+        let out = self.out(name);
+        fs::create_dir_all(&out).map_err(|error| Error::io(&out, error))?;
+        let detector = out.join("detector.safetensors");
+        let mut fit = words(["fit", "--features"]);
+        // The paper takes means over all training images and has no thresholds.
+        fit.extend([train.into(), "--head".into(), head.into(), "--calibration-fraction".into(), "0".into()]);
+        let mut report = words(["report"]);
+        report.extend([detector.clone().into(), "--id".into(), test.into()]);
+        for (name, file) in &sets {
+            let mut set = OsString::from(format!("{}=", name.replace(['=', ':'], "_")));
+            set.push(file);
+            report.extend(["--ood".into(), set]);
+        }
+        for spec in names.iter().map(|(spec, _)| spec) {
+            fit.extend(["-d".into(), spec.into()]);
+            report.extend(["-d".into(), spec.into()]);
+        }
+        fit.extend(["-o".into(), detector.into()]);
+        for (flag, file) in [("-o", "report.html"), ("--figures", "figures"), ("--tables", "tables")] {
+            report.extend([flag.into(), out.join(file).into()]);
+        }
+        for line in [&fit, &report] {
+            let words: Vec<String> = line.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+            context.note(format_args!("dice {}", words.join(" ")));
+        }
+        if let Command::Fit(fit) = parsed(fit)? {
+            claim_new(&out.join("detector.safetensors"))?;
+            fit.run(context)?;
+        }
+        if let Command::Report(page) = parsed(report)? {
+            claim_new(&out.join("report.html"))?;
+            let compare =
+                |report: &Report| PaperNotes { beside: compared(network, report, &names), notes: notes.clone() };
+            page.run_beside(Some(&compare), context)?;
+        }
+        notes.iter().for_each(|note| context.note(note));
+        Ok(())
+    }
+}
+
+fn compared(network: Option<&Published>, report: &Report, names: &[(String, &str)]) -> Vec<Beside> {
+    network.map(|network| beside(network, report, names)).unwrap_or_default()
+}
+
+/// The detectors of the paper's tables, and what they are called there.
+fn detectors(p: f64) -> [(String, &'static str); 5] {
+    [
+        (format!("dice({p}) | energy"), "dice"),
+        ("energy".into(), "energy"),
+        ("msp".into(), "msp"),
+        ("react(0.9) | energy".into(), "react"),
+        (format!("react(0.9) | dice({p}) | energy"), "react+dice"),
+    ]
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+    words.map(OsString::from).into()
+}
+
+/// A command line without the program's name.
+fn parsed(line: Vec<OsString>) -> Result<Command> {
+    let arguments = Arguments::try_parse_from(std::iter::once("dice".into()).chain(line));
+    arguments.map(|arguments| arguments.command).map_err(|error| Error::new(ErrorKind::Argument, error.to_string()))
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn units_of(file: &Path) -> Result<usize> {
+    Ok(Dataset::new([file.display().to_string()])?.open()?.units())
+}
+
+/// The folders in a folder, by name.
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = listed(folder)?.into_iter().filter(|path| path.is_dir()).collect();
+    found.sort();
+    Ok(found)
+}
+
+fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(|error| Error::io(folder, error))?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| Error::io(folder, error))).collect()
+}
+
+impl Files {
+    fn of(folder: &Path) -> Result<Self> {
+        let mut found = Self::default();
+        let mut files = listed(folder)?;
+        files.sort();
+        for file in files.into_iter().filter(|file| file.is_file()) {
+            let ending = file.extension().unwrap_or_default().to_string_lossy().into_owned();
+            let features = ENDINGS.contains(&&*ending);
+            match &*stem(&file) {
+                "head" if features || ["pt", "pth", "onnx"].contains(&&*ending) => found.head = Some(file),
+                "id_train" if features => found.train = Some(file),
+                "id_test" if features => found.test = Some(file),
+                _ if features => found.others.push(file),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
