@@ -33,8 +33,8 @@ const EXAMPLES: &str = "Examples:
   dice plot 'theirs.csv#confidence'";
 
 impl Plot {
-    pub(crate) fn run(&self, _: &Context) -> Result<()> {
-        let sets = self.files.iter().map(|given| self.read(given)).collect::<Result<Vec<_>>>()?;
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let sets = self.files.iter().map(|given| self.read(given, context)).collect::<Result<Vec<_>>>()?;
         let ends = sets.iter().flat_map(|(_, scores)| scores.first().zip(scores.last()));
         let (low, high) = ends
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (first, last)| (low.min(*first), high.max(*last)));
@@ -52,14 +52,18 @@ impl Plot {
     }
 
     /// The name of a line and its finite scores, ascending.
-    fn read(&self, given: &str) -> Result<(String, Vec<f64>)> {
+    fn read(&self, given: &str, context: &Context) -> Result<(String, Vec<f64>)> {
         let (name, file) = given.split_once('=').unwrap_or((given, given));
         let mut scores = Vec::new();
         for file in expand(&[file.to_owned()])? {
             scores.extend(read_vector(&file, &SCORE_NAMES)?);
         }
-        let scores = scores.into_iter().map(|score| self.orientation.apply(score)).filter(|score| score.is_finite());
-        let mut scores: Vec<f64> = scores.collect();
+        let all = scores.len();
+        scores.retain(|score| score.is_finite());
+        if !scores.is_empty() && scores.len() < all {
+            context.note(format_args!("{}: {} scores are not finite, and not drawn", shown(file), all - scores.len()));
+        }
+        let mut scores: Vec<f64> = scores.into_iter().map(|score| self.orientation.apply(score)).collect();
         scores.sort_by(f64::total_cmp);
         match scores.is_empty() {
             true => Err(Error::new(ErrorKind::Empty, "no finite score").file(file).expected("at least one")),

@@ -89,9 +89,10 @@ fn tune_and_sweep_take_images_and_tune_distorts_them() {
     succeeded(&desk.line(FIT));
     let told = tune("d.safetensors --model colours.onnx --id test --ood grey=grey --tpr 0.8");
     assert_eq!(told["validation"], "real out-of-distribution inputs");
-    // The mean colour of an image is that of the image upside down: such stand-ins are in-distribution inputs.
-    let alike = desk.line("tune d.safetensors --model colours.onnx --id test --tpr 0.8 -d msp");
-    assert!(failed(&alike, 1).contains("distort images more strongly"), "{}", stderr(&alike));
+    // The mean colour of an image is that of the image upside down, up to rounding; that of two classes mixed is of neither.
+    let told = tune("d.safetensors --model colours.onnx --id test --tpr 0.8");
+    let counted = told["parts"]["sets"].as_array().unwrap();
+    assert!(counted.iter().any(|set| set[0] == "mix"), "{told}");
     let one = desk.line("tune d.safetensors --model colours.onnx --id test --stand-ins 1 --tpr 0.8 -d msp");
     assert!(failed(&one, 1).contains("'flip'") && stderr(&one).contains("1 row"), "{}", stderr(&one));
     let swept = succeeded(&desk.run(&[

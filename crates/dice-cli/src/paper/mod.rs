@@ -53,6 +53,9 @@ const NEVER: &str = "ODIN and Generalized ODIN need gradients or training of the
 /// Endings of files that hold features.
 const ENDINGS: [&str; 8] = ["safetensors", "npy", "npz", "csv", "parquet", "arrow", "feather", "ipc"];
 
+/// Feature files, each under the name of its set.
+type Sets = Vec<(String, PathBuf)>;
+
 /// The files of a network.
 #[derive(Debug, Default)]
 struct Files {
@@ -133,56 +136,20 @@ impl Paper {
         units_of(&test)?;
         let classes = crate::data::head(&head.to_string_lossy(), units, &Context { quiet: true })?.0.classes();
         let network = NETWORKS.iter().find(|one| (one.classes, one.units) == (classes, units));
-        let p = self.p.unwrap_or(network.map_or(0.9, |one| one.p));
-        let names = detectors(p);
-        let (mut sets, mut notes) = (Vec::new(), vec![NEVER.to_owned()]);
-        for file in others {
-            match units_of(&file) {
-                Ok(found) if found == units => sets.push((stem(&file), file)),
-                Ok(found) => {
-                    notes.push(format!("{}: {found} units where the head has {units}: left out", file.display()))
-                }
-                // A file that is to be written, not one without features.
-                Err(error) if error.kind() == ErrorKind::Argument => return Err(error),
-                Err(_) => notes.push(format!("{}: no features [N, {units}] in it: left out", file.display())),
-            }
-        }
-        let lacking =
-            network.map(|one| one.sets.iter().filter(|set| !sets.iter().any(|(name, _)| key(name) == **set)).copied());
-        let lacking: Vec<&str> = lacking.into_iter().flatten().collect();
-        if !lacking.is_empty() {
-            notes.push(format!(
-                "sets of the paper that are not here, so that its averages cannot be compared: {}",
-                lacking.join(", ")
-            ));
-        }
+        let names = detectors(self.p.unwrap_or(network.map_or(0.9, |one| one.p)));
+        let (sets, mut notes) = sets(others, units)?;
+        notes.extend(network.and_then(|network| lacking(network, &sets)));
         let out = self.out(name);
         fs::create_dir_all(&out).map_err(|error| Error::io(&out, error))?;
         let detector = out.join("detector.safetensors");
-        let mut fit = words(["fit", "--features"]);
-        // The paper takes means over all training images and has no thresholds.
-        fit.extend([train.into(), "--head".into(), head.into(), "--calibration-fraction".into(), "0".into()]);
-        let mut report = words(["report"]);
-        report.extend([detector.clone().into(), "--id".into(), test.into()]);
-        for (name, file) in &sets {
-            let mut set = OsString::from(format!("{}=", name.replace(['=', ':'], "_")));
-            set.push(file);
-            report.extend(["--ood".into(), set]);
-        }
-        for spec in names.iter().map(|(spec, _)| spec) {
-            fit.extend(["-d".into(), spec.into()]);
-            report.extend(["-d".into(), spec.into()]);
-        }
-        fit.extend(["-o".into(), detector.into()]);
-        for (flag, file) in [("-o", "report.html"), ("--figures", "figures"), ("--tables", "tables")] {
-            report.extend([flag.into(), out.join(file).into()]);
-        }
+        let fit = fit_command(&train, &head, &names, &detector);
+        let report = report_command(&detector, &test, &sets, &names, &out);
         for line in [&fit, &report] {
             let words: Vec<String> = line.iter().map(|word| quoted(&word.to_string_lossy())).collect();
             context.note(format_args!("dice {}", words.join(" ")));
         }
         if let Command::Fit(fit) = parsed(fit)? {
-            claim_new(&out.join("detector.safetensors"))?;
+            claim_new(&detector)?;
             fit.run(context)?;
         }
         if let Command::Report(page) = parsed(report)? {
@@ -194,6 +161,54 @@ impl Paper {
         notes.iter().for_each(|note| context.note(note));
         Ok(())
     }
+}
+
+/// Those of `files` that hold features `[N, units]`, by name, and what to say of the whole and of the others.
+fn sets(files: Vec<PathBuf>, units: usize) -> Result<(Sets, Vec<String>)> {
+    let (mut sets, mut notes) = (Vec::new(), vec![NEVER.to_owned()]);
+    for file in files {
+        match units_of(&file) {
+            Ok(found) if found == units => sets.push((stem(&file), file)),
+            Ok(found) => notes.push(format!("{}: {found} units where the head has {units}: left out", file.display())),
+            // A file that is to be written, not one without features.
+            Err(error) if error.kind() == ErrorKind::Argument => return Err(error),
+            Err(_) => notes.push(format!("{}: no features [N, {units}] in it: left out", file.display())),
+        }
+    }
+    Ok((sets, notes))
+}
+
+/// Which of the paper's sets are not among `sets`.
+fn lacking(network: &Published, sets: &Sets) -> Option<String> {
+    let is_here = |set: &str| sets.iter().any(|(name, _)| key(name) == set);
+    let lacking: Vec<&str> = network.sets.iter().copied().filter(|set| !is_here(set)).collect();
+    (!lacking.is_empty()).then(|| {
+        format!("sets of the paper that are not here, so that its averages cannot be compared: {}", lacking.join(", "))
+    })
+}
+
+/// The paper takes means over all training images and has no thresholds.
+fn fit_command(train: &Path, head: &Path, names: &[(String, &str)], detector: &Path) -> Vec<OsString> {
+    let mut line = words(["fit", "--features"]);
+    line.extend([train.into(), "--head".into(), head.into(), "--calibration-fraction".into(), "0".into()]);
+    line.extend(names.iter().flat_map(|(spec, _)| ["-d".into(), spec.into()]));
+    line.extend(["-o".into(), detector.into()]);
+    line
+}
+
+fn report_command(detector: &Path, test: &Path, sets: &Sets, names: &[(String, &str)], out: &Path) -> Vec<OsString> {
+    let mut line = words(["report"]);
+    line.extend([detector.into(), "--id".into(), test.into()]);
+    for (name, file) in sets {
+        let mut set = OsString::from(format!("{}=", name.replace(['=', ':'], "_")));
+        set.push(file);
+        line.extend(["--ood".into(), set]);
+    }
+    line.extend(names.iter().flat_map(|(spec, _)| ["-d".into(), spec.into()]));
+    for (flag, file) in [("-o", "report.html"), ("--figures", "figures"), ("--tables", "tables")] {
+        line.extend([flag.into(), out.join(file).into()]);
+    }
+    line
 }
 
 fn compared(network: Option<&Published>, report: &Report, names: &[(String, &str)]) -> Vec<Beside> {

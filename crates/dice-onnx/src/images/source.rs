@@ -132,10 +132,13 @@ impl Making {
     }
 }
 
-/// The input that the one at `place` is mixed with: the next of the same size, or itself upside down.
+/// The input that the one at `place` is mixed with: of the same size, the next from half of `prepared` on, as neighbours in a folder of a
+/// class are of that class; or itself upside down.
 fn partner(prepared: &[Prepared], place: usize, layout: PixelLayout) -> Option<Vec<f32>> {
     let (own, size) = prepared[place].input.as_ref().ok()?;
-    let others = prepared[place + 1..].iter().chain(&prepared[..place]);
+    let (many, half) = (prepared.len(), prepared.len() / 2);
+    let others = (half..many + half).map(|step| (place + step) % many).filter(|other| *other != place);
+    let others = others.map(|other| &prepared[other]);
     let next = others.filter_map(|one| one.input.as_ref().ok()).find(|(_, its)| its == size);
     Some(next.map_or_else(|| flipped(own.clone(), *size, layout), |(input, _)| input.clone()))
 }
@@ -388,9 +391,9 @@ mod tests {
             reds
         };
         let mixed = reds();
-        // Batches of 32: the last of the first is mixed with its first.
-        assert_eq!(mixed[..31], (0..31).map(|index| index as f32 + 0.5).collect::<Vec<_>>());
-        assert_eq!(mixed[31], 15.5);
+        // Batches of 32: each is mixed with the one half a batch on.
+        let means: Vec<f32> = (0..32).map(|index| (index + (index + 16) % 32) as f32 / 2.0).collect();
+        assert_eq!(mixed[..32], means);
         assert_eq!(mixed, reds());
     }
 

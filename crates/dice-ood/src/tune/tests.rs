@@ -220,7 +220,7 @@ fn stand_ins_that_are_in_distribution_do_not_count() {
     let outcome = case.tune(standins(true), &["msp"], &few()).unwrap().outcome;
     assert_eq!((outcome.dropped, outcome.parts.sets.len()), (vec!["flip".to_owned()], 1));
     let none = case.tune(standins(false), &["msp"], &few()).unwrap_err().to_string();
-    assert!(none.contains("no candidate"), "{none}");
+    assert!(none.contains("no candidate") && none.contains("distort images more strongly"), "{none}");
 }
 
 #[test]
