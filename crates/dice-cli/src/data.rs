@@ -61,7 +61,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Reads them where they are shown.
+    /// Reads ids too, where inputs are shown by name.
     pub(crate) fn named_if(self, shown: bool) -> Self {
         if shown { self.with_ids() } else { self }
     }

@@ -281,14 +281,14 @@ impl Comparison {
 
     pub(crate) fn compared(&self, told: Told, context: &Context) -> Result<Compared> {
         self.check_ranking()?;
-        let mut found = match &self.artifact {
-            Some(path) => self.of_features(path, told, context)?,
+        match &self.artifact {
+            Some(path) => self.of_features(path, told, context),
             None => {
-                Compared { report: self.of_scores(told, context)?, steps: Vec::new(), anatomy: None, looks: Vec::new() }
+                let mut report = self.of_scores(told, context)?;
+                self.rank(&mut report, told)?;
+                Ok(Compared { report, steps: Vec::new(), anatomy: None, looks: Vec::new() })
             }
-        };
-        self.ranking(told).map_or(Ok(()), |by| found.report.sort(by))?;
-        Ok(found)
+        }
     }
 
     /// Refuses a ranking over sets that there are none of, before anything is read.
@@ -302,10 +302,11 @@ impl Comparison {
             .expected(format!("a set that is {0}, as in --ood {0}:NAME=FILE", over.name())))
     }
 
-    /// In which order detectors stand: as asked for; of a page, the best of them first.
-    fn ranking(&self, told: Told) -> Option<Ranking> {
+    /// Puts detectors in order: as asked for; of a page, the best of them first.
+    fn rank(&self, report: &mut Report, told: Told) -> Result<()> {
         let best = told.figures.is_some() && !self.ood.is_empty();
-        self.sort.or(best.then_some(Ranking { over: None, metric: RankingMetric::FprAtTpr }))
+        let by = self.sort.or(best.then_some(Ranking { over: None, metric: RankingMetric::FprAtTpr }));
+        by.map_or(Ok(()), |by| report.sort(by))
     }
 
     fn options(&self, told: Told) -> EvaluationOptions {
@@ -375,7 +376,7 @@ impl Comparison {
         };
         let steps = report.advice.as_ref().map(|advice| steps(advice, &given)).unwrap_or_default();
         let anatomy = watching.map(|watch| watch.and_then(Watch::finish).map_err(|error| error.to_string()));
-        self.ranking(told).map_or(Ok(()), |by| report.sort(by))?;
+        self.rank(&mut report, told)?;
         let looks = lookout.map_or(Ok(Vec::new()), |lookout| looks(&artifact, &compared, &report, lookout))?;
         Ok(Compared { report, steps, anatomy, looks })
     }

@@ -161,9 +161,8 @@ pub(super) fn levels(ladder: &Ladder, statistics: &Statistics, read: &[(Told, Re
 
 /// How well energies at a stage and rung tell each of the other sets from the first.
 pub(super) fn rates(read: &[(Told, Reading)], stage: usize, rung: usize) -> Result<Vec<Metrics>> {
-    let scores = |reading: &Reading| reading.readouts[stage][rung].scores.clone();
-    let id = scores(&read[0].1);
-    read[1..].iter().map(|(_, other)| Ok(Curve::new(&id, &scores(other))?.metrics(TPR))).collect()
+    let id = &read[0].1.readouts[stage][rung].scores;
+    read[1..].iter().map(|(_, other)| Ok(Curve::new(id, &other.readouts[stage][rung].scores)?.metrics(TPR))).collect()
 }
 
 /// The lemma on independent normal units that have the means and variances of those of `id`, as the pruned head reads them.

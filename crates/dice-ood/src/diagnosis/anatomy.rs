@@ -183,8 +183,7 @@ impl<'a> Watch<'a> {
         source: Box<dyn FeatureSource + 's>,
     ) -> Box<dyn FeatureSource + 's> {
         let told = Told { name: label.name.clone(), kind, distance: label.distance };
-        let ladders = std::iter::once(&self.ladder).chain(self.others.iter().map(|(.., ladder)| ladder));
-        let readings = ladders.map(Reading::new).collect();
+        let readings = self.ladders().map(Reading::new).collect();
         let place = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.sets.push((told, readings));
@@ -200,6 +199,11 @@ impl<'a> Watch<'a> {
         }))
     }
 
+    /// The detector's own, then those of the ablations.
+    fn ladders(&self) -> impl Iterator<Item = &Ladder> {
+        std::iter::once(&self.ladder).chain(self.others.iter().map(|(.., ladder)| ladder))
+    }
+
     fn see(&self, (told, readings): &mut (Told, Vec<Reading>), block: &Block) -> Result<()> {
         self.ladder.head.check_features(block.units)?;
         let finite = finite(block);
@@ -208,8 +212,7 @@ impl<'a> Watch<'a> {
             Kind::InDistribution => labels_of(block, self.ladder.head.classes())?,
             Kind::OutOfDistribution | Kind::StandIn => None,
         };
-        let ladders = std::iter::once(&self.ladder).chain(self.others.iter().map(|(.., ladder)| ladder));
-        for (reading, ladder) in readings.iter_mut().zip(ladders) {
+        for (reading, ladder) in readings.iter_mut().zip(self.ladders()) {
             reading.add(block, ladder, labels, None)?;
         }
         Ok(())
