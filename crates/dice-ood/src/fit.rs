@@ -512,6 +512,8 @@ mod tests {
         assert_eq!(names(&fitted), (vec!["energy".into()], vec!["evidence(energy, msp)".into()]));
     }
 
+    /// Two of the panel's members take eigenvectors.
+    #[cfg(feature = "linalg")]
     #[test]
     fn what_is_chosen_where_that_can_be_done_is_left_out_where_it_cannot() {
         let (training, labels) = (features(200, 0.0), (0..200).map(|row| row % 2).collect::<Vec<i64>>());

@@ -8,7 +8,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dice_ood::io::{Dataset, FeaturesWriter, Location, find_head, read_head, read_labels, read_metadata, read_vector};
+#[cfg(feature = "torch")]
+use dice_ood::io::find_head;
+use dice_ood::io::{Dataset, FeaturesWriter, Location, read_head, read_labels, read_metadata, read_vector};
 use dice_ood::{Block, ErrorKind, Ids, LinearHead, Note, Result, for_each_block};
 use half::{bf16, f16};
 

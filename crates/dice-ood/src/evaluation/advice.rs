@@ -6,9 +6,7 @@
 
 mod families;
 
-use serde::Serialize;
-
-use super::report::{Distance, Ranking, RankingMetric, Report};
+use super::report::{AccuracyLoss, Advice, Difference, Distance, Next, Ranking, RankingMetric, Report, Standing};
 use super::{EvaluationOptions, LEVEL};
 use crate::metrics::paired::{PairedScores, Replicates};
 use crate::metrics::{Interval, auroc, average_precision, fpr_at_tpr};
@@ -18,100 +16,6 @@ use families::{Contrast, judged};
 pub(super) const BASELINE: &str = "energy";
 /// A set, or in-distribution inputs, of fewer are too few to say anything about differences.
 const FEWEST: usize = 20;
-
-/// Which detector did best, whether that is more than noise, and what to try next. Rates are fractions.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Advice {
-    /// The metric that detectors are ranked by.
-    pub metric: RankingMetric,
-    /// Over which sets it is averaged; over all where it is `None`.
-    pub over: Option<Distance>,
-    /// What detectors are compared with.
-    pub baseline: String,
-    /// Over the sets that detectors are ranked by.
-    pub overall: Standing,
-    /// Over near sets and over far ones where sets are said to be so, else over each set; none where there is one set only.
-    pub groups: Vec<Standing>,
-    /// What the best detector's own head loses against the whole head, where there are labels and it is another one.
-    pub accuracy: Option<AccuracyLoss>,
-    /// Detectors whose promise the in-distribution set contradicts.
-    pub contradicted: Vec<String>,
-    /// What to try next, the most urgent first.
-    pub next: Vec<Next>,
-}
-
-/// How detectors stand over some sets.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Standing {
-    /// `all sets`, `near sets`, `far sets`, or the name of a set.
-    pub name: String,
-    /// The names of the sets.
-    pub sets: Vec<String>,
-    /// The detector of the best mean.
-    pub best: String,
-    /// That mean.
-    pub value: f64,
-    /// The best detector against the baseline, where it is another one.
-    pub against_baseline: Option<Difference>,
-    /// The second best against the best, where there is one.
-    pub runner_up: Option<Difference>,
-    /// Every detector against the baseline, in the order they were given.
-    pub comparisons: Vec<Difference>,
-}
-
-/// A detector against another one over the same inputs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Difference {
-    /// The detector.
-    pub detector: String,
-    /// The other one.
-    pub against: String,
-    /// Its mean metric less that of the other one, in the metric's own direction.
-    pub difference: f64,
-    /// Where that difference lies with 95 % confidence for all comparisons of the family together; `None` where a side has
-    /// fewer than 20 inputs.
-    pub interval: Option<Interval>,
-    /// Its p-value, adjusted for the family.
-    pub p_value: Option<f64>,
-    /// Whether it is more than noise: an adjusted p-value of at most 0.05, and an interval without 0.
-    pub beyond_noise: bool,
-    /// About how many times as many inputs it would take to show a difference of this size, where it is not more than noise.
-    pub inputs_needed: Option<f64>,
-}
-
-/// How often the head of a detector is right, against the whole head on the same inputs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AccuracyLoss {
-    /// The detector.
-    pub detector: String,
-    /// How often its own head is right.
-    pub accuracy: f64,
-    /// How often the whole head is.
-    pub dense_accuracy: f64,
-    /// What is lost: `dense_accuracy - accuracy`.
-    pub lost: f64,
-    /// Where that lies with 95 % confidence (Agresti and Min, 2005: half an input is added to each of the four outcomes).
-    pub interval: Interval,
-}
-
-/// What to try next.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Next {
-    /// Promises are contradicted: calibrate on inputs that neither network nor detector was fitted to.
-    Recalibrate,
-    /// Only single methods were compared: a panel of one method of each family is best on average over networks.
-    Panel,
-    /// Different detectors are best on near and on far sets: combine them.
-    Combine,
-    /// Sets are not said to be near or far: methods that win on one kind often lose on the other.
-    Distances,
-    /// The best detector's lead is not more than noise: so many times as many inputs would show one of this size.
-    MoreInputs {
-        /// How many times as many.
-        times: f64,
-    },
-}
 
 /// What is compared: every detector, the baseline among them.
 pub(super) struct Compared<'a> {

@@ -39,10 +39,10 @@ use crate::plan::{NonFinite, Plan};
 use crate::progress::Progress;
 use crate::spec::Spec;
 use crate::statistics::{Needs, Statistics};
-pub use advice::{AccuracyLoss, Advice, Difference, Next, Standing};
 pub use figures::{Bins, Drawn, Reliability, RocPoint};
 pub use report::{
-    Averages, DecisionReport, DetectorReport, Distance, Overlap, Quantiles, Ranking, RankingMetric, Report, SetReport,
+    AccuracyLoss, Advice, Averages, DecisionReport, DetectorReport, Difference, Distance, Next, Overlap, Quantiles,
+    Ranking, RankingMetric, Report, SetReport, Standing,
 };
 
 /// The level of the intervals.

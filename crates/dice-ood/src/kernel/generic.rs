@@ -21,8 +21,7 @@
 use std::ops::Range;
 
 use super::exp::{lanes, largest, summarise};
-use super::isa::{BLOCK, Isa, fused, will_read, will_read_now};
-use super::level::Work;
+use super::isa::{BLOCK, Isa, Work, fused, transpose_few, will_read, will_read_now};
 use super::pack::{Apart, CHUNK, Chunk, GROUP, Packing, Pair, RowWeights, Shared, TILE, Tile, Weights};
 use super::scratch::Scratch;
 use super::{Kernel, Summaries, Wanted};
@@ -295,30 +294,6 @@ pub(super) unsafe fn transpose<I: Isa, const L: usize>(
     } else {
         transpose_few::<L>(rows, stride, chunks, clip, tile)
     }
-}
-
-/// The transposition of few rows, of rows shorter than a chunk, and for levels without one of their own.
-#[inline(always)]
-pub(super) fn transpose_few<const L: usize>(
-    rows: &[f32],
-    stride: usize,
-    chunks: &[Chunk],
-    clip: f32,
-    tile: &mut [f32],
-) -> bool {
-    // One sum a column of a chunk: a single one would wait for itself at every value.
-    let mut zeros = [0.0; CHUNK];
-    for (lane, row) in rows.chunks_exact(stride).enumerate() {
-        for chunk in chunks {
-            let values = &row[chunk.column..];
-            let values = &values[..values.len().min(CHUNK)];
-            zeros.iter_mut().zip(values).for_each(|(zero, value)| *zero += value * 0.0);
-            for (place, value) in chunk.places.iter().zip(values) {
-                tile[usize::from(*place) * L + lane] = value.min(clip);
-            }
-        }
-    }
-    zeros == [0.0; CHUNK]
 }
 
 /// Adds the products of a sparse tile.

@@ -4,11 +4,21 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
-use super::generic::transpose_few;
-use super::pack::Chunk;
+use super::pack::{CHUNK, Chunk};
 
 /// Rows of a block whose partial sums are added up together, in the layout by rows.
 pub(super) const BLOCK: usize = 16;
+
+/// Something to be done with the instructions of a level.
+pub(super) trait Work {
+    type Output;
+
+    /// Does it. Implementations are `#[inline(always)]`, so that they are compiled for the level.
+    ///
+    /// # Safety
+    /// What must hold: (1) the processor has the features of `I`.
+    unsafe fn run<I: Isa>(self) -> Self::Output;
+}
 
 /// A level: vectors of values, and the transposition of rows into lanes.
 ///
@@ -209,4 +219,28 @@ impl Isa for Portable {
     ) -> bool {
         transpose_few::<L>(rows, stride, chunks, clip, tile)
     }
+}
+
+/// The transposition of few rows, of rows shorter than a chunk, and for levels without one of their own.
+#[inline(always)]
+pub(super) fn transpose_few<const L: usize>(
+    rows: &[f32],
+    stride: usize,
+    chunks: &[Chunk],
+    clip: f32,
+    tile: &mut [f32],
+) -> bool {
+    // One sum a column of a chunk: a single one would wait for itself at every value.
+    let mut zeros = [0.0; CHUNK];
+    for (lane, row) in rows.chunks_exact(stride).enumerate() {
+        for chunk in chunks {
+            let values = &row[chunk.column..];
+            let values = &values[..values.len().min(CHUNK)];
+            zeros.iter_mut().zip(values).for_each(|(zero, value)| *zero += value * 0.0);
+            for (place, value) in chunk.places.iter().zip(values) {
+                tile[usize::from(*place) * L + lane] = value.min(clip);
+            }
+        }
+    }
+    zeros == [0.0; CHUNK]
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::isa::{Isa, Portable};
+use super::isa::{Isa, Portable, Work};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{self, Avx2, Avx512};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,17 +23,6 @@ enum Known {
     /// AVX-512F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-}
-
-/// Something to be done with the instructions of a level.
-pub(super) trait Work {
-    type Output;
-
-    /// Does it. Implementations are `#[inline(always)]`, so that they are compiled for the level.
-    ///
-    /// # Safety
-    /// What must hold: (1) the processor has the features of `I`.
-    unsafe fn run<I: Isa>(self) -> Self::Output;
 }
 
 impl Level {

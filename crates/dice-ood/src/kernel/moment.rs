@@ -15,8 +15,8 @@
 
 use rayon::prelude::*;
 
-use super::isa::Isa;
-use super::level::{Level, Work};
+use super::isa::{Isa, Work};
+use super::level::Level;
 use crate::error::Result;
 
 /// Columns of a panel: three vectors of eight.

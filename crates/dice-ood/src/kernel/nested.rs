@@ -19,8 +19,8 @@
 use std::ops::Range;
 
 use super::generic::{NARROW, add_tile, give_lanes, transpose};
-use super::isa::Isa;
-use super::level::{Level, Work};
+use super::isa::{Isa, Work};
+use super::level::Level;
 use super::pack::{Chunk, GROUP, TILE, Tile, Weights};
 use super::scratch::Scratch;
 use super::{Wanted, check_mask};

@@ -21,8 +21,8 @@
 use std::ops::Range;
 
 use super::generic::{NARROW, dense, transpose, write_rows};
-use super::isa::Isa;
-use super::level::{Level, Work};
+use super::isa::{Isa, Work};
+use super::level::Level;
 use super::pack::{GROUP, TILE, Tile, Weights};
 use super::scratch::Scratch;
 use crate::error::{Error, ErrorKind, Result};

@@ -3,8 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::isa::{BLOCK, Isa, will_read};
-use super::level::Work;
+use super::isa::{BLOCK, Isa, Work, will_read};
 use super::pack::Chunk;
 
 pub(super) struct Avx2;

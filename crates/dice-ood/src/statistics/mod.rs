@@ -5,6 +5,7 @@ mod bank;
 mod classes;
 mod moment;
 pub(crate) mod needs;
+mod part;
 mod sorted;
 mod sums;
 mod templates;
@@ -21,16 +22,11 @@ use crate::head::LinearHead;
 use crate::kernel::{Kernel, Scratch};
 use crate::sphere::to_sphere;
 use crate::state::{State, check_finite};
-use activations::Activations;
-use bank::Bank;
 pub use bank::BankRows;
 pub use classes::ClassMean;
-use classes::Classes;
-use moment::SecondMoment;
 pub use needs::{By, Need, Needs, Space};
-use sorted::SortedSum;
+use part::{Part, TrainingRows, predictions};
 use sums::add_rows;
-use templates::Templates;
 
 /// Streaming statistics of penultimate features `[N, D]`: the mean activation, and what else was asked for.
 ///
@@ -45,31 +41,6 @@ pub struct Statistics {
     parts: BTreeMap<Need, Part>,
     /// The dense head whose predictions some statistics rest on, and its number of classes.
     head: Option<(Arc<Kernel>, usize)>,
-}
-
-/// A gathered statistic; its [`Need`] says which.
-#[derive(Debug, Clone, PartialEq)]
-enum Part {
-    SequentialMean(Array1<f32>),
-    Activations(Activations),
-    SortedMean(SortedSum),
-    Classes(Classes),
-    SecondMoment(SecondMoment),
-    Templates(Templates),
-    Bank(Bank),
-}
-
-/// Some training rows, as statistics add them.
-struct TrainingRows<'a> {
-    /// `[n, D]`.
-    features: &'a [f32],
-    /// The same on the unit sphere `[n, D]`, where a statistic rests on them.
-    sphere: &'a [f32],
-    labels: Option<&'a [i64]>,
-    /// `[n, C]` of the dense head, where a statistic rests on them.
-    logits: &'a [f32],
-    /// What the dense head predicts `[n]`, where a statistic rests on it.
-    predictions: &'a [i64],
 }
 
 /// Equal where the same was gathered from the same rows.
@@ -392,7 +363,7 @@ impl Statistics {
         state.put("activation_sum", &[self.units()], self.sum.to_vec());
         for (need, part) in &self.parts {
             let mut inner = State::default();
-            part.save(&mut inner, self);
+            part.save(&mut inner, self.units(), self.rows);
             state.put_part(need.key(), inner);
         }
         state
@@ -416,7 +387,7 @@ impl Statistics {
         for need in Need::ALL {
             let mut inner = state.take_part(need.key());
             if inner.tensors().next().is_some() {
-                let part = Part::load(need, &mut inner, &statistics)?;
+                let part = Part::load(need, &mut inner, statistics.units(), rows)?;
                 inner.finish()?;
                 statistics.parts.insert(need, part);
             }
@@ -427,136 +398,6 @@ impl Statistics {
 
 /// Counts beyond this are not exact in f64.
 const MOST_ROWS: u64 = 1 << 53;
-
-impl Part {
-    /// Whether what it is gathered for takes labels, where its need alone does not say so.
-    fn takes_labels(&self) -> bool {
-        matches!(self, Self::Bank(bank) if bank.takes_labels())
-    }
-
-    fn new(need: Need, needs: &Needs, units: usize, classes: usize) -> Self {
-        match need {
-            Need::SequentialMean => Self::SequentialMean(Array1::zeros(units)),
-            Need::Activations => Self::Activations(Activations::default()),
-            Need::SortedMean => Self::SortedMean(SortedSum::new(units)),
-            Need::Classes(..) => Self::Classes(Classes::default()),
-            Need::SecondMoment(_) => Self::SecondMoment(SecondMoment::new(units)),
-            Need::Templates => Self::Templates(Templates::new(classes)),
-            Need::Bank => Self::Bank(Bank::new(units, needs.bank_rows(), needs.bank_takes_labels())),
-        }
-    }
-
-    fn add(&mut self, need: Need, rows: &TrainingRows<'_>, units: usize) -> Result<()> {
-        match self {
-            Self::SequentialMean(sums) => add_rows(sums.as_slice_mut().unwrap_or_default(), rows.features),
-            Self::Activations(activations) => activations.add(rows.features),
-            Self::SortedMean(sorted) => sorted.add(rows.features),
-            Self::Classes(classes) => classes.add(rows.vectors(need), &rows.classes(need), units),
-            Self::SecondMoment(moment) => moment.add(rows.vectors(need))?,
-            Self::Templates(templates) => templates.add(rows.logits),
-            Self::Bank(bank) => bank.add(rows.features, rows.labels),
-        }
-        Ok(())
-    }
-
-    fn merge(&mut self, other: &Self) {
-        match (self, other) {
-            (Self::SequentialMean(mine), Self::SequentialMean(theirs)) => *mine += theirs,
-            (Self::Activations(mine), Self::Activations(theirs)) => mine.merge(theirs),
-            (Self::SortedMean(mine), Self::SortedMean(theirs)) => mine.merge(theirs),
-            (Self::Classes(mine), Self::Classes(theirs)) => mine.merge(theirs),
-            (Self::SecondMoment(mine), Self::SecondMoment(theirs)) => mine.merge(theirs),
-            (Self::Templates(mine), Self::Templates(theirs)) => mine.merge(theirs),
-            (Self::Bank(mine), Self::Bank(theirs)) => mine.merge(theirs),
-            (mine, theirs) => unreachable!("one need, two statistics: {mine:?} and {theirs:?}"),
-        }
-    }
-
-    fn save(&self, to: &mut State, of: &Statistics) {
-        match self {
-            Self::SequentialMean(sums) => to.put("sum", &[sums.len()], sums.to_vec()),
-            Self::Activations(activations) => activations.save(to),
-            Self::SortedMean(sorted) => sorted.save(to),
-            Self::Classes(classes) => classes.save(to, of.units()),
-            Self::SecondMoment(moment) => moment.save(to),
-            Self::Templates(templates) => templates.save(to),
-            Self::Bank(bank) => bank.save(to, of.rows),
-        }
-    }
-
-    fn load(need: Need, state: &mut State, of: &Statistics) -> Result<Self> {
-        let (units, rows) = (of.units(), of.rows);
-        let (part, counted, expected) = match need {
-            Need::SequentialMean => {
-                let sums = state.take::<f32>("sum", &[Some(units)])?;
-                (Self::SequentialMean(sums.iter().copied().collect()), rows, rows..=rows)
-            }
-            Need::Activations => {
-                let activations = Activations::load(state)?;
-                let (total, all) = (activations.total(), rows.saturating_mul(units as u64));
-                (Self::Activations(activations), total, all..=all)
-            }
-            Need::SortedMean => (Self::SortedMean(SortedSum::load(state, units)?), rows, rows..=rows),
-            Need::Classes(by, _) => {
-                let classes = Classes::load(state, units)?;
-                let total = classes.total();
-                (Self::Classes(classes), total, if by == By::Correct { 0..=rows } else { rows..=rows })
-            }
-            Need::SecondMoment(_) => (Self::SecondMoment(SecondMoment::load(state, units)?), rows, rows..=rows),
-            Need::Templates => {
-                let templates = Templates::load(state)?;
-                let total = templates.total();
-                (Self::Templates(templates), total, rows..=rows)
-            }
-            Need::Bank => {
-                let bank = Bank::load(state, units, rows)?;
-                let total = bank.total();
-                (Self::Bank(bank), total, 0..=rows)
-            }
-        };
-        if expected.contains(&counted) {
-            return Ok(part);
-        }
-        Err(Error::new(ErrorKind::Malformed, format!("counts that add up to {counted}"))
-            .tensor(need.key())
-            .expected(format!("counts of {rows} rows")))
-    }
-}
-
-impl TrainingRows<'_> {
-    /// The vectors that a statistic is of.
-    fn vectors(&self, need: Need) -> &[f32] {
-        match need.space() {
-            Space::Features => self.features,
-            Space::Sphere => self.sphere,
-        }
-    }
-
-    /// The class that each row counts for, where it counts.
-    fn classes(&self, need: Need) -> Vec<Option<i64>> {
-        let labels = self.labels.unwrap_or_default();
-        match need {
-            Need::Classes(By::Prediction, _) => self.predictions.iter().copied().map(Some).collect(),
-            Need::Classes(By::Correct, _) => {
-                labels.iter().zip(self.predictions).map(|(label, class)| (label == class).then_some(*label)).collect()
-            }
-            _ => labels.iter().copied().map(Some).collect(),
-        }
-    }
-}
-
-/// The first of the largest of each row of logits.
-fn predictions(logits: &[f32], rows: usize) -> Vec<i64> {
-    let classes = logits.len().checked_div(rows).unwrap_or(0);
-    let largest = |row: &[f32]| {
-        let first = (0, f32::NEG_INFINITY);
-        row.iter()
-            .enumerate()
-            .fold(first, |best, (class, logit)| if *logit > best.1 { (class, *logit) } else { best })
-            .0
-    };
-    logits.chunks_exact(classes.max(1)).map(|row| largest(row) as i64).collect()
-}
 
 fn no_rows() -> Error {
     Error::new(ErrorKind::Empty, "no rows").tensor("features").expected("at least one row to fit on")
