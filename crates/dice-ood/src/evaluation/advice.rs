@@ -34,7 +34,7 @@ pub(super) fn advise(of: &Compared<'_>, ranking: Ranking, options: &EvaluationOp
     if ranked.is_empty() || options.bootstrap < 2 {
         return None;
     }
-    let table = Table::of(of, ranking.metric, options);
+    let table = MetricTable::of(of, ranking.metric, options);
     let name = ranking.over.map_or("all sets".to_owned(), |over| format!("{} sets", over.name()));
     let overall = table.standings(&[(name, ranked)]).pop()?;
     let mut groups: Vec<(String, Vec<usize>)> = Distance::ALL
@@ -61,7 +61,7 @@ fn places(report: &Report, wanted: impl Fn(Option<Distance>) -> bool) -> Vec<usi
 }
 
 /// The metric of every detector on every set, and how it varies.
-struct Table<'a> {
+struct MetricTable<'a> {
     names: Vec<&'a str>,
     sets: Vec<&'a str>,
     /// Out-of-distribution inputs of each set.
@@ -76,7 +76,7 @@ struct Table<'a> {
     lower_is_better: bool,
 }
 
-impl<'a> Table<'a> {
+impl<'a> MetricTable<'a> {
     fn of(of: &Compared<'a>, metric: RankingMetric, options: &EvaluationOptions) -> Self {
         let report = of.report;
         let tpr = options.at_tpr;

@@ -22,7 +22,7 @@ use crate::state::{Element, State, Tensor, Values};
 /// # Errors
 /// [`ErrorKind::Io`].
 pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String, String>) -> Result<()> {
-    let layout = Layout::of(state);
+    let layout = Ordered::of(state);
     let header = layout.header(metadata).map_err(|error| error.file(path.display()))?;
     let mut file = AtomicFile::create(path)?;
     layout.write(&header, &mut file).map_err(|error| Error::io(path, error))?;
@@ -34,7 +34,7 @@ pub(crate) fn write_state(path: &Path, state: &State, metadata: &BTreeMap<String
 /// # Errors
 /// [`ErrorKind::Malformed`] for metadata that is no JSON.
 pub(crate) fn state_bytes(state: &State, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
-    let layout = Layout::of(state);
+    let layout = Ordered::of(state);
     let mut bytes = Vec::new();
     let header = layout.header(metadata)?;
     layout.write(&header, &mut bytes).map_err(|error| Error::caused_by(ErrorKind::Io, error))?;
@@ -42,9 +42,9 @@ pub(crate) fn state_bytes(state: &State, metadata: &BTreeMap<String, String>) ->
 }
 
 /// Tensors in the order of their file: types of the widest values first, so that each tensor is aligned.
-struct Layout<'a>(Vec<(&'a str, &'a [usize], Stored<'a>)>);
+struct Ordered<'a>(Vec<(&'a str, &'a [usize], Stored<'a>)>);
 
-impl<'a> Layout<'a> {
+impl<'a> Ordered<'a> {
     fn of(state: &'a State) -> Self {
         let tensors = state.tensors().map(|(name, tensor)| (name, &tensor.shape[..], Stored::of(&tensor.values)));
         let mut tensors: Vec<_> = tensors.collect();

@@ -103,7 +103,7 @@ impl Score for OpenMax {
         })?;
         let fit = |(class, mut tail): (usize, Vec<f64>)| {
             tail.sort_unstable_by(|a, b| b.total_cmp(a));
-            Tail::fit(&tail[..self.tail.min(tail.len())])
+            WeibullTail::fit(&tail[..self.tail.min(tail.len())])
                 .ok_or_else(|| self.unfit(class, "distances that are all equal"))
         };
         let tails = tails.into_iter().enumerate().map(fit).collect::<Result<_>>()?;
@@ -120,7 +120,8 @@ impl Score for OpenMax {
         if tails.iter().any(|[least, shape, _]| *shape <= 0.0 || *least < 0.0) {
             return Err(Error::new(ErrorKind::Malformed, "a shape or a distance below 0").tensor("tails"));
         }
-        let tails = tails.iter().map(|[least, shape, level]| Tail { least: *least, shape: *shape, level: *level });
+        let tails =
+            tails.iter().map(|[least, shape, level]| WeibullTail { least: *least, shape: *shape, level: *level });
         Ok(Arc::new(Recalibrated { alpha: self.alpha, classes, means, tails: tails.collect() }))
     }
 }
@@ -177,13 +178,13 @@ fn distance(logits: &[f32], mean: &[f64]) -> f64 {
 
 /// A Weibull distribution of `x = 10000 + d - least`, in terms of `y = log(x / 10000)`: `F = 1 - exp(-exp(shape y - level))`.
 #[derive(Debug, Clone, Copy)]
-struct Tail {
+struct WeibullTail {
     least: f64,
     shape: f64,
     level: f64,
 }
 
-impl Tail {
+impl WeibullTail {
     /// The likeliest one for `distances`; `None` where they are all equal.
     fn fit(distances: &[f64]) -> Option<Self> {
         let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
@@ -226,7 +227,7 @@ struct Recalibrated {
     classes: usize,
     /// `[C, C]`.
     means: Arc<[f64]>,
-    tails: Vec<Tail>,
+    tails: Vec<WeibullTail>,
 }
 
 impl Recalibrated {
@@ -282,7 +283,7 @@ impl Scorer for Recalibrated {
 
     fn express(&self, graph: &mut Graph, of: &Views) -> Option<Wire> {
         let distances = self.express_distances(graph, of.logits);
-        let of_tails = |part: fn(&Tail) -> f64| self.tails.iter().map(move |tail| part(tail) as f32);
+        let of_tails = |part: fn(&WeibullTail) -> f64| self.tails.iter().map(move |tail| part(tail) as f32);
         let least = graph.row(of_tails(|tail| tail.least));
         let beyond = graph.sub(distances, least);
         let (unit, furthest, one) = (graph.scale(beyond, 1.0 / ORIGIN), graph.scalar(-0.5), graph.scalar(1.0));
@@ -364,7 +365,7 @@ mod tests {
             vec![1.0, 1.0, 1.5],
             (0..50).map(|i| 40.0 + f64::from(i % 7) * 11.0).collect(),
         ] {
-            let tail = Tail::fit(&distances).unwrap();
+            let tail = WeibullTail::fit(&distances).unwrap();
             // F = 1 - exp(-(x / scale)^shape).
             let scale = ORIGIN * (tail.level / tail.shape).exp();
             let best = likelihood(&distances, tail.shape, scale);
@@ -380,15 +381,15 @@ mod tests {
                 assert!((tail.probability(distance) - expected).abs() < 1e-9, "{distance}");
             }
         }
-        assert!(Tail::fit(&[2.0; 9]).is_none());
+        assert!(WeibullTail::fit(&[2.0; 9]).is_none());
     }
 
     #[test]
     fn scores_are_the_odds_against_the_unknown_class() {
         let tails = vec![
-            Tail { least: 0.5, shape: 9000.0, level: 1.0 },
-            Tail { least: 0.2, shape: 7000.0, level: 0.5 },
-            Tail { least: 1.0, shape: 12000.0, level: 2.0 },
+            WeibullTail { least: 0.5, shape: 9000.0, level: 1.0 },
+            WeibullTail { least: 0.2, shape: 7000.0, level: 0.5 },
+            WeibullTail { least: 1.0, shape: 12000.0, level: 2.0 },
         ];
         let means: Arc<[f64]> = [4.0, 0.0, 1.0, 0.5, 5.0, 0.0, -1.0, 0.0, 6.0].into();
         for alpha in [1, 2, 5] {

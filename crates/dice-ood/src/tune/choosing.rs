@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ground::{Ground, Rows, for_each_part, scores};
+use super::ground::{Ground, Selection, for_each_part, scores};
 use super::memo::{Memo, Stage};
 use super::outcome::{Difference, Finalist, Outcome, Parts, Ranked, Tuned};
 use super::split::{self, Part};
@@ -237,10 +237,10 @@ impl Tuning<'_> {
             }
         }
         let plan = Plan::nesting(usable.iter().map(|(_, detector)| *detector))?;
-        let rows = Rows::id(Part::Choosing).thinned(halvings);
+        let rows = Selection::id(Part::Choosing).thinned(halvings);
         let id = ground.id_scores(&plan, usable.len(), &rows, self.options, progress)?;
         for (name, open) in &ground.sets {
-            let rows = Rows::ood(Part::Choosing).thinned(halvings.min(self.most_halvings(name)));
+            let rows = Selection::ood(Part::Choosing).thinned(halvings.min(self.most_halvings(name)));
             let ood = scores(&plan, usable.len(), open, &rows, self.options, progress, name)?;
             for ((name, _), (id, ood)) in usable.iter().zip(id.iter().zip(&ood)) {
                 let loss = self.options.loss.measure(id, ood, self.options.at_tpr)?;
@@ -347,14 +347,14 @@ impl Tuning<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Setting> {
         let plan = Plan::new(detectors);
-        let id = ground.id_scores(&plan, detectors.len(), &Rows::id(Part::Reporting), self.options, progress)?;
+        let id = ground.id_scores(&plan, detectors.len(), &Selection::id(Part::Reporting), self.options, progress)?;
         parts.id_reporting = parts.id_reporting.max(id[0].len());
         let mut setting = Setting { id, sets: Vec::new() };
         for (name, open) in ground.sets.iter().filter(|(name, _)| !dropped.contains(name)) {
             let found =
-                scores(&plan, detectors.len(), open, &Rows::ood(Part::Reporting), self.options, progress, name)?;
+                scores(&plan, detectors.len(), open, &Selection::ood(Part::Reporting), self.options, progress, name)?;
             let mut choosing = 0;
-            for_each_part(open, &Rows::ood(Part::Choosing), self.options.seed, |block| {
+            for_each_part(open, &Selection::ood(Part::Choosing), self.options.seed, |block| {
                 choosing += block.rows();
                 Ok(())
             })?;
@@ -381,9 +381,9 @@ impl Tuning<'_> {
         let compared =
             Compared::new(settings, options.loss, options.at_tpr, options.replicates, options.level, options.seed);
         let plan = Plan::new([&chosen]);
-        let calibration = ground.id_scores(&plan, 1, &Rows::id(Part::Calibration), options, progress)?.remove(0);
+        let calibration = ground.id_scores(&plan, 1, &Selection::id(Part::Calibration), options, progress)?.remove(0);
         parts.id_calibration = calibration.len();
-        for_each_part(&ground.id, &Rows::id(Part::Reference), options.seed, |block| {
+        for_each_part(&ground.id, &Selection::id(Part::Reference), options.seed, |block| {
             parts.id_reference += block.rows();
             Ok(())
         })?;

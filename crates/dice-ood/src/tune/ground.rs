@@ -25,14 +25,14 @@ pub(super) struct Ground<'g> {
 }
 
 /// Some rows of a source.
-pub(super) struct Rows {
+pub(super) struct Selection {
     pub(super) pattern: &'static [Part],
     pub(super) part: Part,
     /// Of these, the share `2^-halvings`.
     pub(super) halvings: u32,
 }
 
-impl Rows {
+impl Selection {
     pub(super) fn id(part: Part) -> Self {
         Self { pattern: split::ID, part, halvings: 0 }
     }
@@ -70,7 +70,7 @@ impl Ground<'_> {
             true => Vec::new(),
             false => {
                 let plan = Plan::new(&members);
-                scores(&plan, members.len(), &self.id, &Rows::id(Part::Reference), options, progress, "reference")?
+                scores(&plan, members.len(), &self.id, &Selection::id(Part::Reference), options, progress, "reference")?
             }
         }
         .into_iter();
@@ -87,7 +87,7 @@ impl Ground<'_> {
         &self,
         plan: &Plan,
         detectors: usize,
-        rows: &Rows,
+        rows: &Selection,
         options: &Options,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Vec<f64>>> {
@@ -100,7 +100,7 @@ pub(super) fn scores(
     plan: &Plan,
     detectors: usize,
     open: &Open<'_>,
-    rows: &Rows,
+    rows: &Selection,
     options: &Options,
     progress: &mut dyn Progress,
     name: &str,
@@ -122,7 +122,7 @@ pub(super) fn scores(
 /// Shows some rows of a source to `see`.
 pub(super) fn for_each_part(
     open: &Open<'_>,
-    rows: &Rows,
+    rows: &Selection,
     seed: u64,
     see: impl FnMut(&Block) -> Result<()>,
 ) -> Result<()> {

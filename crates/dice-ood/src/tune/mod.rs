@@ -27,7 +27,7 @@ use crate::progress::Progress;
 use crate::spec::Spec;
 use crate::statistics::{Needs, Statistics};
 use choosing::Tuning;
-use ground::{Ground, Rows, for_each_part, head_without, without};
+use ground::{Ground, Selection, for_each_part, head_without, without};
 pub use memo::Memo;
 use noise::Moments;
 pub use outcome::{Difference, Finalist, Outcome, Parts, Ranked, Tuned};
@@ -199,7 +199,7 @@ fn with_baseline(candidates: &[Hopeful]) -> Result<Vec<Hopeful>> {
 fn noise_set<'g>(id: &Open<'_>, units: usize, seed: u64) -> Result<(String, Open<'g>)> {
     let mut moments = Moments::new(units);
     for part in [Part::Reference, Part::Choosing] {
-        for_each_part(id, &Rows::id(part), seed, |block| {
+        for_each_part(id, &Selection::id(part), seed, |block| {
             moments.see(block);
             Ok(())
         })?;

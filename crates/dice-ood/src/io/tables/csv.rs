@@ -23,7 +23,7 @@ type Input = Box<dyn Read + Send>;
 pub(crate) fn open(path: &Path, request: &Request<'_>) -> Result<Box<dyn FeatureSource>> {
     let mut source = CsvSource::open(Box::new(files::open(path)?), request)?;
     if let Some(column) = source.roles.id.filter(|_| source.ids != IdType::Text) {
-        let (ids, rows) = type_of_ids(Table::open(Box::new(files::open(path)?))?, column)?;
+        let (ids, rows) = type_of_ids(CsvTable::open(Box::new(files::open(path)?))?, column)?;
         (source.ids, source.rows) = (ids, Some(rows));
     }
     Ok(Box::new(source))
@@ -35,7 +35,7 @@ pub(crate) fn from_reader(input: Input, request: &Request<'_>) -> Result<Box<dyn
 
 /// Reads one column of numbers.
 pub(crate) fn read_column(path: &Path, name: Option<&str>, defaults: &[&str]) -> Result<Vec<f64>> {
-    let mut table = Table::open(Box::new(files::open(path)?))?;
+    let mut table = CsvTable::open(Box::new(files::open(path)?))?;
     let column = pick(&table.columns, name, defaults)?;
     let mut values = Vec::new();
     while table.advance()? {
@@ -53,7 +53,7 @@ enum IdType {
 }
 
 /// Looks through all ids, and counts the rows.
-fn type_of_ids(mut table: Table, column: usize) -> Result<(IdType, u64)> {
+fn type_of_ids(mut table: CsvTable, column: usize) -> Result<(IdType, u64)> {
     let (mut signed, mut unsigned, mut rows) = (true, true, 0);
     while table.advance()? {
         let field = &table.record[column];
@@ -168,7 +168,7 @@ impl Read for CheckedLines {
 }
 
 /// Records of numbers and text under named columns; a first record of numbers only is data, and columns are numbered.
-struct Table {
+struct CsvTable {
     reader: Reader<Input>,
     columns: Vec<Column>,
     /// Whether the first line names the columns.
@@ -183,7 +183,7 @@ const LOOK_AHEAD: usize = 16;
 /// Bytes of them after which no more are looked at.
 const MOST_AHEAD: usize = 1 << 22;
 
-impl Table {
+impl CsvTable {
     fn open(mut input: Input) -> Result<Self> {
         let start = peek(&mut input, 1 << 12)?;
         let delimiter = delimiter(&start);
@@ -328,7 +328,7 @@ fn kind<'a>(fields: impl Iterator<Item = &'a [u8]>) -> ColumnKind {
 }
 
 struct CsvSource {
-    table: Table,
+    table: CsvTable,
     roles: Roles,
     layout: Layout,
     ids: IdType,
@@ -339,7 +339,7 @@ struct CsvSource {
 
 impl CsvSource {
     fn open(input: Input, request: &Request<'_>) -> Result<Self> {
-        let table = Table::open(input)?;
+        let table = CsvTable::open(input)?;
         let header = TableHeader { columns: &table.columns, named: table.named };
         let (roles, mut layout) = header.assign(request)?;
         layout.stray = layout.stray.or_else(|| table.counting(&roles.features));
@@ -369,7 +369,7 @@ impl CsvSource {
     }
 }
 
-impl Table {
+impl CsvTable {
     /// A feature column that numbers the rows, in words.
     fn counting(&self, features: &[usize]) -> Option<String> {
         let counts = |column: &&usize| {

@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Ids, Layout};
 use crate::io::arrays::{ArrayFile, ArrayRows, ArrayValues, Arrays, Extent, MOST_VALUES, WantedArray};
 use crate::io::request::Request;
-use crate::io::tensors::beside::{Beside, Rows};
+use crate::io::tensors::beside::{Beside, RowTensor};
 use crate::io::tensors::choose::{choose, listed};
 use crate::io::tensors::info::{DType, TensorInfo};
 use crate::io::tensors::rows::{TensorFile, TensorRows};
@@ -51,7 +51,7 @@ pub(crate) fn open(
     }
     let rows = first.map_or(0, |first| first.shape[0]);
     let mut layout = Layout::default();
-    let of = Rows { tensor: first.map_or("", |first| &first.name), count: rows };
+    let of = RowTensor { tensor: first.map_or("", |first| &first.name), count: rows };
     let beside = Beside::find(&*file, of, request, &mut layout)?;
     let each = arrays.iter().flatten().map(|one| one.rows.units()).sum();
     Ok(Box::new(TensorArrays { arrays, rows, each, beside, layout, next: 0 }))

@@ -12,7 +12,7 @@ use crate::io::tensors::rows::TensorFile;
 
 /// The rows that something is beside: the tensor they are in, and how many.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct RowTensor<'a> {
     pub(super) tensor: &'a str,
     pub(super) count: usize,
 }
@@ -28,7 +28,7 @@ impl Beside {
     /// Finds what `request` asks for beside the tensor `of`, whose rows have a value each, and tells `layout` of ids.
     pub(super) fn find(
         file: &dyn TensorFile,
-        of: Rows<'_>,
+        of: RowTensor<'_>,
         request: &Request<'_>,
         layout: &mut Layout,
     ) -> Result<Self> {
@@ -128,7 +128,7 @@ fn ids_among(tensors: &[TensorInfo]) -> Option<&TensorInfo> {
     [IDS].iter().chain(&ID_NAMES).find_map(named)
 }
 
-fn read_ids(file: &dyn TensorFile, tensor: &TensorInfo, of: &Rows<'_>) -> Result<Option<TensorIds>> {
+fn read_ids(file: &dyn TensorFile, tensor: &TensorInfo, of: &RowTensor<'_>) -> Result<Option<TensorIds>> {
     let mut opened = file.open(tensor)?;
     if tensor.dtype == DType::U8 {
         return Ok(opened.into_bytes().map(|bytes| TensorIds::Lines(IdLines(BufReader::new(bytes)))));
@@ -142,7 +142,7 @@ fn read_ids(file: &dyn TensorFile, tensor: &TensorInfo, of: &Rows<'_>) -> Result
 }
 
 /// Refuses a tensor beside `of` that has not one value a row.
-fn one_a_row(tensor: &TensorInfo, of: &Rows<'_>) -> Result<()> {
+fn one_a_row(tensor: &TensorInfo, of: &RowTensor<'_>) -> Result<()> {
     if tensor.shape[0] == of.count {
         return Ok(());
     }

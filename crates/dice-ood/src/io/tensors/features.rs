@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::features::{Block, FeatureSource, Ids, Layout, Note};
 use crate::io::names::FEATURE_NAMES;
 use crate::io::request::Request;
-use crate::io::tensors::beside::{Beside, Rows};
+use crate::io::tensors::beside::{Beside, RowTensor};
 use crate::io::tensors::choose::choose;
 use crate::io::tensors::rows::{TensorFile, TensorRows};
 
@@ -33,7 +33,7 @@ impl TensorSource {
             .and_then(|rows| rows.of_features(request.width))
             .map_err(|error| error.tensor(&features.name))?;
         let mut layout = Layout { notes: note.into_iter().collect(), ..Layout::default() };
-        let of = Rows { tensor: &features.name, count: rows.rows() };
+        let of = RowTensor { tensor: &features.name, count: rows.rows() };
         let beside = Beside::find(&*file, of, request, &mut layout)?;
         Ok(Box::new(Self { rows, layout, beside, next: 0 }))
     }
