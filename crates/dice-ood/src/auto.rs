@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::calibration::Calibration;
+use crate::checks::Witness;
 use crate::detector::Prepared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Opening, for_each_block};
@@ -148,6 +149,14 @@ pub struct Weighed {
     pub taken: bool,
 }
 
+/// Out-of-distribution sets to weigh members on.
+pub(crate) struct ValidationSets<'a, 'w> {
+    /// Their names, and how to open them.
+    pub(crate) sets: Vec<(String, Opening<'a>)>,
+    /// Of the in-distribution inputs that the fit has read: none of the sets' inputs are among them.
+    pub(crate) id: Vec<&'w mut Witness>,
+}
+
 /// What each member scores the inputs of a validation set: `[member][input]`.
 struct Validation {
     name: String,
@@ -155,17 +164,24 @@ struct Validation {
 }
 
 impl Validation {
-    fn score(name: String, open: Opening<'_>, members: &Prepared) -> Result<Self> {
+    /// # Errors
+    /// What reading and scoring meet, and [`ErrorKind::Argument`](crate::ErrorKind::Argument) for inputs that are those of `id`.
+    fn score(name: String, open: Opening<'_>, members: &Prepared, id: &mut [&mut Witness]) -> Result<Self> {
         let detectors = members.pipelines();
         let plan = Plan::new(&detectors);
         let mut scores = vec![Vec::new(); detectors.len()];
         let mut source = open()?;
-        detectors[0].head().check_features(source.units()).map_err(|error| error.file(&name))?;
+        let head = detectors[0].head();
+        head.check_features(source.units()).map_err(|error| error.file(&name))?;
+        let mut seen = Witness::new(head.classes());
         for_each_block(&mut *source, |block| {
+            seen.see(block);
             let scored = plan.score_block(block, NonFinite::Reject)?;
             scores.iter_mut().zip(scored).for_each(|(all, scored)| all.extend(scored.scores));
             Ok(())
         })?;
+        let shared = id.iter_mut().try_for_each(|id| seen.refuse_shared(id));
+        shared.map_err(|error| error.argument(format!("validation set '{name}'")))?;
         Ok(Self { name, scores })
     }
 }
@@ -222,16 +238,17 @@ impl Choice {
         self,
         fitting: &Fitting<'_>,
         reference: &dyn Fn(&Prepared) -> Vec<Vec<f64>>,
-        validation: Vec<(String, Opening<'_>)>,
+        validation: ValidationSets<'_, '_>,
     ) -> Result<Self> {
         let all = reference(&self.spec().prepare(fitting)?);
         let mut choice = self.supported(&all)?;
-        if validation.is_empty() {
+        let ValidationSets { sets, mut id } = validation;
+        if sets.is_empty() {
             return Ok(choice);
         }
         let prepared = choice.spec().prepare(fitting)?;
-        let score = |(name, open)| Validation::score(name, open, &prepared);
-        let sets = validation.into_iter().map(score).collect::<Result<Vec<_>>>()?;
+        let score = |(name, open)| Validation::score(name, open, &prepared, &mut id);
+        let sets = sets.into_iter().map(score).collect::<Result<Vec<_>>>()?;
         choice.weigh(&reference(&prepared), &sets)?;
         Ok(choice)
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::artifact::{Artifact, Calibrated};
-use crate::auto::{Choice, Panel, RECIPE};
+use crate::auto::{Choice, Panel, RECIPE, ValidationSets};
 use crate::checks::{Accuracy, Finding, Judged, Witness, judge_calibration_alone};
 use crate::detector::Prepared;
 use crate::error::{Error, ErrorKind, Missing, Result};
@@ -309,7 +309,7 @@ impl<'a> Fit<'a> {
             (wanted, prepared)
         });
         let mut prepared = selection.keep(prepared)?;
-        let mut findings = Vec::new();
+        let (mut findings, mut id) = (Vec::new(), Vec::new());
         let scores = match calibration.open()? {
             None => None,
             Some((source, held_out)) => {
@@ -320,14 +320,19 @@ impl<'a> Fit<'a> {
                 let scores = CalibrationScores::of(&prepared, &mut source, tpr)?;
                 drop(source);
                 match &mut checks {
-                    Some(training) => training.judge_calibration(&head, witness, held_out)?,
-                    None => findings.extend(judge_calibration_alone(witness)?),
+                    Some(training) => training.judge_calibration(&head, &mut witness, held_out)?,
+                    None => findings.extend(judge_calibration_alone(&mut witness)?),
                 }
+                id.push(witness);
                 Some(scores)
             }
         };
         let choice = match (choice, &scores) {
-            (Some(made), Some(scores)) => settle(made, &mut prepared, &fitting, scores, validation, &mut selection)?,
+            (Some(made), Some(scores)) => {
+                let id = id.iter_mut().chain(checks.as_mut().map(|training| &mut training.witness)).collect();
+                let validation = ValidationSets { sets: validation, id };
+                settle(made, &mut prepared, &fitting, scores, validation, &mut selection)?
+            }
             _ => None,
         };
         let detectors = prepared.into_iter().map(|(wanted, prepared)| match &scores {
@@ -377,7 +382,7 @@ fn settle(
     prepared: &mut Vec<(Wanted, Prepared)>,
     fitting: &Fitting<'_>,
     scores: &CalibrationScores,
-    validation: Vec<(String, Opening<'_>)>,
+    validation: ValidationSets<'_, '_>,
     selection: &mut Selection,
 ) -> Result<Option<Choice>> {
     let chosen = choice.spec();
@@ -540,6 +545,22 @@ mod tests {
         let fitted = fit().calibrate_on(|| Ok(ArraySource::new(many.view()))).features(source()).unwrap();
         let chosen = fitted.choice.as_ref().unwrap().spec().to_string();
         assert_eq!(names(&fitted).0, [chosen, "energy".into()]);
+    }
+
+    /// Rows of the training features and of the calibration inputs are refused, others are not.
+    #[test]
+    fn validation_sets_are_none_of_the_inputs_that_were_fitted_to() {
+        let (training, calibration, other) = (features(200, 0.0), features(99, 0.3), features(40, 0.5));
+        let fitted = |set: &Array2<f32>| {
+            let fit = Fit::new(head()).calibrate_on(|| Ok(ArraySource::new(calibration.view()))).auto();
+            let fit = fit.validate_on("other", || Ok(ArraySource::new(set.view())));
+            fit.features(ArraySource::new(training.view()))
+        };
+        for same in [&training, &calibration] {
+            let refused = fitted(same).unwrap_err().to_string();
+            assert!(refused.contains("'other'") && refused.contains("100.0 %"), "{refused}");
+        }
+        assert!(fitted(&other).unwrap().choice.unwrap().weighed().is_some());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::head::LinearHead;
 use labels::Labelled;
 use reading::HeadReading;
-pub(crate) use rows::Witness;
+pub(crate) use rows::{MOST_SHARED, Witness};
 
 /// Fewer rows than this are too few to judge by.
 const FEWEST_ROWS: usize = 50;
@@ -205,7 +205,7 @@ pub struct Accuracy {
 pub(crate) struct Judged {
     pub(crate) accuracy: Option<Accuracy>,
     pub(crate) findings: Vec<Finding>,
-    witness: Witness,
+    pub(crate) witness: Witness,
     reading: HeadReading,
 }
 
@@ -231,13 +231,13 @@ impl Judged {
     /// # Errors
     /// [`ErrorKind::Calibration`](crate::ErrorKind::Calibration) for what can never be meant: rows that are all equal, or
     /// most of which are training rows.
-    pub(crate) fn judge_calibration(&mut self, head: &LinearHead, mut witness: Witness, held_out: bool) -> Result<()> {
+    pub(crate) fn judge_calibration(&mut self, head: &LinearHead, witness: &mut Witness, held_out: bool) -> Result<()> {
         witness.settle();
-        calibration::refuse_equal_rows(&witness)?;
-        self.findings.extend(calibration::copies(&self.witness, &witness, held_out)?);
-        self.findings.extend(calibration::repetitions(&witness));
-        let reading = HeadReading::new(head, &witness);
-        self.findings.extend(calibration::unlike((&self.witness, &self.reading), (&witness, &reading)));
+        calibration::refuse_equal_rows(witness)?;
+        self.findings.extend(calibration::copies(&self.witness, witness, held_out)?);
+        self.findings.extend(calibration::repetitions(witness));
+        let reading = HeadReading::new(head, witness);
+        self.findings.extend(calibration::unlike((&self.witness, &self.reading), (witness, &reading)));
         Ok(())
     }
 }
@@ -246,8 +246,8 @@ impl Judged {
 ///
 /// # Errors
 /// As [`Judged::judge_calibration`].
-pub(crate) fn judge_calibration_alone(mut witness: Witness) -> Result<Option<Finding>> {
+pub(crate) fn judge_calibration_alone(witness: &mut Witness) -> Result<Option<Finding>> {
     witness.settle();
-    calibration::refuse_equal_rows(&witness)?;
-    Ok(calibration::repetitions(&witness))
+    calibration::refuse_equal_rows(witness)?;
+    Ok(calibration::repetitions(witness))
 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Block, block_rows};
 use crate::random::{SplitMix64, shuffle};
 
@@ -11,6 +12,9 @@ const MOST_ROWS: usize = 2048;
 const MOST_HASHES: usize = 1 << 19;
 /// The stream of the sample, and another for the keys of the hash.
 const SEEDS: [u64; 2] = [0x5eed_0001, 0x5eed_0002];
+
+/// Out-of-distribution sets that share more of their rows with the in-distribution inputs are no such sets.
+pub(crate) const MOST_SHARED: f64 = 0.01;
 
 /// Keeps what [`checks`](super) needs of a source while it is read.
 pub(crate) struct Witness {
@@ -107,6 +111,21 @@ impl Witness {
         other.hashes.settle();
         let (share, margin) = self.hashes.share_in(&other.hashes);
         (share - margin).max(0.0)
+    }
+
+    /// Refuses rows of which more than [`MOST_SHARED`] came by `id` too: out-of-distribution sets are none of its inputs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`]; whoever calls names the set.
+    pub(crate) fn refuse_shared(&mut self, id: &mut Self) -> Result<()> {
+        let shared = self.share_in(id);
+        if shared <= MOST_SHARED {
+            return Ok(());
+        }
+        let found = format!("{:.1} % of its rows are in-distribution inputs too", 100.0 * shared);
+        Err(Error::new(ErrorKind::Argument, found)
+            .expected("inputs that are none of the in-distribution ones")
+            .fix("was the same file given twice?"))
     }
 
     /// A number that depends on which rows came by, and not on their order.

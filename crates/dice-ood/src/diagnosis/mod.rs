@@ -36,8 +36,9 @@ pub use report::{Diagnosis, Kind, Level, MaskAccount, Separation, SetAccount};
 pub use simulate::Simulation;
 pub use variance::{ClassOutput, Outputs};
 
+use crate::checks::Witness;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{FeatureSource, Opening, for_each_block};
+use crate::features::{FeatureSource, Observed, Opening, for_each_block};
 use crate::head::LinearHead;
 use crate::kernel::Kernel;
 use crate::methods::Sparsity;
@@ -49,6 +50,9 @@ use account::{Told, levels, simulate};
 use forecast::Evidence;
 use ladder::Ladder;
 use reading::{Reading, Tally};
+
+/// Fewer rows of a set than this say nothing of how scores vary.
+const FEWEST_ROWS: u64 = 10;
 
 /// A named set, opened when its turn has come.
 pub struct Sample<'a> {
@@ -157,10 +161,17 @@ impl<'a> Diagnose<'a> {
     ///
     /// # Errors
     /// What reading meets; [`ErrorKind::Shape`] for another D than the head's; [`ErrorKind::NotFinite`]; [`ErrorKind::Argument`]
-    /// for labels that are no classes of the head, two sets of one name, and masks that do not nest in p; those of fitting.
+    /// for labels that are no classes of the head, two sets of one name, an out-of-distribution set whose rows are in-distribution
+    /// inputs, and masks that do not nest in p; [`ErrorKind::Empty`] for a set of fewer than ten rows; those of fitting.
     pub fn run(mut self, training: &'a (dyn Fn() -> Result<Box<dyn FeatureSource + 'a>> + 'a)) -> Result<Diagnosis> {
         self.check_names()?;
-        let gathered = Gathered::of(&mut *training()?, &self.head, self.spec.needs(), &mut *self.progress)?;
+        let mut known = Witness::new(self.head.classes());
+        let mut source = Observed::new(training()?, |block| {
+            known.see(block);
+            Ok(())
+        });
+        let gathered = Gathered::of(&mut source, &self.head, self.spec.needs(), &mut *self.progress)?;
+        drop(source);
         let on = Training::new(&self.head, &gathered.statistics)?;
         let shaper = self.spec.stem.shaping.as_ref().map(|shaping| shaping.fit(&on)).transpose()?;
         let Some(sparsity) = &self.spec.stem.sparsity else {
@@ -179,7 +190,7 @@ impl<'a> Diagnose<'a> {
         let samples: Vec<Sample<'a>> = std::iter::once(id).chain(std::mem::take(&mut self.samples)).collect();
         let mut read = Vec::with_capacity(samples.len());
         for sample in samples {
-            read.push(self.read(sample, &ladder, nearest.as_ref())?);
+            read.push(self.read(sample, &ladder, nearest.as_ref(), &mut known)?);
         }
         let (_, id) = &read[0];
         collapse.not_nearest = id.nearest.map(|same| 1.0 - same as f64 / id.rows.iter().sum::<u64>() as f64);
@@ -209,13 +220,31 @@ impl<'a> Diagnose<'a> {
         }
     }
 
-    fn read(&mut self, sample: Sample<'a>, ladder: &Ladder, nearest: Option<&Kernel>) -> Result<(Told, Reading)> {
+    /// Reads a set whole. `known` are the in-distribution inputs so far.
+    fn read(
+        &mut self,
+        sample: Sample<'a>,
+        ladder: &Ladder,
+        nearest: Option<&Kernel>,
+        known: &mut Witness,
+    ) -> Result<(Told, Reading)> {
         let is_id = sample.kind == Kind::InDistribution;
-        let mut source = (sample.open)()?;
+        let mut own = Witness::new(self.head.classes());
+        let seen = if is_id { &mut *known } else { &mut own };
+        let mut source = Observed::new((sample.open)()?, |block| {
+            seen.see(block);
+            Ok(())
+        });
         let means = nearest.filter(|_| is_id);
         let told = Told { name: sample.name, kind: sample.kind, distance: sample.distance };
-        let reading = Reading::of(&mut *source, ladder, is_id, means, ("reading", &mut *self.progress))
+        let reading = Reading::of(&mut source, ladder, is_id, means, ("reading", &mut *self.progress))
             .map_err(|error| error.file(&told.name))?;
+        drop(source);
+        check_rows(&told, reading.tally.profile().rows)?;
+        // What a network does not see of a distortion leaves the row as it was.
+        if told.kind == Kind::OutOfDistribution {
+            own.refuse_shared(known).map_err(|error| error.argument(format!("set '{}'", told.name)))?;
+        }
         Ok((told, reading))
     }
 
@@ -246,6 +275,17 @@ fn is_energy(spec: &PipelineSpec) -> bool {
 }
 
 /// What the pass over the training features gathers.
+/// Refuses sets of too few rows.
+fn check_rows(of: &Told, rows: u64) -> Result<()> {
+    if rows >= FEWEST_ROWS {
+        return Ok(());
+    }
+    let found = format!("{rows} row{}", if rows == 1 { "" } else { "s" });
+    Err(Error::new(ErrorKind::Empty, found)
+        .argument(format!("set '{}'", of.name))
+        .expected(format!("at least {FEWEST_ROWS}: how scores vary cannot be told from fewer")))
+}
+
 struct Gathered {
     statistics: Statistics,
     tally: Tally,

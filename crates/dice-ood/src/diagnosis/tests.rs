@@ -197,6 +197,16 @@ fn what_cannot_be_diagnosed_is_refused_by_name() {
         .sample(Sample::new("same", Kind::StandIn, None, plain))
         .sample(Sample::new("same", Kind::StandIn, None, plain));
     assert!(twice.run(&plain).unwrap_err().to_string().contains("'same' twice"));
+    let on = |kind, rows: usize| {
+        let training = &training;
+        let other = move || -> Opened<'_> { Ok(Box::new(ArraySource::new(training.slice(ndarray::s![..rows, ..])))) };
+        let diagnose = Diagnose::new(head(), spec()).unwrap().sample(Sample::new("other", kind, None, other));
+        diagnose.run(&plain).unwrap_err().to_string()
+    };
+    let shared = on(Kind::OutOfDistribution, 20);
+    assert!(shared.contains("'other'") && shared.contains("100.0 % of its rows are in-distribution"), "{shared}");
+    let few = on(Kind::StandIn, 1);
+    assert!(few.contains("'other'") && few.contains("1 row"), "{few}");
 }
 
 /// What is seen in passing is what a diagnosis of the same inputs finds, at any size of blocks.

@@ -27,7 +27,7 @@ use advice::{BASELINE, Compared, advise};
 
 use crate::artifact::Calibrated;
 use crate::calibration::{Decision, Threshold};
-use crate::checks::Witness;
+use crate::checks::{MOST_SHARED, Witness};
 use crate::detector::Detector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::BatchCheck;
@@ -47,8 +47,6 @@ pub use report::{
 
 /// The level of the intervals.
 const LEVEL: f64 = 0.95;
-/// A set that shares more of its rows with the in-distribution inputs is told of.
-const MOST_SHARED: f64 = 0.01;
 
 /// How an evaluation is done.
 #[derive(Debug, Clone, Copy)]

@@ -89,6 +89,7 @@ impl Case {
                 Box::new(move || Ok(Box::new(Kept(set, 0)) as Box<dyn FeatureSource>))
             };
             let validation = validation.map(|(place, set)| (place.to_string(), opened(set))).collect();
+            let validation = ValidationSets { sets: validation, id: Vec::new() };
             let made = choice.clone().settle(&fitting, &|prepared| scores.half(prepared, true), validation).unwrap();
             let calibrated = scores.calibrate(made.spec().prepare(&fitting).unwrap(), TPR).unwrap();
             let threshold = calibrated.threshold().unwrap();

@@ -14,8 +14,6 @@ use crate::random::shuffle;
 
 /// Fewer rows of a set than this tell detectors apart by chance.
 const FEWEST_ROWS: u64 = 10;
-/// A set shares at most this part of its rows with the in-distribution inputs.
-const MOST_SHARED: f64 = 0.01;
 
 /// What is known of the inputs before anything is fitted.
 pub(super) struct Survey {
@@ -84,15 +82,8 @@ impl Survey {
                 .argument(format!("validation set '{name}'"))
                 .expected(format!("at least {FEWEST_ROWS}: half of them choose, the others report")));
         }
-        let shared = witness.share_in(id);
-        if shared > MOST_SHARED && !may_overlap {
-            return Err(Error::new(
-                ErrorKind::Argument,
-                format!("{:.1} % of its rows are in-distribution inputs too", 100.0 * shared),
-            )
-            .argument(format!("validation set '{name}'"))
-            .expected("inputs that are none of the in-distribution ones")
-            .fix("was the same file given twice?"));
+        if !may_overlap {
+            witness.refuse_shared(id).map_err(|error| error.argument(format!("validation set '{name}'")))?;
         }
         self.fingerprint = self.fingerprint.rotate_left(7).wrapping_add(witness.fingerprint());
         self.sets.push((name.to_owned(), rows));
