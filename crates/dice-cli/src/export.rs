@@ -91,14 +91,16 @@ impl Export {
         context: &Context,
     ) -> Result<()> {
         let model = Model::open(&location.path)?;
-        let (options, notes) = match origin {
+        let (found, notes) = match origin {
             Some(origin) => {
                 check_fingerprint(&model, origin, &self.artifact)?;
-                (origin.head_options(), notes(origin, &location.path)?)
+                (origin.find_head(&model, location.name.as_deref())?, notes(origin, &location.path)?)
             }
-            None => (HeadOptions { head: location.name.clone(), features: None }, BTreeMap::new()),
+            None => {
+                let options = HeadOptions { head: location.name.clone(), features: None };
+                (model.find_head(&options)?, BTreeMap::new())
+            }
         };
-        let found = model.find_head(&options)?;
         let exporter = exporter.notes(&notes);
         let exported = match self.features {
             true => exporter.in_model_with_features(&model, &found)?,

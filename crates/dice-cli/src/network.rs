@@ -18,8 +18,8 @@ pub(crate) struct Choices {
     /// How images become inputs: imagenet, cifar10, mnist, or a preprocessor_config.json of Hugging Face; with settings after
     /// it, as in imagenet,resize=232,filter=bicubic, or settings alone.
     ///
-    /// Settings: resize=keep|N|HxW, crop=none|N|HxW, filter=nearest|bilinear|bicubic|lanczos, channels=rgb|bgr|grey,
-    /// scale=1/255, mean=R/G/B, std=R/G/B. By default the one of the presets whose size fits the model, which is said.
+    /// Settings: resize=keep|N|HxW, as=pillow-12|pillow-13|torchvision (whose resizing, to the bit), crop=none|N|HxW,
+    /// filter=nearest|bilinear|bicubic|lanczos, orientation=stored|exif, channels=rgb|bgr|grey, scale=1/255, mean=R/G/B, std=R/G/B. By default the one of the presets whose size fits the model, which is said.
     #[arg(long, value_name = "NAME|FILE|SETTINGS", requires = "model", conflicts_with = "inputs")]
     pub(crate) preprocess: Option<String>,
     /// The tensor of the model to take as features, where it is not what the head reads.
@@ -128,7 +128,7 @@ impl Network {
                 .expected("a record of the model and the preprocessing")
                 .fix("fit it with `dice fit --model`, or to features that `dice features` made")
         })?;
-        let network = dice_onnx::Network::of_origin(&Location::parse(file).path, &recorded, &running.runtime)?;
+        let network = dice_onnx::Network::of_origin(&Location::parse(file), &recorded, &running.runtime)?;
         if network.rounds_differently(&recorded) {
             context.note(format_args!(
                 "Note: fitted with the {} runtime and run with the {} one, which round quantised models differently.",

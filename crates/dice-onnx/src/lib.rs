@@ -12,11 +12,11 @@ mod text;
 mod write;
 
 pub use arrays::source::ArraySource;
-pub use images::decode::{decode, decode_bytes};
+pub use images::decode::{Orientation, decode, decode_bytes};
 pub use images::distort::Distortion;
 pub use images::entry::{Encoded, Entry};
 pub use images::preprocess::{Channels, PixelLayout, Preprocess, Resize};
-pub use images::resample::Filter;
+pub use images::resample::{Filter, Resizer};
 pub use images::set::{Entries, ImageSet};
 pub use images::source::{Broken, ImageSource};
 pub use images::thumbnail::thumbnail;

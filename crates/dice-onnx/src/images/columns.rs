@@ -288,6 +288,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::images::decode::Orientation;
     use crate::images::set::ImageSet;
     use arrow_array::{BinaryArray, Int32Array, StringArray, StructArray};
     use arrow_schema::Field;
@@ -377,7 +378,7 @@ mod tests {
         write(&path, vec![("image", bytes_of(&[Some(b"A"), None]))]);
         let set = find(&path, "").unwrap();
         let second = set.entries().nth(1).unwrap().unwrap();
-        let error = second.decode().unwrap_err();
+        let error = second.decode(Orientation::Stored).unwrap_err();
         assert!(error.to_string().contains("t.parquet:1") && error.kind() == ErrorKind::Missing, "{error}");
     }
 

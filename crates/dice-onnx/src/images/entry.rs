@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 
-use crate::images::decode::{self, Decoded};
+use crate::images::decode::{self, Decoded, Orientation};
 
 /// One image of a set, not yet decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,19 +32,19 @@ impl Entry {
     ///
     /// # Errors
     /// As [`decode`](decode::decode); [`ErrorKind::Missing`] where a table holds no bytes.
-    pub fn decode(&self) -> Result<DynamicImage> {
-        self.decode_with(|_| 0).map(|decoded| decoded.image)
+    pub fn decode(&self, orientation: Orientation) -> Result<DynamicImage> {
+        self.decode_with(orientation, |_| 0).map(|decoded| decoded.image)
     }
 
     /// The pixels, with room for what is made of an image of a height and width: `besides` says how many bytes.
-    pub(crate) fn decode_with(&self, besides: impl Fn([usize; 2]) -> u64) -> Result<Decoded> {
+    pub(crate) fn decode_with(&self, orientation: Orientation, besides: impl Fn([usize; 2]) -> u64) -> Result<Decoded> {
         match &self.image {
-            Encoded::File(path) => decode::decode_file(path, besides),
+            Encoded::File(path) => decode::decode_file(path, orientation, besides),
             Encoded::Bytes(bytes) if bytes.is_empty() => Err(Error::new(ErrorKind::Missing, "no bytes")
                 .file(&self.id)
                 .expected("an image")
                 .fix("write the table with its images in it, not beside it")),
-            Encoded::Bytes(bytes) => decode::decode_held(bytes, &self.id, besides),
+            Encoded::Bytes(bytes) => decode::decode_held(bytes, &self.id, orientation, besides),
         }
     }
 

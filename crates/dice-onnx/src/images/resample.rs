@@ -1,20 +1,15 @@
-//! Resizing as Pillow does it, to the bit.
+//! Resizing as Pillow or torchvision does it, to the bit.
 //!
-//! What a network was trained on went through Pillow, so that its arithmetic is the specification: rows first, then
-//! columns, eight bits in between; weights `f((x + 0.5 - centre) / scale)`, normalised to sum to one, in 22-bit fixed
-//! point (`Resample.c`). Another order, or other roundings, are off by up to 59 levels of 255 where a cubic or a Lanczos
-//! overshoots and is clipped.
+//! What a network was trained on went through one of them, so that its arithmetic is the specification: rows first, then
+//! columns, eight bits in between; weights `f((x + 0.5 - centre) / scale)`, normalised to sum to one, in fixed point. Another order,
+//! or other roundings, are off by up to 59 levels of 255 where a cubic or a Lanczos overshoots and is clipped.
+
+use std::borrow::Cow;
 
 use dice_ood::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-/// How pixels are interpolated: to the bit as Pillow's `Image.resize` does it, first along rows and then columns.
-///
-/// Measured on noise and on smooth images of a dozen shapes, from 1 to 1920 pixels a side. Two others differ. Release 13
-/// of Pillow starts with columns where an image loses more than twice as many rows as columns, such as one that is very
-/// high: off by up to 1 level of 255 for bilinear, 30 for bicubic and 57 for Lanczos, on noise whose overshoot is clipped.
-/// torchvision's antialiased resize of tensors, instead of images, is within 1 level for bilinear; its bicubic is within
-/// 2, and within 30 for the same shapes.
+/// How pixels are interpolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
@@ -28,8 +23,59 @@ pub enum Filter {
     Lanczos,
 }
 
-/// Bits after the point: 8 are those of a pixel, 2 are for overshoot and sign.
-const PRECISION: u32 = 32 - 8 - 2;
+/// Whose resizing it is, to the bit, of images of eight bits. They differ by up to 1 level of 255 for bilinear, and by up to 30 for
+/// bicubic and 57 for Lanczos where an image that loses far more rows than columns overshoots and is clipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Resizer {
+    /// `Image.resize` of Pillow up to release 12: first along rows, then columns.
+    #[default]
+    #[serde(rename = "pillow-12")]
+    Pillow12,
+    /// `Image.resize` of Pillow from release 13 on: first along columns where more than twice as many rows are lost as columns.
+    #[serde(rename = "pillow-13")]
+    Pillow13,
+    /// The antialiased resize of tensors of torchvision, on a CPU: what the fast image processors of transformers do. It has no Lanczos.
+    #[serde(rename = "torchvision")]
+    Torchvision,
+}
+
+impl Resizer {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pillow12, Self::Pillow13, Self::Torchvision];
+
+    /// As it is written in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pillow12 => "pillow-12",
+            Self::Pillow13 => "pillow-13",
+            Self::Torchvision => "torchvision",
+        }
+    }
+
+    /// Whether columns come first where an image of a height and width is brought to another.
+    fn columns_first(self, from: [usize; 2], to: [usize; 2]) -> bool {
+        self == Self::Pillow13 && from[0].saturating_sub(to[0]) > from[1].saturating_sub(to[1]).saturating_mul(2)
+    }
+
+    /// Height and width of what is between the two steps.
+    pub(super) fn between(self, from: [usize; 2], to: [usize; 2]) -> [usize; 2] {
+        if self.columns_first(from, to) { [to[0], from[1]] } else { [from[0], to[1]] }
+    }
+
+    /// Bits after the point of weights: Pillow's sums have 8 for a pixel and 2 for overshoot and sign; torchvision's weights are the
+    /// longest that fit in 16 bits.
+    fn precision(self, weights: &[Vec<f64>]) -> u32 {
+        const OF_SUMS: u32 = 32 - 8 - 2;
+        match self {
+            Self::Pillow12 | Self::Pillow13 => OF_SUMS,
+            Self::Torchvision => {
+                let largest = weights.iter().flatten().copied().fold(0.0, f64::max);
+                let fits = |bits: &u32| (largest * f64::from(1 << bits) + 0.5) < f64::from(1 << 15);
+                (1..=OF_SUMS).take_while(fits).last().unwrap_or(1)
+            }
+        }
+    }
+}
 
 /// The most bytes in between rows and columns.
 const MOST_BETWEEN: usize = 128 << 20;
@@ -37,51 +83,95 @@ const MOST_BETWEEN: usize = 128 << 20;
 /// Longest side: each of its pixels has weights.
 const LONGEST_SIDE: usize = 1 << 20;
 
+/// How an image is resized.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resizing {
+    pub(crate) filter: Filter,
+    pub(crate) by: Resizer,
+}
+
 /// Resizes row-major pixels of one or three channels `from` a height and width `to` another.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] for an image with a side beyond 2^20, or so high that it would take more than 128 MiB on the way.
+/// [`ErrorKind::Unsupported`] for an image with a side beyond 2^20, or one that would take more than 128 MiB on the way.
 pub(crate) fn resize(
     pixels: &[u8],
     channels: usize,
     from: [usize; 2],
     to: [usize; 2],
-    filter: Filter,
+    how: Resizing,
 ) -> Result<Vec<u8>> {
     match channels {
-        1 => resize_of::<1>(pixels, from, to, filter),
-        _ => resize_of::<3>(pixels, from, to, filter),
+        1 => resize_of::<1>(pixels, from, to, how),
+        _ => resize_of::<3>(pixels, from, to, how),
     }
 }
 
-fn resize_of<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], filter: Filter) -> Result<Vec<u8>> {
-    let Some((support, weight)) = kernel(filter) else { return Ok(nearest::<C>(pixels, from, to)) };
+fn resize_of<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], how: Resizing) -> Result<Vec<u8>> {
+    let Some(kernel) = kernel(how.filter) else { return Ok(nearest::<C>(pixels, from, to, how.by)) };
     if let Some(side) = from.iter().find(|side| **side > LONGEST_SIDE) {
         return Err(Error::new(ErrorKind::Unsupported, format!("a side of {side} pixels"))
             .expected(format!("at most {LONGEST_SIDE} to resize")));
     }
-    if from[0].saturating_mul(to[1]).saturating_mul(C) > MOST_BETWEEN {
-        return Err(Error::new(ErrorKind::Unsupported, format!("{} x {} pixels", from[1], from[0]))
-            .expected(format!("an image of which {} columns take at most 128 MiB", to[1])));
+    let between = how.by.between(from, to);
+    if between[0].saturating_mul(between[1]).saturating_mul(C) > MOST_BETWEEN {
+        return Err(Error::new(ErrorKind::Unsupported, format!("{} x {} pixels", from[1], from[0])).expected(format!(
+            "an image that takes at most 128 MiB on the way, where it has {} x {} pixels",
+            between[1], between[0]
+        )));
     }
-    let across = (from[1] != to[1]).then(|| {
-        let taps = taps(from[1], to[1], support, weight);
-        let rows = pixels.chunks_exact(from[1] * C);
-        let mut narrowed = vec![0; from[0] * to[1] * C];
-        rows.zip(narrowed.chunks_exact_mut(to[1] * C)).for_each(|(row, out)| along::<C>(row, &taps, out));
-        narrowed
-    });
-    let pixels = across.as_deref().unwrap_or(pixels);
-    if from[0] == to[0] {
-        return Ok(pixels.to_vec());
+    let taps = |side: usize| Taps::new(from[side], to[side], kernel, how.by);
+    let resized = if how.by.columns_first(from, to) {
+        let lower = columns::<C>(pixels.into(), from, to[0], || taps(0));
+        rows::<C>(lower, between, to[1], || taps(1))
+    } else {
+        let narrower = rows::<C>(pixels.into(), from, to[1], || taps(1));
+        columns::<C>(narrower, between, to[0], || taps(0))
+    };
+    Ok(resized.into_owned())
+}
+
+/// Every row of an image of a height and width to another length.
+fn rows<const C: usize>(
+    pixels: Cow<'_, [u8]>,
+    [height, width]: [usize; 2],
+    to: usize,
+    taps: impl Fn() -> Taps,
+) -> Cow<'_, [u8]> {
+    if width == to {
+        return pixels;
     }
-    let length = to[1] * C;
-    let mut resized = vec![0; to[0] * length];
+    let taps = taps();
+    let mut resized = vec![0; height * to * C];
+    let rows = pixels.chunks_exact(width * C).zip(resized.chunks_exact_mut(to * C));
+    rows.for_each(|(row, out)| along::<C>(row, &taps, out));
+    resized.into()
+}
+
+/// Every column to another length.
+fn columns<const C: usize>(
+    pixels: Cow<'_, [u8]>,
+    [height, width]: [usize; 2],
+    to: usize,
+    taps: impl Fn() -> Taps,
+) -> Cow<'_, [u8]> {
+    if height == to {
+        return pixels;
+    }
+    let (taps, length) = (taps(), width * C);
+    let mut resized = vec![0; to * length];
     let mut sums = vec![0; length];
-    for (out, tap) in resized.chunks_exact_mut(length).zip(taps(from[0], to[0], support, weight)) {
-        down(&pixels[tap.start * length..], &tap.weights, &mut sums, out);
+    for (out, tap) in resized.chunks_exact_mut(length).zip(&taps.of) {
+        down(&pixels[tap.start * length..], tap, taps.precision, &mut sums, out);
     }
-    Ok(resized)
+    resized.into()
+}
+
+/// What makes each pixel of another size.
+struct Taps {
+    of: Vec<Tap>,
+    /// Bits after the point.
+    precision: u32,
 }
 
 /// The pixels that make one of another size, from `start` on.
@@ -91,61 +181,72 @@ struct Tap {
 }
 
 /// One row.
-fn along<const C: usize>(row: &[u8], taps: &[Tap], out: &mut [u8]) {
-    for (pixel, tap) in out.chunks_exact_mut(C).zip(taps) {
-        let mut sums = [1 << (PRECISION - 1); C];
+fn along<const C: usize>(row: &[u8], taps: &Taps, out: &mut [u8]) {
+    let half = 1 << (taps.precision - 1);
+    for (pixel, tap) in out.chunks_exact_mut(C).zip(&taps.of) {
+        let mut sums = [half; C];
         for (weight, values) in tap.weights.iter().zip(row[tap.start * C..].chunks_exact(C)) {
             for channel in 0..C {
                 sums[channel] += weight * i32::from(values[channel]);
             }
         }
         for channel in 0..C {
-            pixel[channel] = level(sums[channel]);
+            pixel[channel] = level(sums[channel], taps.precision);
         }
     }
 }
 
 /// All columns of one row of the result, of the rows from its first tap on.
-fn down(rows: &[u8], weights: &[i32], sums: &mut [i32], out: &mut [u8]) {
-    sums.fill(1 << (PRECISION - 1));
-    for (weight, row) in weights.iter().zip(rows.chunks_exact(out.len())) {
+fn down(rows: &[u8], tap: &Tap, precision: u32, sums: &mut [i32], out: &mut [u8]) {
+    sums.fill(1 << (precision - 1));
+    for (weight, row) in tap.weights.iter().zip(rows.chunks_exact(out.len())) {
         for (sum, value) in sums.iter_mut().zip(row) {
             *sum += weight * i32::from(*value);
         }
     }
     for (value, sum) in out.iter_mut().zip(sums) {
-        *value = level(*sum);
+        *value = level(*sum, precision);
     }
 }
 
-fn level(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
+fn level(sum: i32, precision: u32) -> u8 {
+    (sum >> precision).clamp(0, 255) as u8
 }
 
-fn taps(from: usize, to: usize, support: f64, weight: Weight) -> Vec<Tap> {
-    let scale = from as f64 / to as f64;
-    // Where an image grows, weights are those of its own pixels; where it shrinks, wider: that is the antialiasing.
-    let stretch = scale.max(1.0);
-    let tap = |place: usize| {
-        let centre = (place as f64 + 0.5) * scale;
-        let start = (centre - support * stretch + 0.5).max(0.0) as usize;
-        let end = ((centre + support * stretch + 0.5) as usize).min(from);
-        let weights: Vec<f64> = (start..end).map(|at| weight((at as f64 - centre + 0.5) * (1.0 / stretch))).collect();
-        let total: f64 = weights.iter().sum();
-        let fixed = |weight: f64| {
-            let share = if total == 0.0 { weight } else { weight / total };
-            (share * f64::from(1 << PRECISION)).round() as i32
+impl Taps {
+    fn new(from: usize, to: usize, (support, weight): Kernel, by: Resizer) -> Self {
+        let scale = from as f64 / to as f64;
+        // Where an image grows, weights are those of its own pixels; where it shrinks, wider: that is the antialiasing.
+        let stretch = scale.max(1.0);
+        let tap = |place: usize| {
+            let centre = (place as f64 + 0.5) * scale;
+            let start = (centre - support * stretch + 0.5).max(0.0) as usize;
+            let end = ((centre + support * stretch + 0.5) as usize).min(from);
+            let weight = |at: usize| weight((at as f64 - centre + 0.5) * (1.0 / stretch));
+            let weights: Vec<f64> = (start..end).map(weight).collect();
+            let total: f64 = weights.iter().sum();
+            let share = |weight: f64| if total == 0.0 { weight } else { weight / total };
+            (start, weights.into_iter().map(share).collect::<Vec<f64>>())
         };
-        Tap { start, weights: weights.into_iter().map(fixed).collect() }
-    };
-    (0..to).map(tap).collect()
+        let (starts, weights): (Vec<usize>, Vec<Vec<f64>>) = (0..to).map(tap).unzip();
+        let precision = by.precision(&weights);
+        let fixed = |weight: f64| (weight * f64::from(1 << precision)).round() as i32;
+        let of = starts
+            .into_iter()
+            .zip(weights)
+            .map(|(start, weights)| Tap { start, weights: weights.into_iter().map(fixed).collect() });
+        Self { of: of.collect(), precision }
+    }
 }
 
 /// A weight at a distance in pixels.
 type Weight = fn(f64) -> f64;
 
 /// How far a filter reaches, in pixels, and its weights.
-fn kernel(filter: Filter) -> Option<(f64, Weight)> {
+type Kernel = (f64, Weight);
+
+/// None for the nearest pixel.
+fn kernel(filter: Filter) -> Option<Kernel> {
     fn triangle(x: f64) -> f64 {
         (1.0 - x.abs()).max(0.0)
     }
@@ -172,9 +273,14 @@ fn kernel(filter: Filter) -> Option<(f64, Weight)> {
     }
 }
 
-fn nearest<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
-    // Pillow adds up the steps, with the rounding that comes of it.
+fn nearest<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], by: Resizer) -> Vec<u8> {
     let places = |from: usize, to: usize| -> Vec<usize> {
+        if by == Resizer::Torchvision {
+            // The upper left corner of a pixel, in f32.
+            let step = from as f32 / to as f32;
+            return (0..to).map(|place| ((place as f32 * step) as usize).min(from - 1)).collect();
+        }
+        // Its centre; Pillow adds up the steps, with the rounding that comes of it.
         let step = from as f64 / to as f64;
         let next = |at: &f64| Some(at + step);
         std::iter::successors(Some(step * 0.5), next).take(to).map(|at| (at as usize).min(from - 1)).collect()

@@ -233,7 +233,7 @@ impl Room {
 impl Prepared {
     /// Decodes and prepares an image; gives it back where there is no room for its input.
     fn of(entry: Entry, preprocess: &Preprocess, room: &Room) -> std::result::Result<Self, Entry> {
-        let input = match entry.decode_with(|size| preprocess.working_bytes(size)) {
+        let input = match entry.decode_with(preprocess.orientation, |size| preprocess.working_bytes(size)) {
             Ok(decoded) => {
                 let size = [decoded.image.height() as usize, decoded.image.width() as usize];
                 if !room.take(preprocess.input_bytes(size)) {

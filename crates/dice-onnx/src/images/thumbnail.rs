@@ -6,7 +6,7 @@ use std::path::Path;
 use dice_ood::{Error, ErrorKind, Result};
 use image::{DynamicImage, ImageFormat};
 
-use crate::images::decode::decode_file;
+use crate::images::decode::{Orientation, decode_file};
 use crate::images::places::named_as_image;
 
 /// The image in a file as PNG of at most `side` x `side` pixels, in its own proportions; smaller images keep their size.
@@ -21,7 +21,7 @@ pub fn thumbnail(path: impl AsRef<Path>, side: u32) -> Result<Vec<u8>> {
     if !named_as_image(extension) || !path.is_file() {
         return Err(Error::new(ErrorKind::Unsupported, "no file of an image").file(path.display()));
     }
-    let decoded = decode_file(path, |_| 0)?;
+    let decoded = decode_file(path, Orientation::Exif, |_| 0)?;
     let image = match decoded.image.width().max(decoded.image.height()) > side {
         true => decoded.image.thumbnail(side.max(1), side.max(1)),
         false => decoded.image.clone(),
@@ -48,7 +48,7 @@ mod tests {
         RgbImage::from_pixel(8, 4, Rgb([9, 120, 30])).save(path("small.png")).unwrap();
         for (name, size) in [("wide.png", (96, 48)), ("small.png", (8, 4))] {
             let png = thumbnail(path(name), 96).unwrap();
-            let image = decode_bytes(&png, name).unwrap().to_rgb8();
+            let image = decode_bytes(&png, name, Orientation::Stored).unwrap().to_rgb8();
             assert_eq!((image.dimensions(), image.get_pixel(1, 1).0), (size, [9, 120, 30]));
         }
         std::fs::copy(path("small.png"), path("small.txt")).unwrap();

@@ -5,7 +5,7 @@ pub(crate) mod origin;
 
 use std::path::Path;
 
-use dice_ood::io::{Dataset, FeaturesWriter};
+use dice_ood::io::{Dataset, FeaturesWriter, Location};
 use dice_ood::{Error, ErrorKind, FeatureSource, Remedy, Result, for_each_block};
 
 use crate::arrays::source::ArraySource;
@@ -63,14 +63,16 @@ impl Network {
         Ok(Self { suggested, ..Self::ready(backbone, found, |_| Prepared::Images(preprocess)) })
     }
 
-    /// The network that features of `recorded` came from: the same model, head, features tensor and preprocessing.
+    /// The network that features of `recorded` came from, in the file of `at`: the same model, head, features tensor and preprocessing.
+    /// Where `at` names a head, it must be that of `recorded`.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] where `path` holds another model ([`Origin::check_model`]); else as [`Network::open`].
-    pub fn of_origin(path: impl AsRef<Path>, recorded: &Origin, runtime: &Runtime) -> Result<Self> {
-        let model = Model::open(path)?;
+    /// [`ErrorKind::Argument`] where the file holds another model ([`Origin::check_model`]) or another head is named; else as
+    /// [`Network::open`].
+    pub fn of_origin(at: &Location, recorded: &Origin, runtime: &Runtime) -> Result<Self> {
+        let model = Model::open(&at.path)?;
         recorded.check_model(&model)?;
-        let found = model.find_head(&recorded.head_options())?;
+        let found = recorded.find_head(&model, at.name.as_deref())?;
         let backbone = Backbone::new(&model, &found, runtime)?;
         let prepared = match &recorded.prepared {
             Prepared::Images(preprocess) => Prepared::Images(backbone.input()?.adapt(preprocess.clone())?),
@@ -201,8 +203,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::path::{Path, PathBuf};
 
-    use dice_ood::io::Location;
-
     use super::*;
     use crate::testing::Builder;
 
@@ -212,7 +212,9 @@ mod tests {
             .floats("w", &[3, 2], &[weight; 6])
             .floats("b", &[2], &[0.0; 2])
             .node("Gemm", &["h", "w", "b"], &["y"], &[])
-            .output("y", &[0, 2]);
+            .node("Gemm", &["h", "w", "b"], &["z"], &[])
+            .output("y", &[0, 2])
+            .output("z", &[0, 2]);
         let path = folder.join(name);
         std::fs::write(&path, model.encode()).unwrap();
         path
@@ -227,10 +229,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "model.onnx", 1.0);
         // No preset makes images of 4 x 4.
-        let error = refusal(Network::open(&path, &NetworkOptions::default()));
+        let head = HeadOptions { head: Some("y".into()), features: None };
+        let options = NetworkOptions { head, ..NetworkOptions::default() };
+        let error = refusal(Network::open(&path, &options));
         assert_eq!((error.kind(), error.remedy()), (ErrorKind::Missing, Some(Remedy::Preprocessing)), "{error}");
-        let options =
-            NetworkOptions { preprocess: Some("resize=4x4,scale=1".parse().unwrap()), ..NetworkOptions::default() };
+        let options = NetworkOptions { preprocess: Some("resize=4x4,scale=1".parse().unwrap()), ..options };
         let network = Network::open(&path, &options).unwrap();
         assert_eq!((network.found().units(), network.suggested_preset()), (3, None));
 
@@ -243,11 +246,17 @@ mod tests {
         let recorded = Origin::of_files(&[Location::parse(kept.to_str().unwrap())]).unwrap().unwrap();
         assert_eq!(&recorded, network.origin());
 
-        let again = Network::of_origin(&path, &recorded, &Runtime::BuiltIn).unwrap();
+        let at = |path: &Path, head: &str| Location::parse(&format!("{}{head}", path.display()));
+        let again = Network::of_origin(&at(&path, ""), &recorded, &Runtime::BuiltIn).unwrap();
         assert_eq!(again.origin(), network.origin());
         assert!(!again.rounds_differently(&recorded));
+        assert!(Network::of_origin(&at(&path, "#y"), &recorded, &Runtime::BuiltIn).is_ok());
+        for (named, expected) in [("#z", "`node_y`, the head that the detector was fitted to"), ("#nonsense", "nonsense")] {
+            let error = refusal(Network::of_origin(&at(&path, named), &recorded, &Runtime::BuiltIn)).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
         let other = write(folder.path(), "other.onnx", 2.0);
-        let error = refusal(Network::of_origin(&other, &recorded, &Runtime::BuiltIn));
+        let error = refusal(Network::of_origin(&at(&other, ""), &recorded, &Runtime::BuiltIn));
         assert_eq!((error.kind(), error.remedy()), (ErrorKind::Argument, Some(Remedy::FitToModel)), "{error}");
         assert!(error.to_string().contains("other.onnx") && error.to_string().contains("model.onnx"), "{error}");
     }

@@ -11,6 +11,7 @@ use crate::images::preprocess::Preprocess;
 use crate::model::Model;
 use crate::model::head::{FoundHead, HeadOptions};
 use crate::run::backbone::Backbone;
+use crate::text::quoted;
 
 const MODEL: &str = "model";
 const FINGERPRINT: &str = "model_sha256";
@@ -187,9 +188,24 @@ impl Origin {
             .with_remedy(Remedy::FitToModel))
     }
 
-    /// What finds the same head and features again.
-    pub fn head_options(&self) -> HeadOptions {
-        HeadOptions { head: Some(self.head.clone()), features: Some(self.features.clone()) }
+    /// The same head and features in `model` again. Where a head is `named` once more, by whatever it can be found by, it must be that one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`] for another head; those of [`Model::find_head`].
+    pub fn find_head(&self, model: &Model, named: Option<&str>) -> Result<FoundHead> {
+        let options = |head: &str, features| HeadOptions { head: Some(head.to_owned()), features };
+        let found = model.find_head(&options(&self.head, Some(self.features.clone())))?;
+        let Some(named) = named else { return Ok(found) };
+        let other = model.find_head(&options(named, None))?;
+        if other.node == found.node {
+            return Ok(found);
+        }
+        Err(Error::new(ErrorKind::Argument, quoted(named))
+            .file(model.path().display())
+            .tensor("head")
+            .expected(format!("{}, the head that the detector was fitted to", quoted(&found.node)))
+            .fix("leave the name out, or fit a detector to that head")
+            .with_remedy(Remedy::FitToModel))
     }
 
     /// Refuses features of another origin than this one; where the models lie and what ran them does not matter.

@@ -6,8 +6,9 @@ use dice_ood::io::files;
 use dice_ood::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
+use crate::images::decode::Orientation;
 use crate::images::preprocess::{Channels, PixelLayout, Preprocess, Resize};
-use crate::images::resample::Filter;
+use crate::images::resample::{Filter, Resizer};
 
 impl Preprocess {
     /// Reads a Hugging Face `preprocessor_config.json`, or what this type serialises to.
@@ -171,7 +172,20 @@ impl Config {
         // (x - 127.5) * scale
         let offset = if self.rescale_offset == Some(true) { 127.5 * scale } else { 0.0 };
         let mean = mean.into_iter().map(|mean| mean + offset).collect();
-        Ok(Preprocess { channels, resize, filter, crop, crop_down: true, scale, mean, std, layout: PixelLayout::Nchw })
+        let fast = processor.is_some_and(|name| name.ends_with("Fast"));
+        Ok(Preprocess {
+            channels,
+            resize,
+            filter,
+            resizer: if fast { Resizer::Torchvision } else { Resizer::default() },
+            orientation: Orientation::default(),
+            crop,
+            crop_down: true,
+            scale,
+            mean,
+            std,
+            layout: PixelLayout::Nchw,
+        })
     }
 
     fn geometry(&self, family: &Family) -> Result<(Resize, Option<[usize; 2]>)> {
@@ -292,6 +306,7 @@ mod tests {
         assert_eq!((efficient.filter, efficient.std), (Filter::Nearest, vec![0.25; 3]));
         let fast = read(r#"{"image_processor_type": "ViTImageProcessorFast"}"#);
         assert_eq!((fast.resize, fast.filter, fast.mean), (Resize::Exact([224, 224]), Filter::Bilinear, vec![0.5; 3]));
+        assert_eq!((fast.resizer, clip.resizer), (Resizer::Torchvision, Resizer::Pillow12));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
-use crate::images::resample::{Filter, resize};
+use crate::images::decode::Orientation;
+use crate::images::resample::{Filter, Resizer, Resizing, resize};
 
 /// Longest side of an input, and of an image once it is resized.
 const LONGEST_SIDE: usize = 1 << 14;
@@ -20,8 +21,7 @@ const MOST_PIXELS: usize = 1 << 24;
 /// [`FromStr`](#impl-FromStr-for-Preprocess).
 ///
 /// Pixels are those that Pillow makes. Alpha is dropped, as its `convert("RGB")` drops it. Of sixteen bits the upper
-/// eight count: Pillow does the same with colours, but cuts greys off at 255, so that nearly all turn white. Unlike with
-/// torchvision's loader, a photograph is turned as its EXIF orientation says (`ImageOps.exif_transpose`).
+/// eight count: Pillow does the same with colours, but cuts greys off at 255, so that nearly all turn white.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
@@ -31,6 +31,12 @@ pub struct Preprocess {
     pub resize: Resize,
     /// How pixels are interpolated; always antialiased, except for [`Filter::Nearest`].
     pub filter: Filter,
+    /// Whose resizing it is, to the bit.
+    #[serde(default)]
+    pub resizer: Resizer,
+    /// Whether a photograph is turned as its EXIF segment says. Files written before this was recorded turned it.
+    #[serde(default = "turned")]
+    pub orientation: Orientation,
     /// Height and width of the crop in the middle; smaller images are padded with zeros.
     pub crop: Option<[usize; 2]>,
     /// Whether an odd margin is halved downwards (Hugging Face) instead of to even (torchvision).
@@ -43,6 +49,10 @@ pub struct Preprocess {
     pub std: Vec<f32>,
     /// Order of the axes.
     pub layout: PixelLayout,
+}
+
+fn turned() -> Orientation {
+    Orientation::Exif
 }
 
 /// The channels of an input.
@@ -119,6 +129,8 @@ impl Preprocess {
             channels: Channels::Rgb,
             resize: Resize::Keep,
             filter: Filter::Bilinear,
+            resizer: Resizer::default(),
+            orientation: Orientation::default(),
             crop: None,
             crop_down: false,
             scale: 1.0 / 255.0,
@@ -132,7 +144,7 @@ impl Preprocess {
     ///
     /// # Errors
     /// [`ErrorKind::Argument`] for another number of means than channels, a standard deviation of zero, sizes of zero, of
-    /// more than 2^14 a side or 2^24 pixels.
+    /// more than 2^14 a side or 2^24 pixels, a filter that the resizer does not have.
     pub fn check(&self) -> Result<()> {
         let count = self.channels.count();
         for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
@@ -151,6 +163,11 @@ impl Preprocess {
             let found = format!("{} x {}", size[1], size[0]);
             if fits(size) { Ok(()) } else { Err(wrong_size(ErrorKind::Argument, found).tensor("size of the input")) }
         })?;
+        if (self.filter, self.resizer) == (Filter::Lanczos, Resizer::Torchvision) {
+            return Err(Error::new(ErrorKind::Argument, "filter=lanczos")
+                .tensor("preprocessing")
+                .expected("nearest, bilinear or bicubic: torchvision has no Lanczos for tensors"));
+        }
         if self.std.contains(&0.0) || !self.scale.is_finite() {
             return Err(
                 Error::new(ErrorKind::Argument, "a std of zero or a scale that is not finite").tensor("preprocessing")
@@ -188,7 +205,7 @@ impl Preprocess {
     /// Bytes that an image of a height and width takes on its way to an input, and as one.
     pub(crate) fn working_bytes(&self, size: [usize; 2]) -> u64 {
         let (resized, channels) = (self.resized(size), self.channels.count());
-        let between = bytes_of([size[0], resized[1]], channels);
+        let between = bytes_of(self.resizer.between(size, resized), channels);
         let cropped = self.crop.map_or(0, |crop| bytes_of(crop, channels));
         [bytes_of(resized, channels), cropped, self.input_bytes(size)].into_iter().fold(between, u64::saturating_add)
     }
@@ -206,7 +223,7 @@ impl Preprocess {
             return Err(wrong_size(ErrorKind::Unsupported, format!("{} x {} pixels", size[1], size[0])));
         }
         if wanted != size {
-            pixels = resize(&pixels, count, size, wanted, self.filter)?;
+            pixels = resize(&pixels, count, size, wanted, Resizing { filter: self.filter, by: self.resizer })?;
             size = wanted;
         }
         if let Some(crop) = self.crop {

@@ -6,11 +6,12 @@ use std::str::FromStr;
 
 use dice_ood::{Error, ErrorKind, Result};
 
+use crate::images::decode::Orientation;
 use crate::images::preprocess::{Channels, Preprocess, Resize};
-use crate::images::resample::Filter;
+use crate::images::resample::{Filter, Resizer};
 use crate::text::quoted;
 
-const SETTINGS: &str = "resize, crop, filter, channels, scale, mean, std";
+const SETTINGS: &str = "resize, as, crop, filter, orientation, channels, scale, mean, std";
 
 /// A preset's name or the path of a `.json` file to [`Preprocess::read`], and settings that change it, after commas; or
 /// settings alone, which start from values between 0 and 1 of images as they are.
@@ -20,6 +21,8 @@ const SETTINGS: &str = "resize, crop, filter, channels, scale, mean, std";
 /// | `resize` | `keep`, the shorter side `N`, or `HxW` |
 /// | `crop` | `none`, `N` for a square, or `HxW` |
 /// | `filter` | `nearest`, `bilinear`, `bicubic`, `lanczos` |
+/// | `as` | whose resizing it is, to the bit: `pillow-12`, `pillow-13`, `torchvision` |
+/// | `orientation` | `stored`, as Pillow's `Image.open` leaves it, or turned as `exif` says |
 /// | `channels` | `rgb`, `bgr`, `grey` |
 /// | `scale` | a number or a fraction such as `1/255` |
 /// | `mean`, `std` | a number, or one a channel: `0.485/0.456/0.406` |
@@ -105,6 +108,17 @@ impl Preprocess {
                     _ => return Err("filter=nearest, bilinear, bicubic or lanczos".into()),
                 };
             }
+            "as" => {
+                let named = Resizer::ALL.into_iter().find(|resizer| resizer.name() == value);
+                self.resizer = named.ok_or("as=pillow-12, as=pillow-13 or as=torchvision")?;
+            }
+            "orientation" => {
+                self.orientation = match value {
+                    "stored" => Orientation::Stored,
+                    "exif" => Orientation::Exif,
+                    _ => return Err("orientation=stored or orientation=exif".into()),
+                };
+            }
             "channels" => {
                 self.channels = match value {
                     "rgb" => Channels::Rgb,
@@ -158,13 +172,21 @@ impl fmt::Display for Preprocess {
             Filter::Bicubic => "bicubic",
             Filter::Lanczos => "Lanczos",
         };
+        let by = match self.resizer {
+            Resizer::Pillow12 => "",
+            Resizer::Pillow13 => " of Pillow 13",
+            Resizer::Torchvision => " of torchvision",
+        };
         match self.resize {
             Resize::Keep => f.write_str("size kept")?,
-            Resize::ShortSide(side) => write!(f, "shorter side to {side} ({filter})")?,
-            Resize::Exact([height, width]) => write!(f, "to {width} x {height} ({filter})")?,
+            Resize::ShortSide(side) => write!(f, "shorter side to {side} ({filter}{by})")?,
+            Resize::Exact([height, width]) => write!(f, "to {width} x {height} ({filter}{by})")?,
         }
         if let Some([height, width]) = self.crop {
             write!(f, ", crop {width} x {height}")?;
+        }
+        if self.orientation == Orientation::Exif {
+            f.write_str(", turned by EXIF")?;
         }
         let channels = match self.channels {
             Channels::Rgb => "RGB",
@@ -247,7 +269,9 @@ mod tests {
             ("channels=cmyk", "channels=cmyk", "rgb, bgr or grey"),
             ("scale=1/x", "scale=1/x", "1/255"),
             ("mean=0.5/a/b", "mean=0.5/a/b", "one a channel"),
-            ("imagenet,sized=3", "sized=3", "resize, crop, filter"),
+            ("imagenet,sized=3", "sized=3", "resize, as, crop, filter"),
+            ("resize=3,as=pillow", "as=pillow", "as=pillow-12"),
+            ("orientation=up", "orientation=up", "orientation=exif"),
             ("imagenet,resize", "resize", "resize=N"),
             ("crop=3,crop=4", "crop=4", "once"),
             ("resize=0", "0", "1 to 16,384"),
