@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use dice_onnx::{Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime};
+use dice_onnx::{
+    Broken, Distortion, HeadOptions, ImageSet, ImageSource, Model, NetworkOptions, Origin, Runtime, Suggested,
+};
 use dice_ood::io::{Dataset, Location};
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
@@ -19,7 +21,8 @@ pub(crate) struct Choices {
     /// it, as in imagenet,resize=232,filter=bicubic, or settings alone.
     ///
     /// Settings: resize=keep|N|HxW, as=pillow-12|pillow-13|torchvision (whose resizing, to the bit), crop=none|N|HxW,
-    /// filter=nearest|bilinear|bicubic|lanczos, orientation=stored|exif, channels=rgb|bgr|grey, scale=1/255, mean=R/G/B, std=R/G/B. By default the one of the presets whose size fits the model, which is said.
+    /// filter=nearest|bilinear|bicubic|lanczos, orientation=stored|exif, channels=rgb|bgr|grey, scale=1/255, mean=R/G/B, std=R/G/B. By default the
+    /// preprocessor_config.json beside the model, or the one of the presets whose size fits the model, which is said.
     #[arg(long, value_name = "NAME|FILE|SETTINGS", requires = "model", conflicts_with = "inputs")]
     pub(crate) preprocess: Option<String>,
     /// The tensor of the model to take as features, where it is not what the head reads.
@@ -92,10 +95,15 @@ impl Network {
             runtime: running.runtime.clone(),
         };
         let network = dice_onnx::Network::open(&location.path, &options)?;
-        if let Some(fitting) = network.suggested_preset() {
-            context.note(format_args!(
+        match network.suggested() {
+            Some(Suggested::Preset(fitting)) => context.note(format_args!(
                 "Preprocessing as for {fitting}, by the size of the input; --preprocess names another."
-            ));
+            )),
+            Some(Suggested::Beside(file)) => context.note(format_args!(
+                "Preprocessing as {} beside the model says; --preprocess names another.",
+                file.display()
+            )),
+            _ => {}
         }
         let found = network.found();
         context.note(format_args!(

@@ -27,7 +27,7 @@ pub use model::linear::Quantization;
 pub use model::sign::Nonnegative;
 pub use network::key::Key;
 pub use network::origin::{Origin, Prepared};
-pub use network::{Network, NetworkOptions};
+pub use network::{Network, NetworkOptions, Suggested};
 pub use run::backbone::Backbone;
 pub use run::input::{Axis, Element, InputShape, ModelInput};
 pub use run::runtime::Runtime;

@@ -3,7 +3,7 @@
 pub(crate) mod key;
 pub(crate) mod origin;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dice_ood::io::{Dataset, FeaturesWriter, Location};
 use dice_ood::{Error, ErrorKind, FeatureSource, Remedy, Result, for_each_block};
@@ -25,7 +25,8 @@ use crate::run::runtime::Runtime;
 pub struct NetworkOptions {
     /// Which head and which tensor of features, where the search is not to decide.
     pub head: HeadOptions,
-    /// How images become inputs; by default as the only preset whose size fits the model's input.
+    /// How images become inputs; by default as a `preprocessor_config.json` beside the model says, else as the only preset whose size fits
+    /// the model's input.
     pub preprocess: Option<Preprocess>,
     /// Arrays named as the model's inputs, in place of images: the first file tells which columns of a table are the input.
     pub arrays: Option<Dataset>,
@@ -38,7 +39,17 @@ pub struct Network {
     backbone: Backbone,
     found: FoundHead,
     origin: Origin,
-    suggested: Option<&'static str>,
+    suggested: Option<Suggested>,
+}
+
+/// A preprocessing that nobody chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Suggested {
+    /// The only preset whose size fits the model's input.
+    Preset(&'static str),
+    /// This file, which lies beside the model.
+    Beside(PathBuf),
 }
 
 impl Network {
@@ -57,7 +68,7 @@ impl Network {
         }
         let (preprocess, suggested) = match &options.preprocess {
             Some(chosen) => (chosen.clone(), None),
-            None => suggestion(&backbone).map(|(name, preset)| (preset, Some(name)))?,
+            None => suggestion(&backbone).map(|(suggested, preprocess)| (preprocess, Some(suggested)))?,
         };
         let preprocess = backbone.input()?.adapt(preprocess)?;
         Ok(Self { suggested, ..Self::ready(backbone, found, |_| Prepared::Images(preprocess)) })
@@ -114,9 +125,9 @@ impl Network {
         &self.origin
     }
 
-    /// The preset that was taken because no preprocessing was chosen.
-    pub fn suggested_preset(&self) -> Option<&'static str> {
-        self.suggested
+    /// What was taken because no preprocessing was chosen.
+    pub fn suggested(&self) -> Option<&Suggested> {
+        self.suggested.as_ref()
     }
 
     /// Whether features differ from those of `recorded` by the rounding of a quantised model, which runtimes choose differently.
@@ -182,10 +193,17 @@ impl Network {
     }
 }
 
-/// The only preset that fits the input of `backbone`, and its name.
-fn suggestion(backbone: &Backbone) -> Result<(&'static str, Preprocess)> {
+/// What Hugging Face saves beside a model of images.
+const CONFIG: &str = "preprocessor_config.json";
+
+/// The preprocessing that lies beside the model of `backbone`, or the only preset that fits its input.
+fn suggestion(backbone: &Backbone) -> Result<(Suggested, Preprocess)> {
     let input: InputShape = backbone.input()?;
-    let fitting = input.suggest().and_then(|name| Some((name, Preprocess::preset(name)?)));
+    let beside = backbone.path().with_file_name(CONFIG);
+    if beside.is_file() {
+        return Ok((Suggested::Beside(beside.clone()), Preprocess::read(&beside)?));
+    }
+    let fitting = input.suggest().and_then(|name| Some((Suggested::Preset(name), Preprocess::preset(name)?)));
     fitting.ok_or_else(|| {
         // A vector or a map of no size that images usually have: perhaps a table, or a spectrogram.
         let arrays = "say what the network was trained with; inputs that are not images are given as arrays";
@@ -201,8 +219,6 @@ fn suggestion(backbone: &Backbone) -> Result<(&'static str, Preprocess)> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::path::{Path, PathBuf};
-
     use super::*;
     use crate::testing::Builder;
 
@@ -235,7 +251,16 @@ mod tests {
         assert_eq!((error.kind(), error.remedy()), (ErrorKind::Missing, Some(Remedy::Preprocessing)), "{error}");
         let options = NetworkOptions { preprocess: Some("resize=4x4,scale=1".parse().unwrap()), ..options };
         let network = Network::open(&path, &options).unwrap();
-        assert_eq!((network.found().units(), network.suggested_preset()), (3, None));
+        assert_eq!((network.found().units(), network.suggested()), (3, None));
+
+        let beside = folder.path().join("preprocessor_config.json");
+        std::fs::write(&beside, r#"{"size": {"height": 4, "width": 4}, "do_normalize": false}"#).unwrap();
+        let unasked = Network::open(&path, &NetworkOptions { preprocess: None, ..options.clone() }).unwrap();
+        assert_eq!(unasked.suggested(), Some(&Suggested::Beside(beside.clone())));
+        assert!(unasked.origin().prepared.to_string().starts_with("to 4 x 4 (bilinear), RGB"));
+        std::fs::write(&beside, "{").unwrap();
+        let error = refusal(Network::open(&path, &NetworkOptions { preprocess: None, ..options })).to_string();
+        assert!(error.contains("preprocessor_config.json"), "{error}");
 
         let image = folder.path().join("one.png");
         image::RgbImage::from_pixel(4, 4, image::Rgb([1, 2, 3])).save(&image).unwrap();
@@ -251,7 +276,9 @@ mod tests {
         assert_eq!(again.origin(), network.origin());
         assert!(!again.rounds_differently(&recorded));
         assert!(Network::of_origin(&at(&path, "#y"), &recorded, &Runtime::BuiltIn).is_ok());
-        for (named, expected) in [("#z", "`node_y`, the head that the detector was fitted to"), ("#nonsense", "nonsense")] {
+        for (named, expected) in
+            [("#z", "`node_y`, the head that the detector was fitted to"), ("#nonsense", "nonsense")]
+        {
             let error = refusal(Network::of_origin(&at(&path, named), &recorded, &Runtime::BuiltIn)).to_string();
             assert!(error.contains(expected), "{error}");
         }

@@ -343,7 +343,7 @@ mod tests {
     use crate::images::preprocess::{Preprocess, Resize};
     use crate::model::element;
     use crate::model::head::HeadOptions;
-    use crate::testing::{Builder, int, ints, value};
+    use crate::testing::{Builder, external, int, ints, value};
 
     /// A model whose features are the means of the channels of its input, which is `shape` of values of type `code`.
     fn means(shape: &[i64], code: i32) -> Builder {
@@ -417,6 +417,39 @@ mod tests {
                         assert!((found - expected).abs() < 0.01, "{runtime}, {name}, {shape:?}: {made:?}");
                     }
                 }
+            }
+        }
+    }
+
+    /// Weights of the body in another file: in a folder below, with another ending than `.data`, and without an offset.
+    #[test]
+    fn weights_in_any_file_of_the_folder_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("weights")).unwrap();
+        let values: Vec<u8> = (1..=9u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+        std::fs::write(folder.path().join("weights/body.bin"), [&[0; 8][..], &values].concat()).unwrap();
+        std::fs::write(folder.path().join("body.bin"), &values).unwrap();
+        let builder = Builder::new()
+            .node("GlobalAveragePool", &["x"], &["g"], &[])
+            .node("Flatten", &["g"], &["f"], &[])
+            .node("MatMul", &["f", "body"], &["h"], &[])
+            .counting("w", &[3, 2])
+            .node("MatMul", &["h", "w"], &["y"], &[])
+            .output("y", &[0, 2]);
+        let mut unsaid = external("body", &[3, 3], "body.bin", 0);
+        unsaid.external_data.retain(|entry| entry.key != "offset");
+        for (place, tensor) in [external("body", &[3, 3], "weights/body.bin", 8), unsaid].into_iter().enumerate() {
+            let mut builder = builder.clone();
+            builder.graph().initializer.push(tensor);
+            let path = folder.path().join(format!("{place}.onnx"));
+            std::fs::write(&path, builder.encode()).unwrap();
+            let model = Model::open(&path).unwrap();
+            let found = model.find_head(&HeadOptions::default()).unwrap();
+            for runtime in runtimes() {
+                let backbone = Backbone::new(&model, &found, &runtime).unwrap();
+                // Channels 1, 2 and 3 times the rows 1 to 9.
+                let pixels = (0..48).map(|i| (i / 16 + 1) as f32).collect();
+                assert_eq!(backbone.run(pixels, 1, [4, 4]).unwrap(), [30.0, 36.0, 42.0], "{runtime}, {place}");
             }
         }
     }

@@ -9,12 +9,14 @@ use rten_tensor::{Layout as _, Tensor, TensorView, prelude::*};
 
 use crate::model::Model;
 use crate::model::element;
+use crate::model::external;
 use crate::model::node::is_standard;
 use crate::model::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::model::tensor::{count_of, shape_of};
 use crate::run::engine::{Engine, FeatureTensor, INSTEAD, InputTensor, InputValues};
 use crate::run::input::{Element, ModelInput};
 use crate::text::quoted;
-use crate::write::splice::{only_output, replace_operators};
+use crate::write::splice::{only_output, replace_initializers, replace_operators};
 
 /// More images than this leave the caches between operators: 32 run at half to four fifths of the speed.
 const AT_ONCE: usize = 8;
@@ -42,7 +44,9 @@ impl BuiltIn {
             return Err(unsupported(format!("an input of {}", input.element)));
         }
         let located = |error: Error| error.file(model.path().display());
-        let rewritten = in_floats(model).map_err(located)?;
+        let whole = with_weights(model).map_err(located)?;
+        let bytes = whole.as_deref().unwrap_or(model.bytes());
+        let rewritten = in_floats(model, bytes).map_err(located)?;
         let options = |optimise: bool| {
             let mut options = ModelOptions::with_all_ops();
             options.enable_optimization(optimise);
@@ -50,9 +54,9 @@ impl BuiltIn {
         };
         let guarded_load =
             |load: &dyn Fn() -> std::result::Result<rten::Model, rten::LoadError>| guard(load).map_err(unsupported);
-        let loaded = if model.tensors().all(|tensor| tensor.data_location != 1) {
+        let loaded = if whole.is_some() || !model.tensors().any(is_external) {
             // Optimisers keep the tensors of outputs: as the only output the features stay a tensor of their own.
-            let pruned = only_output(rewritten.as_deref().unwrap_or(model.bytes()), features).map_err(located)?;
+            let pruned = only_output(rewritten.as_deref().unwrap_or(bytes), features).map_err(located)?;
             guarded_load(&|| options(true).load(pruned.clone()))?
         } else if rewritten.is_none() {
             // The runtime looks for weights in other files beside the model file, so that this is opened by its path.
@@ -75,11 +79,41 @@ impl BuiltIn {
     }
 }
 
+/// Most bytes of weights in other files that become a part of the model in memory.
+const MOST_WEIGHTS: usize = 512 << 20;
+
+fn is_external(tensor: &TensorProto) -> bool {
+    tensor.data_location == 1
+}
+
+/// The model with the weights that lie in other files; `None` where it has none such, or more than [`MOST_WEIGHTS`].
+///
+/// rten 0.27 wants an offset for each tensor, and files beside the model whose names end in `.data`.
+fn with_weights(model: &Model) -> Result<Option<Vec<u8>>> {
+    let bytes = |tensor: &TensorProto| -> Option<usize> {
+        count_of(&shape_of(tensor).ok()?).ok()?.checked_mul(element::size(tensor.data_type)?)
+    };
+    let graph = model.proto().graph.iter();
+    let inside = graph.flat_map(|graph| &graph.initializer).filter(|tensor| is_external(tensor));
+    let total = inside.clone().try_fold(0usize, |total, tensor| total.checked_add(bytes(tensor)?));
+    let all = model.tensors().filter(|tensor| is_external(tensor)).count();
+    if all == 0 || inside.count() < all || total.is_none_or(|total| total > MOST_WEIGHTS) {
+        return Ok(None);
+    }
+    let taken_in = |tensor: TensorProto| {
+        let Some(wanted) = bytes(&tensor).filter(|_| is_external(&tensor)) else { return Ok(None) };
+        let raw_data =
+            external::read(&tensor, model.folder(), wanted).map_err(|error| error.tensor(quoted(&tensor.name)))?;
+        Ok(Some(TensorProto { raw_data: Some(raw_data), external_data: Vec::new(), data_location: 0, ..tensor }))
+    };
+    replace_initializers(model.bytes(), taken_in).map(Some)
+}
+
 /// The model with ConvInteger and MatMulInteger as Conv and MatMul of the same whole numbers in f32; `None` without these.
 ///
 /// rten 0.27 computes both wrongly where zero points are not zero: of MobileNetV2 quantised by ONNX Runtime no prediction
-/// survives. f32 holds the sums to 2^24 exactly, and to 2^-24 of their size beyond.
-fn in_floats(model: &Model) -> Result<Option<Vec<u8>>> {
+/// survives. f32 holds the sums to 2^24 exactly, and to 2^-24 of their size beyond. `bytes` are those of the model, whole.
+fn in_floats(model: &Model, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     let floating = |node: &NodeProto| match &*node.op_type {
         "ConvInteger" if is_standard(node) => Some("Conv"),
         "MatMulInteger" if is_standard(node) => Some("MatMul"),
@@ -89,7 +123,7 @@ fn in_floats(model: &Model) -> Result<Option<Vec<u8>>> {
     if !graph.flat_map(|graph| &graph.node).any(|node| floating(node).is_some()) {
         return Ok(None);
     }
-    replace_operators(model.bytes(), |node| floating(&node).map(|operator| products(&node, operator))).map(Some)
+    replace_operators(bytes, |node| floating(&node).map(|operator| products(&node, operator))).map(Some)
 }
 
 /// `node`, which multiplies integers, as operators that end in `operator` on floats.

@@ -3,11 +3,12 @@
 use dice_ood::{Error, ErrorKind, Result};
 use prost::Message;
 
-use crate::model::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto, field};
+use crate::model::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, field};
 
-/// Field numbers of `ModelProto.graph`, `GraphProto.node` and `GraphProto.output`.
+/// Field numbers of `ModelProto.graph`, `GraphProto.node`, `GraphProto.initializer` and `GraphProto.output`.
 const GRAPH: u64 = 7;
 const NODE: u64 = 1;
+const INITIALIZER: u64 = 5;
 const OUTPUT: u64 = 12;
 
 /// The encoded `model` with operators, tensors and outputs of `addition`'s graph behind its own, and `addition`'s metadata
@@ -57,15 +58,41 @@ pub(crate) fn replace_operators(
     model: &[u8],
     mut replacement: impl FnMut(NodeProto) -> Option<Vec<NodeProto>>,
 ) -> Result<Vec<u8>> {
+    replace(model, NODE, |payload| {
+        let node = NodeProto::decode(payload).map_err(|_| damaged())?;
+        Ok(replacement(node).map(|node| GraphProto { node, ..GraphProto::default() }))
+    })
+}
+
+/// The encoded `model` with initializers of its graph replaced: each by what `replacement` makes of it, where that is anything.
+///
+/// # Errors
+/// As [`splice`], and those of `replacement`.
+pub(crate) fn replace_initializers(
+    model: &[u8],
+    mut replacement: impl FnMut(TensorProto) -> Result<Option<TensorProto>>,
+) -> Result<Vec<u8>> {
+    replace(model, INITIALIZER, |payload| {
+        let tensor = TensorProto::decode(payload).map_err(|_| damaged())?;
+        Ok(replacement(tensor)?.map(|tensor| GraphProto { initializer: vec![tensor], ..GraphProto::default() }))
+    })
+}
+
+/// The encoded `model` with some `fields` of its graph replaced, by what `replacement` makes of their bytes.
+fn replace(
+    model: &[u8],
+    fields: u64,
+    mut replacement: impl FnMut(&[u8]) -> Result<Option<GraphProto>>,
+) -> Result<Vec<u8>> {
     let mut parts = Parts::of(model)?;
     let whole = std::mem::take(&mut parts.graph);
     let mut rest = &whole[..];
     while !rest.is_empty() {
         let start = rest;
         let (tag, payload) = field(&mut rest).ok_or_else(damaged)?;
-        let node = (tag >> 3 == NODE).then(|| NodeProto::decode(payload).map_err(|_| damaged())).transpose()?;
-        match node.and_then(&mut replacement) {
-            Some(node) => GraphProto { node, ..GraphProto::default() }.encode_raw(&mut parts.graph),
+        let instead = if tag >> 3 == fields { replacement(payload)? } else { None };
+        match instead {
+            Some(instead) => instead.encode_raw(&mut parts.graph),
             None => parts.graph.extend_from_slice(&start[..start.len() - rest.len()]),
         }
     }
