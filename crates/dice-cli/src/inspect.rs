@@ -40,8 +40,13 @@ impl Inspect {
             if model.is_detector() {
                 return Ok(());
             }
-            // What the account says of a head that cannot be found is the reason for the exit code.
-            model.find_head(&options)?;
+            // The account has the reason.
+            model.find_head(&options).map_err(|error| {
+                Error::new(error.kind(), "none, for the reason that its account gives")
+                    .file(location.path.display())
+                    .tensor("head")
+                    .expected("one to build a detector on")
+            })?;
             return print(&how_to_fit(&model, &self.file));
         }
         let (format, tensors) = list(&location.path)?;

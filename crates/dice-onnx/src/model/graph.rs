@@ -150,7 +150,9 @@ impl<'m> Graph<'m> {
             let folds = match &*node.op_type {
                 "Constant" => is_standard(node),
                 "Identity" | "Cast" | "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Flatten" | "Add" | "Sub"
-                | "Mul" | "Div" | "Sqrt" => is_standard(node) && !node.input.is_empty() && self.all_constant(node),
+                | "Mul" | "Div" | "Sqrt" | "Max" | "Min" | "Clip" | "ReduceL2" | "ReduceSum" | "Shape" | "Expand" => {
+                    is_standard(node) && !node.input.is_empty() && self.all_constant(node)
+                }
                 "DequantizeLinear" | "QuantizeLinear" => !node.input.is_empty() && self.all_constant(node),
                 _ => false,
             };
@@ -318,17 +320,54 @@ impl<'m> Graph<'m> {
                 let shape = first.shape.clone();
                 Ok(Constant::floats(shape, first.into_f32().into_iter().map(f32::sqrt).collect()))
             }
+            // How a cosine head normalises its weights, where the exporter left it to the graph.
+            "ReduceL2" | "ReduceSum" => {
+                first.reduce(&axes(input(1)?)?, integer(node, "keepdims", 1) != 0, node.op_type == "ReduceL2")
+            }
+            "Shape" if node.attribute.is_empty() => {
+                let extents: Vec<i64> = first.shape.iter().map(|extent| *extent as i64).collect();
+                Ok(Constant::ints(vec![extents.len()], extents))
+            }
+            "Expand" => first.expand(input(1)?.ok_or_else(lacks)?.as_ints()?, self.largest()),
+            "Clip" => {
+                let mut bound = |place: usize, name: &str, unbounded: f32| -> Result<f32> {
+                    let given = input(place)?.map(|bound| bound.into_f32().first().copied().ok_or_else(lacks));
+                    let attribute = attribute(node, name).map(|bound| Ok(bound.f));
+                    given.or(attribute).unwrap_or(Ok(unbounded))
+                };
+                let (low, high) = (bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?);
+                let shape = first.shape.clone();
+                let values = first.into_f32().into_iter().map(|value| value.max(low).min(high));
+                Ok(Constant::floats(shape, values.collect()))
+            }
             operator => {
                 let second = input(1)?.ok_or_else(lacks)?;
                 let operation: fn(f32, f32) -> f32 = match operator {
                     "Add" => |a, b| a + b,
                     "Sub" => |a, b| a - b,
                     "Mul" => |a, b| a * b,
-                    _ => |a, b| a / b,
+                    "Div" => |a, b| a / b,
+                    "Max" if node.input.len() == 2 => f32::max,
+                    "Min" if node.input.len() == 2 => f32::min,
+                    _ => {
+                        let found = format!("{operator} of {} constants", node.input.len());
+                        return Err(Error::new(ErrorKind::Unsupported, found).expected("one of two"));
+                    }
                 };
                 first.combine(second, operation)
             }
         }
+    }
+}
+
+impl Graph<'_> {
+    /// Values of the largest stored tensor: what constants are expanded to has no more.
+    fn largest(&self) -> usize {
+        let stored = self.sources.values().filter_map(|source| match source {
+            Source::Initializer(stored) => shape_of(stored).and_then(|shape| count_of(&shape)).ok(),
+            _ => None,
+        });
+        stored.max().unwrap_or(0)
     }
 }
 

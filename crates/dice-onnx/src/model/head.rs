@@ -125,7 +125,8 @@ impl fmt::Display for FoundHead {
         )?;
         write!(f, "Logits    {}", quoted(&self.logits))?;
         match self.followed_by.as_slice() {
-            [] => writeln!(f, ", which is what the model returns")?,
+            [] if self.logits == self.output => writeln!(f, ", which is what the model returns")?,
+            [] => writeln!(f, ", then to output {}", quoted(&self.output))?,
             following => {
                 let operators: Vec<&str> = following.iter().map(|following| &*following.operator).collect();
                 writeln!(f, ", then {} to output {}", operators.join(", "), quoted(&self.output))?;

@@ -517,6 +517,25 @@ fn a_position_selected_behind_the_layer_is_told_apart() {
     assert_eq!(refusal(&many.node("Identity", &["g20000"], &["y"], &[])).kind(), ErrorKind::Unsupported);
 }
 
+/// As torch's older exporter writes `F.linear(h, F.normalize(w))`.
+#[test]
+fn weights_that_the_graph_normalises_are_folded() {
+    let normalised = |base: Builder| {
+        base.floats("v", &[2, 3], &[3.0, 0.0, 4.0, 0.0, 0.0, 0.0])
+            .floats("least", &[], &[1e-12])
+            .node("ReduceL2", &["v"], &["n"], &[ints("axes", &[1]), int("keepdims", 1)])
+            .node("Clip", &["n", "least", ""], &["c"], &[])
+            .node("Shape", &["v"], &["s"], &[])
+            .node("Expand", &["c", "s"], &["e"], &[])
+            .node("Div", &["v", "e"], &["d"], &[])
+            .node("Transpose", &["d"], &["t"], &[ints("perm", &[1, 0])])
+            .node("MatMul", &["h", "t"], &["y"], &[])
+            .output("y", &[0, 2])
+    };
+    let head = found(&normalised(Builder::new().features()));
+    assert_eq!(values(&head), (vec![0.6, 0.0, 0.8, 0.0, 0.0, 0.0], vec![0.0; 2]));
+}
+
 #[test]
 fn a_softmax_that_is_written_out_is_one() {
     let logits = || {

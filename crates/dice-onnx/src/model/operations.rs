@@ -167,18 +167,61 @@ impl Constant {
         if padded.iter().zip(&large.shape).any(|(small, large)| small != large && *small != 1) {
             return Err(refuse(&large.shape, &small.shape));
         }
-        let mut strides = vec![0; rank];
-        let mut step = 1;
-        for axis in (0..rank).rev() {
-            strides[axis] = if padded[axis] == 1 { 0 } else { step };
-            step *= padded[axis];
-        }
+        let strides = strides_of(&padded);
         let shape = large.shape.clone();
         let spread = gather(&small.into_f32(), &shape, &strides);
         let values = large.into_f32().into_iter().zip(spread);
         let values =
             values.map(|(large, small)| if flipped { operation(small, large) } else { operation(large, small) });
         Ok(Self::floats(shape, values.collect()))
+    }
+
+    /// The sums over `axes`, or over all, in f64; the lengths instead of the sums where `lengths`. Reduced axes are of one, or gone.
+    pub(crate) fn reduce(self, axes: &[i64], keep: bool, lengths: bool) -> Result<Self> {
+        let axes = axes_of(axes, self.shape.len())?;
+        let reduced = |axis: usize| axes.is_empty() || axes.contains(&axis);
+        let kept: Vec<usize> =
+            self.shape.iter().enumerate().map(|(axis, extent)| if reduced(axis) { 1 } else { *extent }).collect();
+        let strides = strides_of(&kept);
+        let places: Vec<usize> = (0..count_of(&kept)?).collect();
+        let into = gather(&places, &self.shape, &strides);
+        let mut sums = vec![0.0; places.len()];
+        let shape = self.shape.clone();
+        for (place, value) in into.into_iter().zip(self.into_f32()) {
+            let value = f64::from(value);
+            sums[place] += if lengths { value * value } else { value };
+        }
+        let values = sums.into_iter().map(|sum| if lengths { sum.sqrt() } else { sum } as f32).collect();
+        let left = shape.iter().enumerate().filter(|(axis, _)| !reduced(*axis)).map(|(_, extent)| *extent);
+        Ok(Self::floats(if keep { kept } else { left.collect() }, values))
+    }
+
+    /// Repeated along axes of one, to the common shape of this and `to`, of at most `most` values.
+    pub(crate) fn expand(self, to: &[i64], most: usize) -> Result<Self> {
+        let refuse = || Error::new(ErrorKind::Shape, format!("Expand of {:?} to {to:?}", self.shape));
+        let to =
+            to.iter().map(|extent| usize::try_from(*extent).ok()).collect::<Option<Vec<_>>>().ok_or_else(refuse)?;
+        let rank = to.len().max(self.shape.len());
+        if rank > MAX_RANK {
+            return Err(refuse());
+        }
+        let padded = |shape: &[usize]| [vec![1; rank - shape.len()], shape.to_vec()].concat();
+        let (own, to) = (padded(&self.shape), padded(&to));
+        let common = own.iter().zip(&to).map(|(own, to)| match (own, to) {
+            (1, other) | (other, 1) => Some(*other),
+            (own, to) => (own == to).then_some(*own),
+        });
+        let common = common.collect::<Option<Vec<_>>>().ok_or_else(refuse)?;
+        if count_of(&common)? > most {
+            return Err(refuse().expected(format!("at most {most} values, as many as the largest stored tensor has")));
+        }
+        let strides = strides_of(&own);
+        let (Self { values, element, .. }, shape) = (self, common);
+        let values = match values {
+            Values::Float(values) => Values::Float(gather(&values, &shape, &strides)),
+            Values::Int(values) => Values::Int(gather(&values, &shape, &strides)),
+        };
+        Ok(Self { shape, values, element })
     }
 
     /// How `parameters` values belong to the values of this tensor.
@@ -208,6 +251,17 @@ impl Spread {
     fn channel(&self, place: usize) -> usize {
         place / self.inner % self.channels
     }
+}
+
+/// How far values of a tensor of `shape` lie apart along each axis; nothing where the axis is of one, so that it is repeated.
+fn strides_of(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![0; shape.len()];
+    let mut step = 1;
+    for (axis, extent) in shape.iter().enumerate().rev() {
+        strides[axis] = if *extent == 1 { 0 } else { step };
+        step *= extent;
+    }
+    strides
 }
 
 /// The values of `shape` in row-major order, read through `strides`.
@@ -283,6 +337,23 @@ mod tests {
         assert!(tensor.dequantize(scale(&[1.0; 3]), None, 0).is_err());
         let back = Constant::floats(vec![3], vec![0.25, 0.75, 900.0]).quantize(scale(&[0.5]), Some(zero(&[0])), 0);
         assert_eq!(back.unwrap().as_ints().unwrap(), [0, 2, 127]);
+    }
+
+    #[test]
+    fn sums_and_lengths_are_those_of_the_named_axes() {
+        let matrix = || Constant::floats(vec![2, 2], vec![3.0, 4.0, 6.0, 8.0]);
+        let lengths = matrix().reduce(&[1], true, true).unwrap();
+        assert_eq!((lengths.shape.clone(), lengths.clone().into_f32()), (vec![2, 1], vec![5.0, 10.0]));
+        let spread = lengths.expand(&[2, 2], 4).unwrap();
+        assert_eq!((spread.shape.clone(), spread.into_f32()), (vec![2, 2], vec![5.0, 5.0, 10.0, 10.0]));
+        let sums = matrix().reduce(&[-2], false, false).unwrap();
+        assert_eq!((sums.shape.clone(), sums.into_f32()), (vec![2], vec![9.0, 12.0]));
+        let all = matrix().reduce(&[], false, false).unwrap();
+        assert_eq!((all.shape.len(), all.into_f32()), (0, vec![21.0]));
+        assert!(matrix().reduce(&[2], true, true).is_err());
+        for wrong in [&[1_000_000, 1, 1][..], &[3, 2], &[-1], &[i64::MAX, 1, 1]] {
+            assert!(matrix().expand(wrong, 4).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -145,16 +145,20 @@ impl<'m> Tail<'m> {
         let after = |wanted: &str| self.pending.iter().any(|place| graph.nodes[*place].op_type == wanted);
         if linear.rounds {
             notes.push(
-                "The model rounds features to 8 bits before it multiplies: its own logits differ from W h + b by that."
+                "The model rounds features to 8 bits before it multiplies, and cuts off what lies beyond these: its own logits differ \
+                 from W h + b by that."
                     .into(),
             );
         }
         if self.rounded {
-            notes
-                .push("The model rounds logits to 8 bits within the head: its own differ from W h + b by that.".into());
+            notes.push(
+                "The model rounds logits to 8 bits within the head, and cuts off what lies beyond these: its own differ from \
+                 W h + b by that."
+                    .into(),
+            );
         }
         if self.pending.iter().any(|place| effect(&graph.nodes[*place]) == Effect::Rounding) {
-            notes.push("The model rounds the logits after the head, to at most 256 values: W h + b is finer.".into());
+            notes.push("The model rounds the logits after the head to at most 256 values, and cuts off what lies beyond these: W h + b does not.".into());
         }
         if linear.cuts || tail.iter().any(|place| cuts(graph, &graph.nodes[*place])) {
             notes.push("The model's rounding cuts negative logits off, as a Relu would; W h + b keeps them.".into());
