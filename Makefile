@@ -15,10 +15,11 @@ check: format lint docs audit test demo python
 format:
 	cargo fmt --all --check
 
-# The library is also linted and built alone, with the default features that a Rust user gets.
+# The library is also linted and built alone, with the default features that a Rust user gets; the command also without its own.
 lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p dice-ood --locked -- -D warnings
+	cargo clippy -p dice-cli --no-default-features --locked -- -D warnings
 
 test:
 	cargo test --workspace --locked

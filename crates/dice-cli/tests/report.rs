@@ -192,7 +192,7 @@ fn inputs_worth_a_look_have_their_scores_and_pictures() {
 #[test]
 fn hostile_names_are_shown_and_not_executed() {
     let desk = Desk::fitted(&["energy", "dice(0.9) | energy"]);
-    let name = "<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
+    let name = "]]>&amp;\u{1}\u{ffff}<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
     let set = format!("{name}=letters.safetensors");
     let made = desk.run(&[
         "report",
@@ -212,6 +212,14 @@ fn hostile_names_are_shown_and_not_executed() {
         "t",
     ]);
     succeeded(&made);
+    for file in fs::read_dir(desk.path("f")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "svg") {
+            let svg = fs::read_to_string(&path).unwrap();
+            let parsed = roxmltree::Document::parse(&svg).unwrap();
+            assert!(parsed.descendants().all(|node| !node.has_tag_name("script")), "{}", path.display());
+        }
+    }
     for file in ["f/scores-1.svg", "f/contributions-3.svg", "t/methods.md", "t/variance.tex"] {
         let text = fs::read_to_string(desk.path(file)).unwrap();
         let runs = file.ends_with("svg") && text.contains("<script>");

@@ -2,6 +2,10 @@
 
 mod files;
 mod inputs;
+#[cfg(feature = "pictures")]
+mod pdf;
+#[cfg(feature = "pictures")]
+mod pictures;
 mod published;
 mod sections;
 mod svg;
@@ -39,7 +43,14 @@ pub(crate) struct Page {
     /// Leave out the ablations of the paper, which cost twelve times what the sweep over p does.
     #[arg(long)]
     pub(crate) no_ablations: bool,
-    /// Also write every figure to this folder, as files of their own: .svg.
+    #[cfg_attr(
+        feature = "pictures",
+        doc = "Also write every figure to this folder, as files of their own: .svg, .png (two pixels to one of the .svg) and .pdf."
+    )]
+    #[cfg_attr(
+        not(feature = "pictures"),
+        doc = "Also write every figure to this folder, as files of their own: .svg alone, as this program was built without `pictures`."
+    )]
     #[arg(long, value_name = "DIR")]
     pub(crate) figures: Option<PathBuf>,
     /// Also write the tables to this folder: .tex (booktabs), .md and .csv, and all numbers as report.json.
