@@ -1,9 +1,10 @@
 # The targets that people and CI use alike.
-.PHONY: help methods check format lint test docs audit demo python wheel bench peers nearest throughput
+.PHONY: help methods check format lint test typeset docs audit demo python wheel bench peers nearest throughput
 
 help:
 	@echo "make check   everything CI runs"
 	@echo "make format | lint | test | docs | audit | demo"
+	@echo "make typeset   tables in LaTeX by pdfTeX, which root installs from Debian's packages where it is missing"
 	@echo "make wheel | python   build the wheel of the Python package, and test it in an environment of its own"
 	@echo "make bench   scoring throughput (RAYON_NUM_THREADS sets threads)"
 	@echo "make peers   the same beside torch, numpy, pytorch-ood and scikit-learn (DATA=folder of real features)"
@@ -23,6 +24,13 @@ lint:
 
 test:
 	cargo test --workspace --locked
+
+# The test skips, and says so, where there is no pdfTeX.
+typeset:
+	@command -v pdflatex >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends texlive-latex-base texlive-latex-recommended >/dev/null; } \
+	  || echo "pdflatex is missing and cannot be installed"
+	cargo test --locked -p dice-cli --test typeset -- --show-output
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

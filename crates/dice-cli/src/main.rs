@@ -18,6 +18,7 @@ mod flags;
 mod html;
 mod inspect;
 mod keep;
+mod latex;
 mod measure;
 mod methods;
 mod names;

@@ -1,13 +1,12 @@
 //! Reports as tables in text, Markdown, LaTeX and CSV, and how numbers are written.
 
-use std::fmt::Write;
-
 use dice_ood::evaluation::{Averages, DetectorReport, Overlap, SetReport};
 use dice_ood::metrics::{Interval, Intervals, Metrics};
 use dice_ood::{Check, Error, ErrorKind, Report, Result, Side, Verdict};
 use serde::Serialize;
 
 use crate::Context;
+use crate::latex::tabular;
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,7 +41,7 @@ impl Table {
         match format {
             Format::Table | Format::Json => self.text(),
             Format::Markdown => self.markdown(),
-            Format::Latex => self.latex(),
+            Format::Latex => tabular(&self.title, &self.header, &self.rows, self.left),
             Format::Csv => self.csv(),
         }
     }
@@ -90,38 +89,6 @@ impl Table {
             text += &line(row);
         }
         text
-    }
-
-    fn latex(&self) -> String {
-        let escape = |cell: &String| {
-            let mut out = String::new();
-            for c in cell.chars() {
-                match c {
-                    '%' | '_' | '#' | '&' | '$' | '{' | '}' => {
-                        out.push('\\');
-                        out.push(c);
-                    }
-                    '\\' => out += "\\textbackslash{}",
-                    '^' => out += "\\textasciicircum{}",
-                    '~' => out += "\\textasciitilde{}",
-                    '|' => out += "\\textbar{}",
-                    '↓' => out += "$\\downarrow$",
-                    '↑' => out += "$\\uparrow$",
-                    '≥' => out += "$\\geq$",
-                    '≠' => out += "$\\neq$",
-                    other => out.push(other),
-                }
-            }
-            out
-        };
-        let line = |cells: &[String]| format!("{} \\\\\n", cells.iter().map(escape).collect::<Vec<_>>().join(" & "));
-        let columns = "l".repeat(self.left) + &"r".repeat(self.header.len() - self.left);
-        let mut text = if self.title.is_empty() { String::new() } else { format!("% {}\n", self.title) };
-        let _ = write!(text, "\\begin{{tabular}}{{{columns}}}\n\\toprule\n{}\\midrule\n", line(&self.header));
-        for row in &self.rows {
-            text += &line(row);
-        }
-        text + "\\bottomrule\n\\end{tabular}\n"
     }
 
     fn csv(&self) -> String {

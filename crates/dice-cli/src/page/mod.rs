@@ -53,7 +53,7 @@ pub(crate) struct Page {
     )]
     #[arg(long, value_name = "DIR")]
     pub(crate) figures: Option<PathBuf>,
-    /// Also write the tables to this folder: .tex (booktabs), .md and .csv, and all numbers as report.json.
+    /// Also write the tables to this folder: .tex (a tabular that needs the package booktabs), .md and .csv, and all numbers as report.json.
     #[arg(long, value_name = "DIR")]
     pub(crate) tables: Option<PathBuf>,
     /// Where to write; standard output by default.
