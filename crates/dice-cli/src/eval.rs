@@ -3,11 +3,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use dice_ood::diagnosis::{Anatomy, Kind, Watch};
-use dice_ood::evaluation::{
-    Distance, EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores,
-};
+use dice_ood::evaluation::{EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores};
 use dice_ood::explanation::{Explanation, Lookout, Notable, UnitShare};
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, FeatureSource, Fitting, Report, Result, Spec};
@@ -19,6 +16,7 @@ use crate::columns::Columns;
 use crate::data::{Inputs, check_origin, dataset, detector, network};
 use crate::network::Running;
 use crate::progress::Bar;
+use crate::ranking::ranking_parser;
 use crate::report::{Format, contradiction, json, tables, warn_of_overlaps};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
 use crate::wanted::{Named, Wanted, named};
@@ -134,34 +132,6 @@ pub(crate) fn parse_set(text: &str) -> std::result::Result<(SetLabel, String), S
 
 const A_SET: &str = "expected NAME=FILE, as in svhn=svhn.npy, or near:NAME=FILE or far:NAME=FILE";
 
-/// What `--sort` takes: a name, another name for it, and what it stands for.
-const RANKINGS: [(&str, &str, Ranking); 12] = [
-    ("fpr95", "fpr", Ranking { over: None, metric: RankingMetric::FprAtTpr }),
-    ("auroc", NO_ALIAS, Ranking { over: None, metric: RankingMetric::Auroc }),
-    ("aupr-in", NO_ALIAS, Ranking { over: None, metric: RankingMetric::AuprIn }),
-    ("aupr-out", NO_ALIAS, Ranking { over: None, metric: RankingMetric::AuprOut }),
-    ("near-fpr95", "near-fpr", Ranking { over: Some(Distance::Near), metric: RankingMetric::FprAtTpr }),
-    ("near-auroc", "near", Ranking { over: Some(Distance::Near), metric: RankingMetric::Auroc }),
-    ("near-aupr-in", NO_ALIAS, Ranking { over: Some(Distance::Near), metric: RankingMetric::AuprIn }),
-    ("near-aupr-out", NO_ALIAS, Ranking { over: Some(Distance::Near), metric: RankingMetric::AuprOut }),
-    ("far-fpr95", "far-fpr", Ranking { over: Some(Distance::Far), metric: RankingMetric::FprAtTpr }),
-    ("far-auroc", "far", Ranking { over: Some(Distance::Far), metric: RankingMetric::Auroc }),
-    ("far-aupr-in", NO_ALIAS, Ranking { over: Some(Distance::Far), metric: RankingMetric::AuprIn }),
-    ("far-aupr-out", NO_ALIAS, Ranking { over: Some(Distance::Far), metric: RankingMetric::AuprOut }),
-];
-const NO_ALIAS: &str = "";
-
-pub(crate) fn ranking_parser() -> impl TypedValueParser<Value = Ranking> {
-    let value = |(name, alias, _): (&'static str, &'static str, Ranking)| match alias {
-        NO_ALIAS => PossibleValue::new(name),
-        alias => PossibleValue::new(name).alias(alias),
-    };
-    PossibleValuesParser::new(RANKINGS.map(value)).try_map(|given| {
-        let found = RANKINGS.into_iter().find(|(name, alias, _)| *name == given || *alias == given);
-        found.map(|(.., ranking)| ranking).ok_or("an unknown metric")
-    })
-}
-
 impl Eval {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let told = match self.format() {
@@ -238,6 +208,18 @@ pub(crate) struct Compared {
     pub(crate) anatomy: Option<std::result::Result<Anatomy, String>>,
     /// Inputs that are worth a look, by the first detector of the report, where figures are wanted and it has a threshold.
     pub(crate) looks: Vec<Look>,
+    pub(crate) read: Read,
+}
+
+/// What a comparison of features read.
+#[derive(Default)]
+pub(crate) struct Read {
+    /// The files of the in-distribution set.
+    pub(crate) id: Vec<PathBuf>,
+    /// Those of each other set.
+    pub(crate) ood: Vec<Vec<PathBuf>>,
+    /// SHA-256 of the network, with data beside its file where there is some.
+    pub(crate) network: Option<String>,
 }
 
 /// An input that is worth a look.
@@ -286,7 +268,7 @@ impl Comparison {
             None => {
                 let mut report = self.of_scores(told, context)?;
                 self.rank(&mut report, told)?;
-                Ok(Compared { report, steps: Vec::new(), anatomy: None, looks: Vec::new() })
+                Ok(Compared { report, steps: Vec::new(), anatomy: None, looks: Vec::new(), read: Read::default() })
             }
         }
     }
@@ -354,6 +336,11 @@ impl Comparison {
         for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&id]) {
             check_origin(inputs, &artifact, path)?;
         }
+        let read = Read {
+            id: id.files(),
+            ood: ood.iter().map(|(_, inputs)| inputs.files()).collect(),
+            network: network.as_ref().map(|network| network.origin().fingerprint.clone()),
+        };
         let watching = told.figures.and_then(|figures| watch(&artifact, &compared, figures));
         let watch = watching.as_ref();
         let lookout = told.figures.map(|_| Lookout::new(&compared));
@@ -378,7 +365,7 @@ impl Comparison {
         let anatomy = watching.map(|watch| watch.and_then(Watch::finish).map_err(|error| error.to_string()));
         self.rank(&mut report, told)?;
         let looks = lookout.map_or(Ok(Vec::new()), |lookout| looks(&artifact, &compared, &report, lookout))?;
-        Ok(Compared { report, steps, anatomy, looks })
+        Ok(Compared { report, steps, anatomy, looks, read })
     }
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.

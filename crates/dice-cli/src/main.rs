@@ -27,11 +27,13 @@ mod page;
 mod paper;
 mod plot;
 mod progress;
+mod ranking;
 mod records;
 mod report;
 mod score;
 #[cfg(unix)]
 mod signals;
+mod sources;
 mod sweep;
 mod tune;
 mod wanted;

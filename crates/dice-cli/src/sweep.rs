@@ -11,8 +11,9 @@ use dice_ood::{Calibrated, Detector, Error, HoldOut, Needs, Report, Result, Sali
 use serde::Serialize;
 
 use crate::basis::{Basis, From, Read, standard_input_once};
-use crate::eval::{parse_set, ranking_parser};
+use crate::eval::parse_set;
 use crate::progress::Bar;
+use crate::ranking::ranking_parser;
 use crate::report::{Format, Table, count, json, percent, warn_of_overlaps};
 use crate::score::OnNonFinite;
 use crate::{Context, print};

@@ -36,6 +36,14 @@ fn a_folder_of_features_becomes_pages_figures_and_tables() {
     }
     let page = fs::read_to_string(desk.path("out/one/report.html")).unwrap();
     assert!(page.contains("There are none of this network") && page.contains("react(0.9) | dice(0.9) | energy"));
+    let numbers: serde_json::Value =
+        serde_json::from_slice(&fs::read(desk.path("out/one/tables/report.json")).unwrap()).unwrap();
+    let provenance = &numbers["provenance"];
+    let roles: Vec<&str> =
+        provenance["sources"].as_array().unwrap().iter().map(|one| one["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["detectors", "in-distribution", "out-of-distribution", "training features", "head"]);
+    assert!(provenance["commands"][0].as_str().unwrap().starts_with("dice fit --features nets/one/id_train"));
+    assert!(page.contains("and then <code>dice report"));
     for file in [
         "detector.safetensors",
         "figures/contributions-1.svg",

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 #[cfg(feature = "pictures")]
 use super::pictures::Studio;
+use super::provenance::Provenance;
 use super::{FIGURE_STYLE, PaperNotes, published, why};
 use crate::eval::{Compared, Look};
 use crate::html::COLOURS;
@@ -84,6 +85,7 @@ struct Numbers<'a> {
     report: &'a Report,
     pruning: Option<&'a Anatomy>,
     inputs: &'a [Look],
+    provenance: &'a Provenance,
 }
 
 /// Writes the tables, and every number.
@@ -91,6 +93,7 @@ pub(super) fn tables(
     folder: &Path,
     Compared { report, anatomy, looks, .. }: &Compared,
     notes: Option<&PaperNotes>,
+    provenance: &Provenance,
 ) -> Result<()> {
     make(folder)?;
     let anatomy = anatomy.as_ref().and_then(|found| found.as_ref().ok());
@@ -106,7 +109,7 @@ pub(super) fn tables(
             write(&folder.join(format!("{name}.{ending}")), table.render(format).as_bytes())?;
         }
     }
-    write(&folder.join(NUMBERS), json(&Numbers { report, pruning: anatomy, inputs: looks })?.as_bytes())
+    write(&folder.join(NUMBERS), json(&Numbers { report, pruning: anatomy, inputs: looks, provenance })?.as_bytes())
 }
 
 /// The same with names that stay in their cell and turn nothing around them.

@@ -6,6 +6,7 @@ mod inputs;
 mod pdf;
 #[cfg(feature = "pictures")]
 mod pictures;
+mod provenance;
 mod published;
 mod sections;
 mod svg;
@@ -24,11 +25,13 @@ use sha2::{Digest, Sha256};
 use crate::advice::paragraph;
 use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
-use crate::names::{is_plain, quoted};
 use crate::paper::Beside;
+use crate::sources::Source;
 use crate::{Context, print};
 
 pub(crate) use files::{claim_new, replaced_in};
+use provenance::Provenance;
+pub(crate) use provenance::visible;
 
 /// Make one page on detectors and the sets that they are compared on.
 ///
@@ -70,7 +73,12 @@ const EXAMPLES: &str = "Examples:
 
 The best detector by --sort (FPR by default) comes first and is drawn beside energy, or beside the second where there is no energy.
 What pruning does inside the network is shown of the first detector given that prunes the head, one with energy as its score if there is
-such. The same inputs give the same bytes.";
+such. The same inputs give the same bytes.
+
+The last section, and report.json of --tables, have SHA-256 of each input, which are read once more for it: of a file that of `sha256sum`; of several files
+or a folder that of the list which `sha256sum` prints of them, sorted by name, names below the innermost folder that holds them all:
+  cd FOLDER && find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum
+Only files that are read count. Of a network it is that of its file, with the weights beside it where there are some; streams have none.";
 
 /// What the table's headings do where scripts run: a press sorts by that column.
 const SCRIPT: &str = include_str!("sort.js");
@@ -84,7 +92,12 @@ pub(crate) struct PaperNotes {
     pub(crate) beside: Vec<Beside>,
     /// What cannot be had, and why.
     pub(crate) notes: Vec<String>,
+    /// The command that fitted the detectors, and the files that it read.
+    pub(crate) fitted: (String, Vec<Source>),
 }
+
+/// What is told of a paper, given what was found.
+type Notes<'a> = &'a dyn Fn(&Report) -> Result<PaperNotes>;
 
 /// All that a page tells.
 struct Contents<'a> {
@@ -97,7 +110,7 @@ struct Contents<'a> {
     looks: &'a [Look],
     notes: Option<&'a PaperNotes>,
     comparison: &'a Comparison,
-    no_ablations: bool,
+    provenance: &'a Provenance,
     /// The figures so far: what each shows, and itself.
     figures: RefCell<Vec<(&'static str, String)>>,
 }
@@ -115,11 +128,16 @@ impl Page {
     }
 
     /// The same with what is told of a paper beside it.
-    pub(crate) fn run_beside(&self, paper: Option<&dyn Fn(&Report) -> PaperNotes>, context: &Context) -> Result<()> {
+    pub(crate) fn run_beside(&self, paper: Option<Notes<'_>>, context: &Context) -> Result<()> {
         let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
         let found = self.comparison.compared(told, context)?;
-        let notes = paper.map(|paper| paper(&found.report));
-        let (page, figures) = page(&found, notes.as_ref(), self);
+        let mut notes = paper.map(|paper| paper(&found.report)).transpose()?;
+        let mut provenance = Provenance::of(self, &found.read)?;
+        if let Some(PaperNotes { fitted: (command, sources), .. }) = &mut notes {
+            provenance.commands.insert(0, visible(command));
+            provenance.sources.append(sources);
+        }
+        let (page, figures) = page(&found, notes.as_ref(), &self.comparison, &provenance);
         match &self.output {
             Some(path) if path != Path::new("-") => {
                 let mut file = AtomicFile::create(path)?;
@@ -132,16 +150,17 @@ impl Page {
             files::figures(folder, &figures)?;
         }
         if let Some(folder) = &self.tables {
-            files::tables(folder, &found, notes.as_ref())?;
+            files::tables(folder, &found, notes.as_ref(), &provenance)?;
         }
         self.comparison.conclude(&found.report, context)
     }
 }
 
 fn page(
-    Compared { report, steps, anatomy, looks }: &Compared,
+    Compared { report, steps, anatomy, looks, .. }: &Compared,
     notes: Option<&PaperNotes>,
-    Page { comparison, no_ablations, .. }: &Page,
+    comparison: &Comparison,
+    provenance: &Provenance,
 ) -> (String, Vec<(&'static str, String)>) {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
     let advice = anstream::adapter::strip_str(&advice).to_string();
@@ -153,7 +172,7 @@ fn page(
         looks,
         notes,
         comparison,
-        no_ablations: *no_ablations,
+        provenance,
         figures: RefCell::default(),
     };
     let hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
@@ -169,30 +188,4 @@ fn page(
     }
     page += &format!("</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
     (page, told.figures.into_inner())
-}
-
-impl Contents<'_> {
-    /// The command that makes this page again.
-    fn command(&self) -> String {
-        let of = self.comparison;
-        let mut words = vec!["dice report".to_owned()];
-        words.extend(of.artifact.iter().map(|path| quoted(&path.display().to_string())));
-        words.extend(of.scores.then(|| "--scores".into()));
-        words.extend(of.model.iter().map(|model| format!("--model {}", quoted(model))));
-        words.push("--id".into());
-        words.extend(of.id.iter().map(|file| quoted(file)));
-        words.extend(of.id_labels.iter().map(|file| format!("--id-labels {}", quoted(file))));
-        for (label, file) in &of.ood {
-            let distance = label.distance.map(|distance| format!("{}:", distance.name())).unwrap_or_default();
-            words.push(format!("--ood {}", quoted(&format!("{distance}{}={file}", label.name))));
-        }
-        let all: Vec<String> = of.detectors.iter().map(ToString::to_string).collect();
-        words.extend(all.iter().map(|wanted| format!("-d {}", quoted(wanted))));
-        words.push(format!("--at-tpr {} --bootstrap {} --seed {}", of.at_tpr, of.bootstrap, of.seed));
-        words.extend(of.tpr.map(|tpr| format!("--tpr {tpr}")));
-        words.extend(self.no_ablations.then(|| "--no-ablations".into()));
-        words.push("-o report.html".into());
-        let visible = |c: char| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
-        words.join(" ").chars().map(visible).collect()
-    }
 }

@@ -6,7 +6,7 @@ use dice_ood::evaluation::{Averages, DetectorReport, Distance, Drawn, SetReport}
 use dice_ood::metrics::Interval;
 
 use super::svg::{Axis, Figure};
-use super::{Contents, inputs, published, why};
+use super::{Contents, inputs, provenance, published, why};
 use crate::html::{escaped, named};
 use crate::report::{count, percent};
 
@@ -21,7 +21,7 @@ pub(super) const ALL: [fn(&Contents<'_>) -> String; 10] = [
     why::why,
     why::ablations,
     inputs::inputs,
-    provenance,
+    provenance::section,
 ];
 
 const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
@@ -379,34 +379,6 @@ fn columns<'a>(page: &Contents<'a>) -> Vec<Column<'a>> {
         });
     }
     columns
-}
-
-fn provenance(page: &Contents<'_>) -> String {
-    let of = page.comparison;
-    let mut text = "<h2>Where this comes from</h2>\n<ul class=\"soft\">\n".to_owned();
-    if let Some(path) = &of.artifact {
-        let _ = writeln!(text, "<li>Detectors: {}</li>", named(&path.display().to_string()));
-    }
-    let files: Vec<String> = of.id.iter().map(|file| named(file)).collect();
-    let _ = writeln!(text, "<li>In-distribution: {}</li>", files.join(", "));
-    for (label, file) in &of.ood {
-        let _ = writeln!(text, "<li>{}: {}</li>", named(&label.name), named(file));
-    }
-    let _ = writeln!(
-        text,
-        "<li>FPR is the share of out-of-distribution inputs accepted where {} % of in-distribution ones are (in-distribution positive, as in the DICE \
-         paper); AUPR-in is average precision; averages weigh sets, not inputs. Intervals: 95 % percentiles of {} bootstrap replicates, seed {}.</li>",
-        percent(page.report.at_tpr),
-        of.bootstrap,
-        of.seed
-    );
-    let _ = writeln!(
-        text,
-        "<li>Made by dice {} with <code>{}</code></li>\n</ul>",
-        env!("CARGO_PKG_VERSION"),
-        escaped(&page.command())
-    );
-    text
 }
 
 fn within(interval: Interval) -> String {

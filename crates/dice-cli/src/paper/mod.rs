@@ -12,6 +12,7 @@ use dice_ood::{Error, ErrorKind, FeatureSource, Report, Result};
 
 use crate::names::quoted;
 use crate::page::{PaperNotes, claim_new, replaced_in};
+use crate::sources::Source;
 use crate::{Arguments, Command, Context};
 pub(crate) use published::{Beside, Pair};
 use published::{NETWORKS, Published, beside, key};
@@ -144,18 +145,20 @@ impl Paper {
         let detector = out.join("detector.safetensors");
         let fit = fit_command(&train, &head, &names, &detector);
         let report = report_command(&detector, &test, &sets, &names, &out);
-        for line in [&fit, &report] {
-            let words: Vec<String> = line.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-            context.note(format_args!("dice {}", words.join(" ")));
-        }
+        let fitting = told(&fit);
+        context.note(&fitting);
+        context.note(told(&report));
         if let Command::Fit(fit) = parsed(fit)? {
             claim_new(&detector)?;
             fit.run(context)?;
         }
         if let Command::Report(page) = parsed(report)? {
             claim_new(&out.join("report.html"))?;
-            let compare =
-                |report: &Report| PaperNotes { beside: compared(network, report, &names), notes: notes.clone() };
+            let compare = |report: &Report| {
+                let sources = [Source::of_file("training features", &train)?, Source::of_file("head", &head)?];
+                let fitted = (fitting.clone(), Vec::from(sources));
+                Ok(PaperNotes { beside: compared(network, report, &names), notes: notes.clone(), fitted })
+            };
             page.run_beside(Some(&compare), context)?;
         }
         notes.iter().for_each(|note| context.note(note));
@@ -224,6 +227,12 @@ fn detectors(p: f64) -> [(String, &'static str); 5] {
         ("react(0.9) | energy".into(), "react"),
         (format!("react(0.9) | dice({p}) | energy"), "react+dice"),
     ]
+}
+
+/// A command line as one would type it.
+fn told(line: &[OsString]) -> String {
+    let words: Vec<String> = line.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    format!("dice {}", words.join(" "))
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
