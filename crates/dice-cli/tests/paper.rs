@@ -53,6 +53,7 @@ fn a_folder_of_features_becomes_pages_figures_and_tables() {
     ] {
         assert!(desk.path("out/one").join(file).is_file(), "{file}");
     }
+    assert!(told.contains("no id_val.*") && !page.contains("Inputs worth a look"));
     // Again, over what is there, and the same.
     succeeded(&desk.line("paper nets -o out --quiet"));
     assert_eq!(fs::read_to_string(desk.path("out/one/report.html")).unwrap(), page);
@@ -60,6 +61,25 @@ fn a_folder_of_features_becomes_pages_figures_and_tables() {
     assert!(message.contains("id_train"), "{message}");
     failed(&desk.line("paper nowhere -o again"), 1);
     assert!(!desk.path("again").exists());
+}
+
+#[test]
+fn images_beside_the_training_set_give_thresholds_and_inputs() {
+    let desk = Desk::new();
+    network(&desk, "net");
+    succeeded(&desk.line("paper net -o without --quiet"));
+    fs::copy(desk.path("calibration.safetensors"), desk.path("net/id_val.safetensors")).unwrap();
+    let made = desk.line("paper net -o with");
+    succeeded(&made);
+    let told = stderr(&made);
+    assert!(told.contains("--calibration net/id_val.safetensors") && !told.contains("no id_val.*"), "{told}");
+    let page = fs::read_to_string(desk.path("with/report.html")).unwrap();
+    for part in ["aria-label=\"Inputs worth a look\"", "Are p-values what they say?", "Calibration: <bdi>net/id_val"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // It is no set of its own, and metrics are what they are without it.
+    let table = |folder: &str| fs::read_to_string(desk.path(folder).join("tables/methods.csv")).unwrap();
+    assert!(table("with") == table("without") && !table("with").contains("id_val"));
 }
 
 /// The paper's CIFAR-10 network on two of its sets.
