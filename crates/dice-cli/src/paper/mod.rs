@@ -164,10 +164,7 @@ impl Paper {
         if let Command::Report(page) = parsed(report)? {
             claim_new(&out.join("report.html"))?;
             let compare = |report: &Report| {
-                let read =
-                    [("training features", Some(&train)), ("head", Some(&head)), ("calibration", validation.as_ref())];
-                let read = read.into_iter().filter_map(|(role, file)| Some(Source::of_file(role, file?)));
-                let fitted = (fitting.clone(), read.collect::<Result<_>>()?);
+                let fitted = (fitting.clone(), sources([&train, &head], validation.as_deref())?);
                 Ok(PaperNotes { beside: compared(network, report, &names), notes: notes.clone(), fitted })
             };
             page.run_beside(Some(&compare), context)?;
@@ -199,6 +196,12 @@ fn lacking(network: &Published, sets: &Sets) -> Option<String> {
     (!lacking.is_empty()).then(|| {
         format!("sets of the paper that are not here, so that its averages cannot be compared: {}", lacking.join(", "))
     })
+}
+
+/// What a fit reads.
+fn sources([train, head]: [&Path; 2], validation: Option<&Path>) -> Result<Vec<Source>> {
+    let read = [("training features", Some(train)), ("head", Some(head)), ("calibration", validation)];
+    read.into_iter().filter_map(|(role, file)| Some(Source::of_file(role, file?))).collect()
 }
 
 /// The paper takes means over all training images, and has no thresholds: these rest on images beside them.
