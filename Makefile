@@ -11,7 +11,7 @@ help:
 	@echo "make nearest  neighbours beside faiss, mds, vim and pnml beside their multiplications in torch (DATA may be left out)"
 	@echo "make throughput DATA=folder of onnx/ and images/   dice features beside a loop over ONNX Runtime"
 
-check: format lint docs audit test demo python
+check: format lint docs audit typeset test demo python
 
 format:
 	cargo fmt --all --check
