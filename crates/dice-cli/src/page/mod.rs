@@ -1,7 +1,9 @@
 //! `dice report`: one page on how good detectors are, where they fail, and what they were compared on.
 
+mod curves;
 mod files;
 mod inputs;
+mod methods;
 mod published;
 mod sections;
 mod svg;
@@ -28,8 +30,8 @@ pub(crate) use files::{claim_new, replaced_in};
 
 /// Make one page on detectors and the sets that they are compared on.
 ///
-/// Decisions, the reliability of p-values, distributions of scores, ROC curves, and a table of methods and sets with intervals. The
-/// numbers are those of `dice eval --format json`. The page needs no other file and no network; it follows the light or dark
+/// Decisions, the reliability of p-values, distributions of scores, ROC and precision-recall curves with bands, a table of methods
+/// and sets with intervals, and differences to energy. The numbers are those of `dice eval --format json`. The page needs no other file and no network; it follows the light or dark
 /// setting of whoever reads it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -105,7 +107,7 @@ impl Page {
 
     /// The same with what is told of a paper beside it.
     pub(crate) fn run_beside(&self, paper: Option<&dyn Fn(&Report) -> PaperNotes>, context: &Context) -> Result<()> {
-        let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
+        let told = Told { advice: true, bars: false, figures: Some(Figures { ablations: !self.no_ablations }) };
         let found = self.comparison.compared(told, context)?;
         let notes = paper.map(|paper| paper(&found.report));
         let (page, figures) = page(&found, notes.as_ref(), self);
