@@ -18,6 +18,7 @@ mod flags;
 mod html;
 mod inspect;
 mod keep;
+mod layout;
 mod measure;
 mod methods;
 mod names;
