@@ -15,12 +15,10 @@ fn between<'a>(page: &'a str, from: &'a str, to: &'a str) -> Vec<&'a str> {
     page.split(from).skip(1).filter_map(|rest| rest.split(to).next()).collect()
 }
 
-#[test]
-fn the_numbers_of_the_page_are_those_of_eval() {
-    let desk = Desk::fitted(&["energy", "dice(0.9) | energy", "msp"]);
-    succeeded(&desk.line(&format!("report d.safetensors {SETS} -o r.html --quiet")));
-    let page = fs::read_to_string(desk.path("r.html")).unwrap();
-    let told = succeeded(&desk.line(&format!("eval d.safetensors {SETS} --sort fpr95 --format json --quiet")));
+/// The table of methods of a page on these sets, whose first columns are these averages.
+fn methods_are_those_of_eval(desk: &Desk, sets: &str, averages: &[&str]) {
+    let page = succeeded(&desk.line(&format!("report d.safetensors {sets} --no-ablations --quiet")));
+    let told = succeeded(&desk.line(&format!("eval d.safetensors {sets} --sort fpr95 --format json --quiet")));
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     let table = between(&page, "<table class=\"sorts\">", "</table>")[0];
     let rows: Vec<Vec<f64>> = between(table, "<tr><th scope=\"row\">", "</tr>")
@@ -28,18 +26,24 @@ fn the_numbers_of_the_page_are_those_of_eval() {
         .map(|row| between(row, "data-v=\"", "\"").into_iter().map(|value| value.parse().unwrap()).collect())
         .collect();
     let number = |value: &serde_json::Value| value.as_f64().unwrap();
-    let expected: Vec<Vec<f64>> = told["detectors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| {
-            let averages = ["average", "far"].into_iter().flat_map(|of| [&one[of]["fpr_at_tpr"], &one[of]["auroc"]]);
-            let sets = one["sets"].as_array().unwrap().iter();
-            let sets = sets.flat_map(|set| [&set["fpr_at_tpr"], &set["auroc"], &set["aupr_in"]]);
-            averages.chain(sets).map(number).collect()
-        })
-        .collect();
-    assert_eq!(rows, expected);
+    let expected = told["detectors"].as_array().unwrap().iter().map(|one| {
+        let averages = averages.iter().flat_map(|of| [&one[of]["fpr_at_tpr"], &one[of]["auroc"]]);
+        let sets = one["sets"].as_array().unwrap().iter();
+        let sets = sets.flat_map(|set| [&set["fpr_at_tpr"], &set["auroc"], &set["aupr_in"]]);
+        averages.chain(sets).map(number).collect()
+    });
+    assert_eq!(rows, expected.collect::<Vec<Vec<f64>>>());
+}
+
+#[test]
+fn the_numbers_of_the_page_are_those_of_eval() {
+    let desk = Desk::fitted(&["energy", "dice(0.9) | energy", "msp"]);
+    succeeded(&desk.line(&format!("report d.safetensors {SETS} -o r.html --quiet")));
+    let page = fs::read_to_string(desk.path("r.html")).unwrap();
+    methods_are_those_of_eval(&desk, SETS, &["average"]);
+    // The average of one near set is that set.
+    let three = SETS.replace("--ood photos", "--ood near:digits=calibration.safetensors --ood far:photos");
+    methods_are_those_of_eval(&desk, &three, &["average", "far"]);
     // Two p-value figures, two detectors on two sets, three figures of curves a set; contributions before and after on three sets,
     // their variances, the pattern of the head, its sweep, four ablations.
     assert_eq!(between(&page, "<svg ", "</svg>").len(), (2 + 4 + 6) + (6 + 3 + 1 + 1 + 4));

@@ -69,9 +69,10 @@ fn columns<'a>(page: &Contents<'a>) -> Vec<Column<'a>> {
     let fpr = format!("FPR@{}TPR", percent(page.report.at_tpr).trim_end_matches('0').trim_end_matches('.'));
     let mut columns = Vec::new();
     let groups = [("average", None), ("near average", Some(Distance::Near)), ("far average", Some(Distance::Far))];
-    // Where all sets are near, or all far, their average is the average.
+    // Where all sets are near, or all far, their average is the average; of one set it is that set.
     let told = |over: Option<Distance>| {
-        first.average_over(over).is_some() && (over.is_none() || first.sets.iter().any(|set| set.distance != over))
+        let of_kind = first.sets.iter().filter(|set| over.is_none() || set.distance == over).count();
+        of_kind > 1 && (over.is_none() || of_kind < first.sets.len())
     };
     for (name, over) in groups.into_iter().filter(|(_, over)| told(*over)) {
         let mean = |of: fn(&Averages) -> f64| {
