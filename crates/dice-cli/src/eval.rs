@@ -14,10 +14,11 @@ use serde::Serialize;
 use crate::advice::{Given, Step, paragraph, steps};
 use crate::columns::Columns;
 use crate::data::{Inputs, check_origin, dataset, detector, network};
+use crate::layout::{is_unicode, width_of};
 use crate::network::Running;
 use crate::progress::Bar;
 use crate::ranking::ranking_parser;
-use crate::report::{Format, contradiction, json, tables, warn_of_overlaps};
+use crate::report::{Format, Table, add_scores, contradiction, json, tables, warn_of_overlaps};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
 use crate::wanted::{Named, Wanted, named};
 use crate::{Context, print};
@@ -139,7 +140,9 @@ impl Eval {
             Format::Table | Format::Markdown => !context.quiet,
             Format::Latex | Format::Csv => false,
         };
-        let Compared { report, steps, .. } = self.comparison.compared(Told { advice: told, figures: None }, context)?;
+        let bars = self.format() == Format::Table && !self.all_metrics && self.width().is_some() && is_unicode();
+        let told = Told { advice: told, bars, figures: None };
+        let Compared { report, steps, .. } = self.comparison.compared(told, context)?;
         let text = self.render(&report, &steps)?;
         match &self.output {
             Some(path) if path != Path::new("-") => {
@@ -154,7 +157,11 @@ impl Eval {
     }
 
     pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
-        Ok(self.comparison.compared(Told { advice: !context.quiet, figures: None }, context)?.report)
+        Ok(self.comparison.compared(Told { advice: !context.quiet, bars: false, figures: None }, context)?.report)
+    }
+
+    fn width(&self) -> Option<usize> {
+        width_of(self.output.as_deref())
     }
 
     fn format(&self) -> Format {
@@ -174,8 +181,15 @@ impl Eval {
             // One table of everything is what programs read.
             Format::Csv => Ok(tables(report, true)[0].render(Format::Csv)),
             format => {
-                let tables = tables(report, self.all_metrics);
-                let mut parts: Vec<String> = tables.iter().map(|table| table.render(format)).collect();
+                let mut tables = tables(report, self.all_metrics);
+                if report.detectors.iter().any(|one| one.drawn.is_some() && !one.sets.is_empty()) {
+                    add_scores(&mut tables[0], report);
+                }
+                let written = |table: &Table| match format {
+                    Format::Table => table.fitted(self.width()),
+                    format => table.render(format),
+                };
+                let mut parts: Vec<String> = tables.iter().map(written).collect();
                 parts.extend(report.advice.as_ref().map(|advice| paragraph(advice, steps, self.comparison.at_tpr)));
                 Ok(parts.join("\n"))
             }
@@ -188,6 +202,8 @@ impl Eval {
 pub(crate) struct Told {
     /// Which detector to take.
     pub(crate) advice: bool,
+    /// Where scores lie, as bars beside the metrics.
+    pub(crate) bars: bool,
     /// What figures are drawn from.
     pub(crate) figures: Option<Figures>,
 }
@@ -299,7 +315,7 @@ impl Comparison {
             bootstrap: self.bootstrap,
             seed: self.seed,
             non_finite: self.non_finite.into(),
-            draw: told.figures.is_some(),
+            draw: told.bars || told.figures.is_some(),
         }
     }
 

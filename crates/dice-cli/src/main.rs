@@ -19,6 +19,7 @@ mod html;
 mod inspect;
 mod keep;
 mod latex;
+mod layout;
 mod measure;
 mod methods;
 mod names;

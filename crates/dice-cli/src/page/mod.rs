@@ -1,7 +1,9 @@
 //! `dice report`: one page on how good detectors are, where they fail, and what they were compared on.
 
+mod curves;
 mod files;
 mod inputs;
+mod methods;
 #[cfg(feature = "pictures")]
 mod pdf;
 #[cfg(feature = "pictures")]
@@ -35,8 +37,8 @@ pub(crate) use provenance::visible;
 
 /// Make one page on detectors and the sets that they are compared on.
 ///
-/// Decisions, the reliability of p-values, distributions of scores, ROC curves, and a table of methods and sets with intervals. The
-/// numbers are those of `dice eval --format json`. The page needs no other file and no network; it follows the light or dark
+/// Decisions, the reliability of p-values, distributions of scores, ROC and precision-recall curves with bands, a table of methods
+/// and sets with intervals, and differences to energy. The numbers are those of `dice eval --format json`. The page needs no other file and no network; it follows the light or dark
 /// setting of whoever reads it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -129,7 +131,7 @@ impl Page {
 
     /// The same with what is told of a paper beside it.
     pub(crate) fn run_beside(&self, paper: Option<Notes<'_>>, context: &Context) -> Result<()> {
-        let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
+        let told = Told { advice: true, bars: false, figures: Some(Figures { ablations: !self.no_ablations }) };
         let found = self.comparison.compared(told, context)?;
         let mut notes = paper.map(|paper| paper(&found.report)).transpose()?;
         let mut provenance = Provenance::of(self, &found.read)?;
