@@ -1,27 +1,37 @@
 # The targets that people and CI use alike.
-.PHONY: help methods check format lint test docs audit demo python wheel bench peers nearest throughput
+.PHONY: help methods check format lint test typeset docs audit demo page python wheel bench peers nearest throughput
 
 help:
 	@echo "make check   everything CI runs"
 	@echo "make format | lint | test | docs | audit | demo"
+	@echo "make typeset   tables in LaTeX by pdfTeX, which root installs from Debian's packages where it is missing"
+	@echo "make page    pages in a headless Chromium: accessible, nothing cut, with scripts and without (KEEP=folder for pictures)"
 	@echo "make wheel | python   build the wheel of the Python package, and test it in an environment of its own"
 	@echo "make bench   scoring throughput (RAYON_NUM_THREADS sets threads)"
 	@echo "make peers   the same beside torch, numpy, pytorch-ood and scikit-learn (DATA=folder of real features)"
 	@echo "make nearest  neighbours beside faiss, mds, vim and pnml beside their multiplications in torch (DATA may be left out)"
 	@echo "make throughput DATA=folder of onnx/ and images/   dice features beside a loop over ONNX Runtime"
 
-check: format lint docs audit test demo python
+check: format lint docs audit typeset test demo page python
 
 format:
 	cargo fmt --all --check
 
-# The library is also linted and built alone, with the default features that a Rust user gets.
+# The library is also linted and built alone, with the default features that a Rust user gets; the command also without its own.
 lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p dice-ood --locked -- -D warnings
+	cargo clippy -p dice-cli --no-default-features --locked -- -D warnings
 
 test:
 	cargo test --workspace --locked
+
+# The test skips, and says so, where there is no pdfTeX.
+typeset:
+	@command -v pdflatex >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends texlive-latex-base texlive-latex-recommended >/dev/null; } \
+	  || echo "pdflatex is missing and cannot be installed"
+	cargo test --locked -p dice-cli --test typeset -- --show-output
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
@@ -45,6 +55,20 @@ methods:
 
 demo:
 	cargo run --release --locked -p dice-cli -- demo
+
+# Pages of the demo's data in a real browser, by the rules of axe-core, which npm brings. Where there is no browser or no node, or where the
+# package cannot be had, that is said instead.
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+BROWSER = crates/dice-cli/tests/browser
+BROWSER_WORK ?= target/browser
+page:
+	@if [ -z "$(CHROMIUM)" ]; then echo "skipped: page: there is no Chromium to look at pages with (CHROMIUM names one)"; \
+	elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then echo "skipped: page: there is no node with npm to drive a browser"; \
+	elif ! { mkdir -p $(BROWSER_WORK) && cp $(BROWSER)/* $(BROWSER_WORK) \
+	  && npm ci --prefix $(BROWSER_WORK) --ignore-scripts --no-audit --no-fund --silent; }; then \
+	  echo "skipped: page: axe-core, whose rules of accessibility are checked, cannot be had"; \
+	else cargo build --profile $(PROFILE) --locked -p dice-cli \
+	  && CHROMIUM=$(CHROMIUM) node $(BROWSER_WORK)/check.mjs $$(realpath $(BUILT)/dice) $(KEEP); fi
 
 # The wheel is built by maturin in an environment of its own and shares the release build of the command. Where there is no Python, or
 # where packages cannot be had, that is said instead.

@@ -34,6 +34,7 @@ def main():
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--id-train", required=True)
     parser.add_argument("--id-test", required=True)
+    parser.add_argument("--id-val", help="further in-distribution images, on which thresholds rest")
     parser.add_argument("--ood", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--size", type=int, default=32, help="pixels of a side")
     parser.add_argument("--mean", type=float, nargs=3, default=[0.4914, 0.4822, 0.4465])
@@ -49,7 +50,8 @@ def main():
     bias = layer.bias if layer.bias is not None else torch.zeros(layer.out_features)
     head = {"weight": layer.weight.detach().cpu().numpy(), "bias": bias.detach().cpu().numpy()}
     numpy.savez(given.out / "head.npz", **head)
-    for name, folder in [("id_train", given.id_train), ("id_test", given.id_test)]:
+    sets = [("id_train", given.id_train), ("id_test", given.id_test), ("id_val", given.id_val)]
+    for name, folder in ((name, folder) for name, folder in sets if folder is not None):
         rows, labels = features(model, layer, folder, transform, given.batch, device)
         numpy.savez(given.out / f"{name}.npz", features=rows, labels=labels)
     for name, folder in (pair.split("=", 1) for pair in given.ood):

@@ -126,21 +126,22 @@ pub(crate) fn paragraph(advice: &Advice, steps: &[Step], at_tpr: f64) -> String 
     format!("\x1b[1mAdvice\x1b[0m\n{}\n", lines.join("\n"))
 }
 
+/// What a metric is called in sentences.
+pub(crate) fn metric_name(metric: RankingMetric, at_tpr: f64) -> String {
+    match metric {
+        RankingMetric::FprAtTpr => format!("FPR at {} % TPR", points(at_tpr)),
+        RankingMetric::Auroc => "AUROC".into(),
+        RankingMetric::AuprIn => "AUPR-in".into(),
+        RankingMetric::AuprOut => "AUPR-out".into(),
+    }
+}
+
 struct Told {
     metric: RankingMetric,
     at_tpr: f64,
 }
 
 impl Told {
-    fn name(&self) -> String {
-        match self.metric {
-            RankingMetric::FprAtTpr => format!("FPR at {} % TPR", points(self.at_tpr)),
-            RankingMetric::Auroc => "AUROC".into(),
-            RankingMetric::AuprIn => "AUPR-in".into(),
-            RankingMetric::AuprOut => "AUPR-out".into(),
-        }
-    }
-
     fn overall(&self, overall: &Standing) -> String {
         let average = match &overall.sets[..] {
             [one] => format!("on {one}"),
@@ -148,7 +149,12 @@ impl Told {
         };
         let lead =
             overall.against_baseline.as_ref().map(|lead| format!(": {}", self.against(lead))).unwrap_or_default();
-        format!("Best by {}, {average}: {} with {} %{lead}.", self.name(), overall.best, points(overall.value))
+        format!(
+            "Best by {}, {average}: {} with {} %{lead}.",
+            metric_name(self.metric, self.at_tpr),
+            overall.best,
+            points(overall.value)
+        )
     }
 
     fn runner_up(&self, second: &Difference) -> String {

@@ -14,7 +14,7 @@ use crate::columns::Columns;
 use crate::eval::{Comparison, Eval};
 use crate::fit::account::{chosen, near_silent};
 use crate::network::Running;
-use crate::report::{Format, percent, tables};
+use crate::report::{percent, tables};
 use crate::score::{OnNonFinite, Orientation};
 use crate::{Context, print};
 
@@ -129,7 +129,7 @@ fn show_evaluation(folder: &Path, context: &Context) -> Result<Report> {
     };
     let eval = Eval { comparison, format: None, all_metrics: false, output: None };
     let report = eval.evaluate(context)?;
-    print(&tables(&report, false).iter().map(|table| table.render(Format::Table)).collect::<Vec<_>>().join("\n"))?;
+    print(&tables(&report, false).iter().map(|table| table.on_terminal()).collect::<Vec<_>>().join("\n"))?;
     Ok(report)
 }
 

@@ -12,6 +12,7 @@ use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, Result, Spec};
 use crate::columns::{Columns, tell};
 use crate::data::{dataset, head};
 use crate::eval::parse_set;
+use crate::layout::width_of;
 use crate::progress::Bar;
 use crate::{Context, print};
 
@@ -92,7 +93,10 @@ impl Diagnose {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let text = match self.features.is_empty() {
             true => self.render(&Simulation::of_normal_units(4000, self.seed, 0.9)?, text::simulation)?,
-            false => self.render(&self.diagnose(context)?, text::diagnosis)?,
+            false => {
+                let width = width_of(self.output.as_deref());
+                self.render(&self.diagnose(context)?, |found| text::diagnosis(found, width))?
+            }
         };
         match &self.output {
             Some(path) if path != Path::new("-") => {

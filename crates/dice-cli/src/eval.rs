@@ -3,11 +3,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use dice_ood::diagnosis::{Anatomy, Kind, Watch};
-use dice_ood::evaluation::{
-    Distance, EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores,
-};
+use dice_ood::evaluation::{EvaluationOptions, Ranking, RankingMetric, SetLabel, TestSet, evaluate, evaluate_scores};
 use dice_ood::explanation::{Explanation, Lookout, Notable, UnitShare};
 use dice_ood::io::{AtomicFile, SCORE_NAMES, expand, read_vector};
 use dice_ood::{Artifact, Calibrated, Error, ErrorKind, FeatureSource, Fitting, Report, Result, Spec};
@@ -17,9 +14,11 @@ use serde::Serialize;
 use crate::advice::{Given, Step, paragraph, steps};
 use crate::columns::Columns;
 use crate::data::{Inputs, check_origin, dataset, detector, network};
+use crate::layout::{is_unicode, width_of};
 use crate::network::Running;
 use crate::progress::Bar;
-use crate::report::{Format, contradiction, json, tables, warn_of_overlaps};
+use crate::ranking::ranking_parser;
+use crate::report::{Format, Table, add_scores, contradiction, json, tables, warn_of_overlaps};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
 use crate::wanted::{Named, Wanted, named};
 use crate::{Context, print};
@@ -134,34 +133,6 @@ pub(crate) fn parse_set(text: &str) -> std::result::Result<(SetLabel, String), S
 
 const A_SET: &str = "expected NAME=FILE, as in svhn=svhn.npy, or near:NAME=FILE or far:NAME=FILE";
 
-/// What `--sort` takes: a name, another name for it, and what it stands for.
-const RANKINGS: [(&str, &str, Ranking); 12] = [
-    ("fpr95", "fpr", Ranking { over: None, metric: RankingMetric::FprAtTpr }),
-    ("auroc", NO_ALIAS, Ranking { over: None, metric: RankingMetric::Auroc }),
-    ("aupr-in", NO_ALIAS, Ranking { over: None, metric: RankingMetric::AuprIn }),
-    ("aupr-out", NO_ALIAS, Ranking { over: None, metric: RankingMetric::AuprOut }),
-    ("near-fpr95", "near-fpr", Ranking { over: Some(Distance::Near), metric: RankingMetric::FprAtTpr }),
-    ("near-auroc", "near", Ranking { over: Some(Distance::Near), metric: RankingMetric::Auroc }),
-    ("near-aupr-in", NO_ALIAS, Ranking { over: Some(Distance::Near), metric: RankingMetric::AuprIn }),
-    ("near-aupr-out", NO_ALIAS, Ranking { over: Some(Distance::Near), metric: RankingMetric::AuprOut }),
-    ("far-fpr95", "far-fpr", Ranking { over: Some(Distance::Far), metric: RankingMetric::FprAtTpr }),
-    ("far-auroc", "far", Ranking { over: Some(Distance::Far), metric: RankingMetric::Auroc }),
-    ("far-aupr-in", NO_ALIAS, Ranking { over: Some(Distance::Far), metric: RankingMetric::AuprIn }),
-    ("far-aupr-out", NO_ALIAS, Ranking { over: Some(Distance::Far), metric: RankingMetric::AuprOut }),
-];
-const NO_ALIAS: &str = "";
-
-pub(crate) fn ranking_parser() -> impl TypedValueParser<Value = Ranking> {
-    let value = |(name, alias, _): (&'static str, &'static str, Ranking)| match alias {
-        NO_ALIAS => PossibleValue::new(name),
-        alias => PossibleValue::new(name).alias(alias),
-    };
-    PossibleValuesParser::new(RANKINGS.map(value)).try_map(|given| {
-        let found = RANKINGS.into_iter().find(|(name, alias, _)| *name == given || *alias == given);
-        found.map(|(.., ranking)| ranking).ok_or("an unknown metric")
-    })
-}
-
 impl Eval {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let told = match self.format() {
@@ -169,7 +140,9 @@ impl Eval {
             Format::Table | Format::Markdown => !context.quiet,
             Format::Latex | Format::Csv => false,
         };
-        let Compared { report, steps, .. } = self.comparison.compared(Told { advice: told, figures: None }, context)?;
+        let bars = self.format() == Format::Table && !self.all_metrics && self.width().is_some() && is_unicode();
+        let told = Told { advice: told, bars, figures: None };
+        let Compared { report, steps, .. } = self.comparison.compared(told, context)?;
         let text = self.render(&report, &steps)?;
         match &self.output {
             Some(path) if path != Path::new("-") => {
@@ -184,7 +157,11 @@ impl Eval {
     }
 
     pub(crate) fn evaluate(&self, context: &Context) -> Result<Report> {
-        Ok(self.comparison.compared(Told { advice: !context.quiet, figures: None }, context)?.report)
+        Ok(self.comparison.compared(Told { advice: !context.quiet, bars: false, figures: None }, context)?.report)
+    }
+
+    fn width(&self) -> Option<usize> {
+        width_of(self.output.as_deref())
     }
 
     fn format(&self) -> Format {
@@ -204,8 +181,15 @@ impl Eval {
             // One table of everything is what programs read.
             Format::Csv => Ok(tables(report, true)[0].render(Format::Csv)),
             format => {
-                let tables = tables(report, self.all_metrics);
-                let mut parts: Vec<String> = tables.iter().map(|table| table.render(format)).collect();
+                let mut tables = tables(report, self.all_metrics);
+                if report.detectors.iter().any(|one| one.drawn.is_some() && !one.sets.is_empty()) {
+                    add_scores(&mut tables[0], report);
+                }
+                let written = |table: &Table| match format {
+                    Format::Table => table.fitted(self.width()),
+                    format => table.render(format),
+                };
+                let mut parts: Vec<String> = tables.iter().map(written).collect();
                 parts.extend(report.advice.as_ref().map(|advice| paragraph(advice, steps, self.comparison.at_tpr)));
                 Ok(parts.join("\n"))
             }
@@ -218,6 +202,8 @@ impl Eval {
 pub(crate) struct Told {
     /// Which detector to take.
     pub(crate) advice: bool,
+    /// Where scores lie, as bars beside the metrics.
+    pub(crate) bars: bool,
     /// What figures are drawn from.
     pub(crate) figures: Option<Figures>,
 }
@@ -238,6 +224,18 @@ pub(crate) struct Compared {
     pub(crate) anatomy: Option<std::result::Result<Anatomy, String>>,
     /// Inputs that are worth a look, by the first detector of the report, where figures are wanted and it has a threshold.
     pub(crate) looks: Vec<Look>,
+    pub(crate) read: Read,
+}
+
+/// What a comparison of features read.
+#[derive(Default)]
+pub(crate) struct Read {
+    /// The files of the in-distribution set.
+    pub(crate) id: Vec<PathBuf>,
+    /// Those of each other set.
+    pub(crate) ood: Vec<Vec<PathBuf>>,
+    /// SHA-256 of the network, with data beside its file where there is some.
+    pub(crate) network: Option<String>,
 }
 
 /// An input that is worth a look.
@@ -286,7 +284,7 @@ impl Comparison {
             None => {
                 let mut report = self.of_scores(told, context)?;
                 self.rank(&mut report, told)?;
-                Ok(Compared { report, steps: Vec::new(), anatomy: None, looks: Vec::new() })
+                Ok(Compared { report, steps: Vec::new(), anatomy: None, looks: Vec::new(), read: Read::default() })
             }
         }
     }
@@ -317,7 +315,7 @@ impl Comparison {
             bootstrap: self.bootstrap,
             seed: self.seed,
             non_finite: self.non_finite.into(),
-            draw: told.figures.is_some(),
+            draw: told.bars || told.figures.is_some(),
         }
     }
 
@@ -354,6 +352,11 @@ impl Comparison {
         for inputs in ood.iter().map(|(_, inputs)| inputs).chain([&id]) {
             check_origin(inputs, &artifact, path)?;
         }
+        let read = Read {
+            id: id.files(),
+            ood: ood.iter().map(|(_, inputs)| inputs.files()).collect(),
+            network: network.as_ref().map(|network| network.origin().fingerprint.clone()),
+        };
         let watching = told.figures.and_then(|figures| watch(&artifact, &compared, figures));
         let watch = watching.as_ref();
         let lookout = told.figures.map(|_| Lookout::new(&compared));
@@ -378,7 +381,7 @@ impl Comparison {
         let anatomy = watching.map(|watch| watch.and_then(Watch::finish).map_err(|error| error.to_string()));
         self.rank(&mut report, told)?;
         let looks = lookout.map_or(Ok(Vec::new()), |lookout| looks(&artifact, &compared, &report, lookout))?;
-        Ok(Compared { report, steps, anatomy, looks })
+        Ok(Compared { report, steps, anatomy, looks, read })
     }
 
     /// The detectors asked for: calibrated ones of the file, or fitted now from what it carries.

@@ -6,14 +6,15 @@ use dice_onnx::thumbnail;
 
 use crate::names::shown;
 
-/// Colours in light and dark, for `:root`; those of marks differ for every kind of colour vision (after Okabe and Ito).
+/// Colours in light and dark, for `:root`, on paper light ones; those of marks differ for every kind of colour vision (after Okabe and Ito).
 pub(crate) const COLOURS: &str = "\
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #fff; --panel: #f4f6f8; --line: #d5dae0; --low: #b45309; --high: #0067a5;
   --third: #00734f; --fourth: #a0417a; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ed; --soft: #a3adb8; --paper: #14171b; --panel: #1d2228; --line: #343b44; --low: #fb923c; --high: #6cb2f0; --third: #4fc3a1;
     --fourth: #e39cc6; }
 }
+@media print { :root { color-scheme: light; } }
 ";
 
 /// Text that stands in a page as it is.

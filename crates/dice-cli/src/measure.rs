@@ -122,7 +122,7 @@ impl Told {
                 left_out += &format!("\nNot measured: {} ({reason}).", line.detector);
             }
         }
-        let text = table.render(format);
+        let text = if format == Format::Table { table.on_terminal() } else { table.render(format) };
         if left_out.is_empty() { text } else { text + &left_out + "\n" }
     }
 }

@@ -94,7 +94,7 @@ fn table(entries: &[&Entry], absent: &[&Absent]) -> String {
             table.rows.push([card.name, role, card.about, card.example].map(str::to_owned).to_vec());
         }
     }
-    let mut text = table.render(Format::Table);
+    let mut text = table.on_terminal();
     text += "\nNot here, because:\n";
     absent.iter().for_each(|absent| text += &format!("  {:10}{}\n", absent.name, absent.reason));
     text + "\n`dice methods NAME` tells formula, source, parameters, needs and cost.\n"

@@ -23,10 +23,12 @@ pub(crate) fn shown_words(sentence: &str) -> String {
     sentence.split([' ', '\n']).map(shown).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a character is what it looks like: no control character, no mark of direction, no line end, none without width.
+/// Whether a character is what it looks like: no control character, no mark of direction, no line end, none without width, and none
+/// that Unicode says is no character, which XML does not take.
 pub(crate) fn is_plain(c: char) -> bool {
     let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{feff}');
-    !turns && !c.is_control()
+    let none = u32::from(c) & 0xfffe == 0xfffe || matches!(c, '\u{fdd0}'..='\u{fdef}');
+    !turns && !none && !c.is_control()
 }
 
 /// A word for a shell.
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn names_are_what_they_look_like() {
-        assert_eq!(shown("a\nb\u{202e}"), "a\\u{a}b\\u{202e}");
+        assert_eq!(shown("a\nb\u{202e}\u{ffff}"), "a\\u{a}b\\u{202e}\\u{ffff}");
         assert_eq!(shown(&"é".repeat(100)).chars().count(), 81);
     }
 }

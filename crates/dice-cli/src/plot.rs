@@ -3,10 +3,10 @@
 use dice_ood::io::{SCORE_NAMES, expand, read_vector};
 use dice_ood::{Error, ErrorKind, Result};
 
+use crate::layout::{curve, is_unicode, width_of};
 use crate::names::shown;
-use crate::report::{Format, Table, count};
+use crate::report::{Table, count};
 use crate::score::Orientation;
-use crate::sweep::{curve, is_unicode};
 use crate::{Context, print};
 
 /// Draw where scores lie, of dice or of any tool, one line a file.
@@ -22,9 +22,9 @@ pub(crate) struct Plot {
     /// The sign of the scores.
     #[arg(long, default_value = "in-distribution")]
     orientation: Orientation,
-    /// Bars of a line.
-    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=500))]
-    bins: u16,
+    /// Bars of a line; by default 48, or fewer where the terminal is narrower.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=500))]
+    bins: Option<u16>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -38,17 +38,9 @@ impl Plot {
         let ends = sets.iter().flat_map(|(_, scores)| scores.first().zip(scores.last()));
         let (low, high) = ends
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (first, last)| (low.min(*first), high.max(*last)));
-        let mut table = Table::new("", &["scores", "inputs", "min", "median", "max"], 1);
-        table.header.push(format!("{low:.4} to {high:.4}"));
-        for (name, scores) in &sets {
-            let shares = shares(scores, (low, high), self.bins.into());
-            let most = shares.iter().copied().fold(0.0, f64::max);
-            let mut row = vec![shown(name), count(scores.len())];
-            row.extend([0, (scores.len() - 1) / 2, scores.len() - 1].map(|place| format!("{:.4}", scores[place])));
-            row.push(curve(&shares, 0.0, most, is_unicode()));
-            table.rows.push(row);
-        }
-        print(&table.render(Format::Table))
+        let width = width_of(None);
+        let bins = self.bins.map_or_else(|| room(&drawn(&sets, (low, high), 0), width), usize::from);
+        print(&drawn(&sets, (low, high), bins).fitted(width))
     }
 
     /// The name of a line and its finite scores, ascending.
@@ -72,9 +64,36 @@ impl Plot {
     }
 }
 
+/// Bars of a line where nothing else is said.
+const BINS: usize = 48;
+
+/// Sets of scores, a line each with so many bars behind its name.
+fn drawn(sets: &[(String, Vec<f64>)], (low, high): (f64, f64), bins: usize) -> Table {
+    let mut table = Table::new("", &["scores", "", "inputs", "min", "median", "max"], 1);
+    table.header[1] = format!("{low:.4} to {high:.4}");
+    for (name, scores) in sets {
+        let shares = shares(scores, (low, high), bins);
+        let most = shares.iter().copied().fold(0.0, f64::max);
+        let mut row = vec![shown(name), curve(&shares, 0.0, most, is_unicode()), count(scores.len())];
+        row.extend([0, (scores.len() - 1) / 2, scores.len() - 1].map(|place| format!("{:.4}", scores[place])));
+        table.rows.push(row);
+    }
+    table
+}
+
+/// Bars that there is room for beside the rest of a table, whose columns of bars are empty.
+fn room(table: &Table, width: Option<usize>) -> usize {
+    let longest = table.fitted(None).lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let rest = longest - table.header[1].chars().count();
+    width.map_or(BINS, |width| width.saturating_sub(rest).clamp(BINS / 3, BINS))
+}
+
 /// The share of scores in each of so many bins.
 fn shares(scores: &[f64], (low, high): (f64, f64), bins: usize) -> Vec<f64> {
     let mut counts = vec![0u64; bins];
+    if bins == 0 {
+        return Vec::new();
+    }
     for score in scores {
         // Halves, as a difference of two finite numbers can be infinite. Where all scores are one, the quotient is undefined: the first.
         let place = (score / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0) * bins as f64;

@@ -1,13 +1,13 @@
 //! Reports as tables in text, Markdown, LaTeX and CSV, and how numbers are written.
 
-use std::fmt::Write;
-
 use dice_ood::evaluation::{Averages, DetectorReport, Overlap, SetReport};
 use dice_ood::metrics::{Interval, Intervals, Metrics};
 use dice_ood::{Check, Error, ErrorKind, Report, Result, Side, Verdict};
 use serde::Serialize;
 
 use crate::Context;
+use crate::latex::tabular;
+use crate::layout::{Fitted, curve, width_of, wrap};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -40,36 +40,54 @@ impl Table {
 
     pub(crate) fn render(&self, format: Format) -> String {
         match format {
-            Format::Table | Format::Json => self.text(),
+            Format::Table | Format::Json => self.fitted(None),
             Format::Markdown => self.markdown(),
-            Format::Latex => self.latex(),
+            Format::Latex => tabular(&self.title, &self.header, &self.rows, self.left),
             Format::Csv => self.csv(),
         }
     }
 
-    fn text(&self) -> String {
+    /// Lines as wide as the terminal, where standard output is one.
+    pub(crate) fn on_terminal(&self) -> String {
+        self.fitted(width_of(None))
+    }
+
+    /// Lines of at most so many characters: text is wrapped, and columns that do not fit are left out, which the last line says.
+    pub(crate) fn fitted(&self, limit: Option<usize>) -> String {
         let widths: Vec<usize> = (0..self.header.len())
             .map(|column| self.cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
             .collect();
-        let line = |cells: &[String]| {
-            let mut line = String::new();
-            for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-                let pad = " ".repeat(width - cell.chars().count());
-                line += &if column < self.left { format!("{cell}{pad}") } else { format!("{pad}{cell}") };
-                line += "  ";
-            }
-            line.trim_end().to_owned() + "\n"
-        };
+        // A column without a heading says more of the one before it, and bars show what numbers say.
+        let lesser = |column: usize| self.header[column].is_empty() || self.header[column].ends_with(" scores");
+        let fitted = Fitted::new(&widths, self.left, limit, lesser);
         let mut text = String::new();
         if !self.title.is_empty() {
-            text += &format!("\x1b[1m{}\x1b[0m\n", self.title);
+            let lines = wrap(&self.title, limit.unwrap_or(usize::MAX));
+            text += &format!("\x1b[1m{}\x1b[0m\n", lines.join("\n"));
         }
-        text += &line(&self.header);
-        text += &format!("{}\n", "-".repeat(line(&self.header).trim_end().chars().count().max(8)));
+        let header = fitted.row(&self.header);
+        text += &header;
+        let rule = header.lines().map(|line| line.chars().count()).max().unwrap_or(0).max(8);
+        text += &format!("{}\n", "-".repeat(rule));
         for row in &self.rows {
-            text += &line(row);
+            text += &fitted.row(row);
         }
-        text
+        text + &self.left_out(fitted.dropped(), limit)
+    }
+
+    /// Which columns are not shown, and how they are seen.
+    fn left_out(&self, dropped: &[usize], limit: Option<usize>) -> String {
+        let name = |place: &usize| match (&*self.header[*place], *place) {
+            ("", 0) => "the first".to_owned(),
+            ("", place) => format!("more of {}", self.header[place - 1]),
+            (name, _) => name.to_owned(),
+        };
+        let names: Vec<String> = dropped.iter().map(name).collect();
+        if names.is_empty() {
+            return String::new();
+        }
+        let note = format!("Too wide to be shown: {}; in a wider terminal, or with | cat, they are.", names.join(", "));
+        wrap(&note, limit.unwrap_or(usize::MAX)).join("\n") + "\n"
     }
 
     fn cells(&self, column: usize) -> impl Iterator<Item = &String> {
@@ -90,38 +108,6 @@ impl Table {
             text += &line(row);
         }
         text
-    }
-
-    fn latex(&self) -> String {
-        let escape = |cell: &String| {
-            let mut out = String::new();
-            for c in cell.chars() {
-                match c {
-                    '%' | '_' | '#' | '&' | '$' | '{' | '}' => {
-                        out.push('\\');
-                        out.push(c);
-                    }
-                    '\\' => out += "\\textbackslash{}",
-                    '^' => out += "\\textasciicircum{}",
-                    '~' => out += "\\textasciitilde{}",
-                    '|' => out += "\\textbar{}",
-                    '↓' => out += "$\\downarrow$",
-                    '↑' => out += "$\\uparrow$",
-                    '≥' => out += "$\\geq$",
-                    '≠' => out += "$\\neq$",
-                    other => out.push(other),
-                }
-            }
-            out
-        };
-        let line = |cells: &[String]| format!("{} \\\\\n", cells.iter().map(escape).collect::<Vec<_>>().join(" & "));
-        let columns = "l".repeat(self.left) + &"r".repeat(self.header.len() - self.left);
-        let mut text = if self.title.is_empty() { String::new() } else { format!("% {}\n", self.title) };
-        let _ = write!(text, "\\begin{{tabular}}{{{columns}}}\n\\toprule\n{}\\midrule\n", line(&self.header));
-        for row in &self.rows {
-            text += &line(row);
-        }
-        text + "\\bottomrule\n\\end{tabular}\n"
     }
 
     fn csv(&self) -> String {
@@ -194,6 +180,24 @@ fn headline(report: &Report) -> Table {
         }
     }
     table
+}
+
+/// Adds to a headline where scores lie, as bars from the lowest to the highest; nothing where a report does not carry that.
+pub(crate) fn add_scores(table: &mut Table, report: &Report) {
+    const TOGETHER: usize = 5;
+    let bars = |counts: &[u64]| {
+        let sums: Vec<f64> = counts.chunks(TOGETHER).map(|part| part.iter().sum::<u64>() as f64).collect();
+        curve(&sums, 0.0, sums.iter().copied().fold(0.0, f64::max), true)
+    };
+    let sets = report.detectors.iter().flat_map(|one| one.sets.iter().map(move |set| (one, set)));
+    let mut sets = sets.map(|(one, set)| Some([bars(&one.drawn.as_ref()?.id), bars(set.scores.as_ref()?)]));
+    table.header.extend(["ID scores", "OOD scores"].map(str::to_owned));
+    for row in &mut table.rows {
+        // Averages have no inputs of their own.
+        let is_set = !row[2].is_empty();
+        let cells = if is_set { sets.next().flatten() } else { None };
+        row.extend(cells.unwrap_or_default());
+    }
 }
 
 /// What each threshold accepts.
@@ -468,6 +472,14 @@ mod tests {
             "| detector | FPR ↓ |\n| --- | ---: |\n| dice(0.9) \\| energy | 1.50 |\n"
         );
         assert!(table.render(Format::Latex).contains("dice(0.9) \\textbar{} energy & 1.50 \\\\"));
+        assert_eq!(table.fitted(Some(10)), table.fitted(None), "nothing is left to leave out");
+        let mut wide = Table::new("", &["detector", "FPR ↓", "", "AUROC ↑"], 1);
+        wide.rows.push(["react(0.9) | dice(0.9) | energy", "1.50", "[1.0, 2.0]", "99.00"].map(String::from).to_vec());
+        assert_eq!(
+            wide.fitted(Some(36)),
+            "detector              FPR ↓  AUROC ↑\n------------------------------------\nreact(0.9) |           1.50    99.00\n\
+             dice(0.9) | energy\nToo wide to be shown: more of FPR ↓;\nin a wider terminal, or with | cat,\nthey are.\n"
+        );
         table.rows[0][0] = "a, \"b\"".into();
         assert_eq!(table.render(Format::Csv), "detector,FPR ↓\n\"a, \"\"b\"\"\",1.50\n");
         assert_eq!((count(7), count(1_234), count(1_000_000)), ("7".into(), "1,234".into(), "1,000,000".into()));

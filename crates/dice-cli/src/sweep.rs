@@ -11,8 +11,10 @@ use dice_ood::{Calibrated, Detector, Error, HoldOut, Needs, Report, Result, Sali
 use serde::Serialize;
 
 use crate::basis::{Basis, From, Read, standard_input_once};
-use crate::eval::{parse_set, ranking_parser};
+use crate::eval::parse_set;
+use crate::layout::{curve, is_unicode, width_of};
 use crate::progress::Bar;
+use crate::ranking::ranking_parser;
 use crate::report::{Format, Table, count, json, percent, warn_of_overlaps};
 use crate::score::OnNonFinite;
 use crate::{Context, print};
@@ -158,7 +160,7 @@ impl Sweep {
                 points: lines,
             })?,
             Format::Csv => every_value(&lines).render(format),
-            Format::Table => table(report, &lines).render(format) + "\n" + curves,
+            Format::Table => table(report, &lines).fitted(width_of(self.output.as_deref())) + "\n" + curves,
             Format::Markdown | Format::Latex => table(report, &lines).render(format),
         })
     }
@@ -333,34 +335,4 @@ fn curves(report: &Report, candidates: &[Candidate]) -> String {
         start = run.end;
     }
     text
-}
-
-/// Whether the terminal is said to show Unicode.
-pub(crate) fn is_unicode() -> bool {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|set| !set.is_empty()));
-    locale.is_some_and(|locale| locale.to_ascii_lowercase().replace('-', "").contains("utf8"))
-}
-
-/// Values as bars of eight heights, or as digits from 0 to 7.
-pub(crate) fn curve(values: &[f64], low: f64, high: f64, unicode: bool) -> String {
-    let bars = if unicode {
-        ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
-    } else {
-        ['0', '1', '2', '3', '4', '5', '6', '7']
-    };
-    let range = (high - low).max(f64::MIN_POSITIVE);
-    values.iter().map(|value| bars[(((value - low) / range * 7.0).round() as usize).min(7)]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_curve_rises_with_its_values() {
-        assert_eq!(curve(&[0.0, 0.5, 1.0], 0.0, 1.0, false), "047");
-        assert_eq!(curve(&[0.2, 0.2], 0.2, 0.2, true), "▁▁");
-    }
 }

@@ -13,7 +13,7 @@ use crate::basis::{Basis, From, Read, standard_input_once};
 use crate::data::Inputs;
 use crate::eval::parse_set;
 use crate::progress::Bar;
-use crate::report::{Format, Table, count, json, percent};
+use crate::report::{Table, count, json, percent};
 use crate::{Context, print};
 
 /// Choose a detector, and say how sure the choice is.
@@ -316,7 +316,7 @@ fn account(tuned: &Tuned) -> String {
     }
     text += &split(outcome);
     text += "\n";
-    text += &finalists(outcome, &metric).render(Format::Table);
+    text += &finalists(outcome, &metric).on_terminal();
     for difference in &outcome.differences {
         let points = |value: f64| format!("{:+.2}", 100.0 * value);
         let _ = writeln!(
@@ -335,7 +335,7 @@ fn account(tuned: &Tuned) -> String {
         );
     }
     text += "\n";
-    text += &ranking(outcome, &metric).render(Format::Table);
+    text += &ranking(outcome, &metric).on_terminal();
     for (name, reason) in &outcome.left_out {
         let _ = writeln!(text, "Left out: {name} ({reason}).");
     }

@@ -26,7 +26,7 @@ const fn run(arguments: &'static str, ending: &'static str, inputs: &'static [&'
     Run { arguments, ending, inputs }
 }
 
-const RUNS: [Run; 26] = [
+const RUNS: &[Run] = &[
     run(
         "features --model apart.onnx --images list.txt train/a-red --preprocess plain.json -o OUT",
         "safetensors",
@@ -128,6 +128,12 @@ const RUNS: [Run; 26] = [
         "scores-1.svg",
         &["d.safetensors", "test.safetensors", "letters.safetensors"],
     ),
+    #[cfg(feature = "pictures")]
+    run(
+        "report d.safetensors --id test.safetensors --ood a=letters.safetensors --bootstrap 0 -o page.html --figures OUT/",
+        "scores-1.pdf",
+        &["d.safetensors", "test.safetensors", "letters.safetensors"],
+    ),
     run(
         "report d.safetensors --id test.safetensors --ood a=letters.safetensors --bootstrap 0 -o page.html --tables OUT/",
         "methods.csv",
@@ -205,7 +211,7 @@ fn refused(desk: &Desk, arguments: &str, output: &str) -> String {
 #[test]
 fn no_command_writes_over_what_it_reads() {
     let desk = desk();
-    for Run { arguments, ending, inputs } in &RUNS {
+    for Run { arguments, ending, inputs } in RUNS {
         let line = arguments.replace("OUT/", "OUT").replace("OUT", &format!("fresh.{ending}"));
         let stdin = fs::File::open(desk.path("new.npy")).unwrap();
         succeeded(&desk.command().args(line.split(' ')).stdin(stdin).output().unwrap());

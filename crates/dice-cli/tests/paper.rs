@@ -36,6 +36,14 @@ fn a_folder_of_features_becomes_pages_figures_and_tables() {
     }
     let page = fs::read_to_string(desk.path("out/one/report.html")).unwrap();
     assert!(page.contains("There are none of this network") && page.contains("react(0.9) | dice(0.9) | energy"));
+    let numbers: serde_json::Value =
+        serde_json::from_slice(&fs::read(desk.path("out/one/tables/report.json")).unwrap()).unwrap();
+    let provenance = &numbers["provenance"];
+    let roles: Vec<&str> =
+        provenance["sources"].as_array().unwrap().iter().map(|one| one["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["detectors", "in-distribution", "out-of-distribution", "training features", "head"]);
+    assert!(provenance["commands"][0].as_str().unwrap().starts_with("dice fit --features nets/one/id_train"));
+    assert!(page.contains("and then <code>dice report"));
     for file in [
         "detector.safetensors",
         "figures/contributions-1.svg",
@@ -45,6 +53,7 @@ fn a_folder_of_features_becomes_pages_figures_and_tables() {
     ] {
         assert!(desk.path("out/one").join(file).is_file(), "{file}");
     }
+    assert!(told.contains("no id_val.*") && !page.contains("Inputs worth a look"));
     // Again, over what is there, and the same.
     succeeded(&desk.line("paper nets -o out --quiet"));
     assert_eq!(fs::read_to_string(desk.path("out/one/report.html")).unwrap(), page);
@@ -52,6 +61,25 @@ fn a_folder_of_features_becomes_pages_figures_and_tables() {
     assert!(message.contains("id_train"), "{message}");
     failed(&desk.line("paper nowhere -o again"), 1);
     assert!(!desk.path("again").exists());
+}
+
+#[test]
+fn images_beside_the_training_set_give_thresholds_and_inputs() {
+    let desk = Desk::new();
+    network(&desk, "net");
+    succeeded(&desk.line("paper net -o without --quiet"));
+    fs::copy(desk.path("calibration.safetensors"), desk.path("net/id_val.safetensors")).unwrap();
+    let made = desk.line("paper net -o with");
+    succeeded(&made);
+    let told = stderr(&made);
+    assert!(told.contains("--calibration net/id_val.safetensors") && !told.contains("no id_val.*"), "{told}");
+    let page = fs::read_to_string(desk.path("with/report.html")).unwrap();
+    for part in ["aria-label=\"Inputs worth a look\"", "Are p-values what they say?", "Calibration: <bdi>net/id_val"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // It is no set of its own, and metrics are what they are without it.
+    let table = |folder: &str| fs::read_to_string(desk.path(folder).join("tables/methods.csv")).unwrap();
+    assert!(table("with") == table("without") && !table("with").contains("id_val"));
 }
 
 /// The paper's CIFAR-10 network on two of its sets.

@@ -15,12 +15,10 @@ fn between<'a>(page: &'a str, from: &'a str, to: &'a str) -> Vec<&'a str> {
     page.split(from).skip(1).filter_map(|rest| rest.split(to).next()).collect()
 }
 
-#[test]
-fn the_numbers_of_the_page_are_those_of_eval() {
-    let desk = Desk::fitted(&["energy", "dice(0.9) | energy", "msp"]);
-    succeeded(&desk.line(&format!("report d.safetensors {SETS} -o r.html --quiet")));
-    let page = fs::read_to_string(desk.path("r.html")).unwrap();
-    let told = succeeded(&desk.line(&format!("eval d.safetensors {SETS} --sort fpr95 --format json --quiet")));
+/// The table of methods of a page on these sets, whose first columns are these averages.
+fn methods_are_those_of_eval(desk: &Desk, sets: &str, averages: &[&str]) {
+    let page = succeeded(&desk.line(&format!("report d.safetensors {sets} --no-ablations --quiet")));
+    let told = succeeded(&desk.line(&format!("eval d.safetensors {sets} --sort fpr95 --format json --quiet")));
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     let table = between(&page, "<table class=\"sorts\">", "</table>")[0];
     let rows: Vec<Vec<f64>> = between(table, "<tr><th scope=\"row\">", "</tr>")
@@ -28,21 +26,28 @@ fn the_numbers_of_the_page_are_those_of_eval() {
         .map(|row| between(row, "data-v=\"", "\"").into_iter().map(|value| value.parse().unwrap()).collect())
         .collect();
     let number = |value: &serde_json::Value| value.as_f64().unwrap();
-    let expected: Vec<Vec<f64>> = told["detectors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| {
-            let averages = ["average", "far"].into_iter().flat_map(|of| [&one[of]["fpr_at_tpr"], &one[of]["auroc"]]);
-            let sets = one["sets"].as_array().unwrap().iter();
-            let sets = sets.flat_map(|set| [&set["fpr_at_tpr"], &set["auroc"], &set["aupr_in"]]);
-            averages.chain(sets).map(number).collect()
-        })
-        .collect();
-    assert_eq!(rows, expected);
-    // Two p-value figures, two detectors on two sets, a ROC figure a set; contributions before and after on three sets, their
-    // variances, the pattern of the head, its sweep, four ablations.
-    assert_eq!(between(&page, "<svg ", "</svg>").len(), (2 + 4 + 2) + (6 + 3 + 1 + 1 + 4));
+    let expected = told["detectors"].as_array().unwrap().iter().map(|one| {
+        let averages = averages.iter().flat_map(|of| [&one[of]["fpr_at_tpr"], &one[of]["auroc"]]);
+        let sets = one["sets"].as_array().unwrap().iter();
+        let sets = sets.flat_map(|set| [&set["fpr_at_tpr"], &set["auroc"], &set["aupr_in"]]);
+        averages.chain(sets).map(number).collect()
+    });
+    assert_eq!(rows, expected.collect::<Vec<Vec<f64>>>());
+}
+
+#[test]
+fn the_numbers_of_the_page_are_those_of_eval() {
+    let desk = Desk::fitted(&["energy", "dice(0.9) | energy", "msp"]);
+    succeeded(&desk.line(&format!("report d.safetensors {SETS} -o r.html --quiet")));
+    let page = fs::read_to_string(desk.path("r.html")).unwrap();
+    methods_are_those_of_eval(&desk, SETS, &["average"]);
+    // The average of one near set is that set.
+    let three = SETS.replace("--ood photos", "--ood near:digits=calibration.safetensors --ood far:photos");
+    methods_are_those_of_eval(&desk, &three, &["average", "far"]);
+    // Two p-value figures, two detectors on two sets, three figures of curves a set; contributions before and after on three sets,
+    // their variances, the pattern of the head, its sweep, four ablations.
+    assert_eq!(between(&page, "<svg ", "</svg>").len(), (2 + 4 + 6) + (6 + 3 + 1 + 1 + 4));
+    assert_eq!(between(&page, "aria-label=\"Methods and sets\"", "</table>")[0].matches("<small>").count(), 3 * 2 * 3);
     assert!(page.len() < 400_000, "{}", page.len());
     assert!(
         between(&page, "<svg ", "</svg>").iter().all(|svg| svg.contains("role=\"img\"") && svg.contains("<title>"))
@@ -56,6 +61,52 @@ fn the_numbers_of_the_page_are_those_of_eval() {
         command.starts_with("dice report d.safetensors --id test.safetensors --ood far:letters=letters.safetensors"),
         "{command}"
     );
+}
+
+#[test]
+fn differences_and_curves_of_the_page_are_those_of_eval() {
+    let desk = Desk::fitted(&["energy", "dice(0.9) | energy", "msp"]);
+    let json = |line: &str| -> serde_json::Value { serde_json::from_str(&succeeded(&desk.line(line))).unwrap() };
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    for sort in ["fpr95", "near-auroc"] {
+        let sets = match sort {
+            "fpr95" => SETS.to_owned(),
+            _ => SETS.replace("--ood photos", "--ood near:photos"),
+        };
+        let page = succeeded(&desk.line(&format!("report d.safetensors {sets} --sort {sort} --quiet --no-ablations")));
+        let advice = json(&format!("eval d.safetensors {sets} --sort {sort} --format json --quiet"))["advice"].clone();
+        let standings: Vec<&serde_json::Value> =
+            std::iter::once(&advice["overall"]).chain(advice["groups"].as_array().unwrap()).collect();
+        let table = between(&page, "aria-label=\"Differences to energy\"", "</table>")[0];
+        let rows = between(table, "<tr><th scope=\"row\">", "</tr>");
+        assert_eq!(rows.len(), 2, "energy has no row");
+        for (place, row) in rows.iter().enumerate() {
+            let cells = between(row, "data-v=\"", "</td>");
+            assert_eq!(cells.len(), standings.len());
+            for (cell, standing) in cells.iter().zip(&standings) {
+                let told = &standing["comparisons"][place];
+                assert!(row.starts_with(told["detector"].as_str().unwrap()));
+                assert_eq!(cell.split('"').next().unwrap().parse::<f64>().unwrap(), number(&told["difference"]));
+                let ends = ["low", "high"].map(|end| format!("{:.1}", 100.0 * number(&told["interval"][end])));
+                assert!(cell.contains(&format!("<small>{} to {}<br>p ", ends[0], ends[1])), "{cell}");
+                let verdict = ["better", "worse"].iter().any(|verdict| cell.contains(verdict));
+                assert_eq!(verdict, told["beyond_noise"].as_bool().unwrap(), "{cell}");
+            }
+        }
+        assert_eq!(table.contains("near sets") && table.contains("far sets"), sort == "near-auroc");
+    }
+    let page = succeeded(&desk.line(&format!("report d.safetensors {SETS} --quiet --no-ablations")));
+    let told = ["0.9", "0.95", "0.99"]
+        .map(|tpr| json(&format!("eval d.safetensors {SETS} --at-tpr {tpr} --sort fpr95 --format json --quiet")));
+    for set in 0..2 {
+        let name = told[1]["detectors"][0]["detector"].as_str().unwrap();
+        let fpr = told.iter().map(|told| {
+            let one = told["detectors"].as_array().unwrap().iter().find(|one| one["detector"] == name).unwrap();
+            format!("{:.2}", 100.0 * number(&one["sets"][set]["fpr_at_tpr"]))
+        });
+        let sentence = format!("FPR at 90, 95 and 99 % TPR: {name} {}", fpr.collect::<Vec<_>>().join(", "));
+        assert!(page.contains(&sentence), "{sentence}");
+    }
 }
 
 /// The cells of the table of this name, row by row, without what stands behind a line break in them.
@@ -192,7 +243,7 @@ fn inputs_worth_a_look_have_their_scores_and_pictures() {
 #[test]
 fn hostile_names_are_shown_and_not_executed() {
     let desk = Desk::fitted(&["energy", "dice(0.9) | energy"]);
-    let name = "<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
+    let name = "]]>&amp;\u{1}\u{ffff}<script>alert(1)</script>\"'\u{202e}".repeat(100) + "\n";
     let set = format!("{name}=letters.safetensors");
     let made = desk.run(&[
         "report",
@@ -212,6 +263,14 @@ fn hostile_names_are_shown_and_not_executed() {
         "t",
     ]);
     succeeded(&made);
+    for file in fs::read_dir(desk.path("f")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "svg") {
+            let svg = fs::read_to_string(&path).unwrap();
+            let parsed = roxmltree::Document::parse(&svg).unwrap();
+            assert!(parsed.descendants().all(|node| !node.has_tag_name("script")), "{}", path.display());
+        }
+    }
     for file in ["f/scores-1.svg", "f/contributions-3.svg", "t/methods.md", "t/variance.tex"] {
         let text = fs::read_to_string(desk.path(file)).unwrap();
         let runs = file.ends_with("svg") && text.contains("<script>");

@@ -8,6 +8,7 @@ mod bootstrap;
 pub(crate) mod paired;
 
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use bootstrap::Rates;
 pub use paired::Loss;
 pub(crate) use paired::{Compared, Setting};
 

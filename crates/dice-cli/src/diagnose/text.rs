@@ -7,10 +7,11 @@ use dice_ood::diagnosis::{
     Simulation, Tried,
 };
 
-use crate::report::{Format, Table, count, percent};
+use crate::report::{Table, count, percent};
 
 /// Everything of a diagnosis, the verdict first.
-pub(super) fn diagnosis(found: &Diagnosis) -> String {
+/// Tables are fitted to a width where one is given.
+pub(super) fn diagnosis(found: &Diagnosis, width: Option<usize>) -> String {
     let mut text = format!(
         "\x1b[1m{}\x1b[0m on a head of {} classes and {} units, {} training inputs\n\n",
         found.detector,
@@ -22,13 +23,13 @@ pub(super) fn diagnosis(found: &Diagnosis) -> String {
     text += "\n";
     text += &inside(found);
     text += "\n";
-    text += &sets(found).render(Format::Table);
+    text += &sets(found).fitted(width);
     if found.sets.len() > 1 {
         text += "\n";
-        text += &separations(found).render(Format::Table);
+        text += &separations(found).fitted(width);
     }
     text += "\n";
-    text += &sensitivity(found).render(Format::Table);
+    text += &sensitivity(found).fitted(width);
     if let Some(simulated) = &found.simulation {
         text += "\n";
         text += &simulation(simulated);

@@ -52,6 +52,7 @@ img { display: block; width: 96px; height: 96px; object-fit: contain; margin-bot
 </style>
 </head>
 <body>
+<main>
 "#;
 
 pub(super) fn page(account: &Account) -> String {
@@ -65,7 +66,7 @@ pub(super) fn page(account: &Account) -> String {
         let _ = writeln!(page, "<h2>What pruning removed</h2>\n<p>{}</p>", escaped(&pruning));
     }
     neighbours(&mut page, account, &mut pictures);
-    page + "</body>\n</html>\n"
+    page + "</main>\n</body>\n</html>\n"
 }
 
 fn header(page: &mut String, account: &Account, pictures: &mut Pictures) {
@@ -113,7 +114,7 @@ fn units(page: &mut String, account: &Account) {
     let kept = if pruned { "<th>kept</th>" } else { "" };
     let _ = writeln!(
         page,
-        "<div class=\"wide\"><table>\n<tr><th>unit</th><th>activation</th><th>mean</th><th>share</th>{kept}<th></th></tr>"
+        "<div class=\"wide\"><table>\n<tr><th>unit</th><th>activation</th><th>mean</th><th>share</th>{kept}<td></td></tr>"
     );
     for unit in lowering.iter().take(LISTED).chain(raising.iter().take(LISTED).rev()) {
         let kept = match (pruned, unit.kept) {
@@ -148,7 +149,7 @@ fn classes(page: &mut String, account: &Account) {
     let dense = if changed { "<th>dense logit</th><th>dense share</th>" } else { "" };
     let _ = writeln!(
         page,
-        "<div class=\"wide\"><table>\n<tr><th>class</th><th>logit</th><th>share</th>{dense}<th></th></tr>"
+        "<div class=\"wide\"><table>\n<tr><th>class</th><th>logit</th><th>share</th>{dense}<td></td></tr>"
     );
     for class in account.classes_by_logit().into_iter().take(LISTED).map(|class| &account.why.classes[class]) {
         let dense = match changed {

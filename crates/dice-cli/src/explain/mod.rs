@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::classes::Classes;
 use crate::columns::{Columns, recorded};
 use crate::data::{Inputs, check_origin, detector, network};
+use crate::layout::width_of;
 use crate::network::{Network, Running};
 use crate::progress::Watched;
 use crate::report::json;
@@ -204,7 +205,7 @@ impl Explain {
             _ => Format::Text,
         });
         match format {
-            Format::Text => Ok(text::text(account)),
+            Format::Text => Ok(text::text(account, width_of(self.output.as_deref()))),
             Format::Json => json(account),
             Format::Html => Ok(html::page(account)),
         }

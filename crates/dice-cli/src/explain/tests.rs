@@ -83,9 +83,9 @@ fn names_from_files_stay_names_in_a_page() {
 
 #[test]
 fn names_from_files_stay_on_their_line_in_text() {
-    let lines = text::text(&account("plain")).lines().count();
+    let lines = text::text(&account("plain"), None).lines().count();
     for name in HOSTILE {
-        let told = anstream::adapter::strip_str(&text::text(&account(name))).to_string();
+        let told = anstream::adapter::strip_str(&text::text(&account(name), None)).to_string();
         assert_eq!(told.lines().count(), lines, "{name}");
         assert!(!told.contains(['\u{202e}', '\x1b', '\r', '\t', '\u{2028}']), "{name}");
     }
@@ -94,9 +94,9 @@ fn names_from_files_stay_on_their_line_in_text() {
 
 #[test]
 fn the_account_says_in_words_what_decided() {
-    let named = text::text(&account("photo"));
+    let named = text::text(&account("photo"), None);
     assert!(named.contains("takes it for class 1 (photo) (softmax 0.500), then class 0 (photo) (0.500);"), "{named}");
-    let told = text::text(&Account { class_names: Classes::default(), ..account("photo") });
+    let told = text::text(&Account { class_names: Classes::default(), ..account("photo") }, None);
     for part in [
         "rejected: 0.20 % of in-distribution inputs score this low or lower (2 of 999 calibration inputs).",
         "Mostly against it: unit 0 (photo) is 0.500 where training inputs have 1.500 on average (-0.750 of the score).",
@@ -110,12 +110,12 @@ fn the_account_says_in_words_what_decided() {
     let mut low = account("photo");
     low.why.score = -20.0;
     assert!(
-        text::text(&low)
+        text::text(&low, None)
             .contains("No single unit explains it: the strongest, unit 0 (photo), takes 0.750 of the 22.500")
     );
     let mut accepted = account("photo");
     accepted.why.decided = accepted.why.decided.map(|decided| Decided { accepted: true, ..decided });
-    assert!(text::text(&accepted).contains("Mostly for it: unit 1"));
+    assert!(text::text(&accepted, None).contains("Mostly for it: unit 1"));
     accepted.why.decided = None;
-    assert!(text::text(&accepted).contains("not calibrated"));
+    assert!(text::text(&accepted, None).contains("not calibrated"));
 }

@@ -7,9 +7,10 @@ use dice_ood::explanation::Neighbour;
 use super::Account;
 use super::words::LISTED;
 use crate::names::shown;
-use crate::report::{Format, Table, count};
+use crate::report::{Table, count};
 
-pub(super) fn text(account: &Account) -> String {
+/// Tables are fitted to a width where one is given.
+pub(super) fn text(account: &Account, width: Option<usize>) -> String {
     let input = &account.input;
     let place = if input.file.is_empty() { String::new() } else { format!("{}, ", shown(&input.file)) };
     let mut text =
@@ -19,7 +20,7 @@ pub(super) fn text(account: &Account) -> String {
         let _ = writeln!(text, "{sentence}");
     }
     for table in [units(account), classes(account), members(account), neighbours(account)].into_iter().flatten() {
-        let _ = write!(text, "\n{}", table.render(Format::Table));
+        let _ = write!(text, "\n{}", table.fitted(width));
     }
     if let Some(pruning) = account.pruning() {
         let _ = writeln!(text, "\n{pruning}");

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::stand_ins::StandIns;
 use crate::print;
-use crate::report::{Format, Table, count, percent};
+use crate::report::{Table, count, percent};
 
 /// More detectors than this are told of in a table.
 const DESCRIBED: usize = 8;
@@ -55,7 +55,7 @@ impl Account<'_> {
                     text += &describe(calibrated, artifact.statistics());
                 }
             }
-            _ => text += &format!("\n{}", overview(artifact.detectors()).render(Format::Table)),
+            _ => text += &format!("\n{}", overview(artifact.detectors()).on_terminal()),
         }
         if self.held_out {
             text += "\nThe threshold rests on a part of the training data. If the network was trained on these inputs it is surer of \

@@ -8,7 +8,7 @@ use super::Fit;
 use crate::Context;
 use crate::network::Network;
 use crate::progress::Watched;
-use crate::report::{Format, Table, count, percent};
+use crate::report::{Table, count, percent};
 
 /// Images that are distorted unless another number is asked for.
 const USUALLY: u32 = 100;
@@ -107,7 +107,7 @@ impl StandIns {
         format!(
             "\n{}{} rank detectors much like near sets, {} much like far ones. What no detector rejects may be in-distribution: a \
              network can be invariant to it.\n",
-            table.render(Format::Table),
+            table.on_terminal(),
             of("near"),
             of("far")
         )

@@ -11,6 +11,9 @@ use dice_ood::io::files::claim_outputs;
 use dice_ood::{Error, Report, Result};
 use serde::Serialize;
 
+#[cfg(feature = "pictures")]
+use super::pictures::Studio;
+use super::provenance::Provenance;
 use super::{FIGURE_STYLE, PaperNotes, published, why};
 use crate::eval::{Compared, Look};
 use crate::html::COLOURS;
@@ -21,7 +24,9 @@ const FORMATS: [(&str, Format); 3] = [("tex", Format::Latex), ("md", Format::Mar
 /// Where all numbers are.
 const NUMBERS: &str = "report.json";
 /// The endings of all files.
-const ENDINGS: [&str; 5] = ["svg", "tex", "md", "csv", "json"];
+const ENDINGS: [&str; 7] = ["svg", "png", "pdf", "tex", "md", "csv", "json"];
+/// Pixels of a figure in a file of its own, to one unit of the figure.
+const ENLARGED: f64 = 2.0;
 
 /// Files that are in `folder` and that figures or tables may take the place of.
 pub(crate) fn replaced_in(folder: &Path) -> Vec<PathBuf> {
@@ -33,12 +38,20 @@ pub(crate) fn replaced_in(folder: &Path) -> Vec<PathBuf> {
 /// Writes figures, each by what it shows and its number among those of its kind.
 pub(super) fn figures(folder: &Path, figures: &[(&'static str, String)]) -> Result<()> {
     make(folder)?;
+    #[cfg(feature = "pictures")]
+    let studio = Studio::new();
     let mut seen = BTreeMap::new();
     for (kind, svg) in figures {
         let number = seen.entry(kind).and_modify(|number| *number += 1).or_insert(1);
         let svg = alone(svg);
-        let stem = folder.join(format!("{kind}-{number}"));
-        write(&stem.with_extension("svg"), svg.as_bytes())?;
+        let file = folder.join(format!("{kind}-{number}.svg"));
+        write(&file, svg.as_bytes())?;
+        #[cfg(feature = "pictures")]
+        {
+            let picture = studio.picture(&svg).map_err(|error| error.file(file.display()))?;
+            write(&file.with_extension("png"), &picture.png().map_err(|error| error.file(file.display()))?)?;
+            write(&file.with_extension("pdf"), &picture.pdf().map_err(|error| error.file(file.display()))?)?;
+        }
     }
     Ok(())
 }
@@ -52,9 +65,17 @@ fn alone(svg: &str) -> String {
             style = style.replace(&format!("var({})", name.trim()), value.trim());
         }
     }
-    let opened = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"464\" ";
+    let [width, height] = size(svg).map(|side| ENLARGED * side);
+    let opened = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" ");
     let background = format!("</desc><style>\n{style}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>");
-    svg.replacen("<svg ", opened, 1).replacen("</desc>", &background, 1)
+    svg.replacen("<svg ", &opened, 1).replacen("</desc>", &background, 1)
+}
+
+/// Width and height of a figure, in its own units.
+fn size(svg: &str) -> [f64; 2] {
+    let view = svg.split("viewBox=\"0 0 ").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+    let mut sides = view.split(' ').filter_map(|side| side.parse().ok());
+    [sides.next().unwrap_or_default(), sides.next().unwrap_or_default()]
 }
 
 /// All that a page is made of, as numbers.
@@ -64,6 +85,7 @@ struct Numbers<'a> {
     report: &'a Report,
     pruning: Option<&'a Anatomy>,
     inputs: &'a [Look],
+    provenance: &'a Provenance,
 }
 
 /// Writes the tables, and every number.
@@ -71,6 +93,7 @@ pub(super) fn tables(
     folder: &Path,
     Compared { report, anatomy, looks, .. }: &Compared,
     notes: Option<&PaperNotes>,
+    provenance: &Provenance,
 ) -> Result<()> {
     make(folder)?;
     let anatomy = anatomy.as_ref().and_then(|found| found.as_ref().ok());
@@ -86,7 +109,7 @@ pub(super) fn tables(
             write(&folder.join(format!("{name}.{ending}")), table.render(format).as_bytes())?;
         }
     }
-    write(&folder.join(NUMBERS), json(&Numbers { report, pruning: anatomy, inputs: looks })?.as_bytes())
+    write(&folder.join(NUMBERS), json(&Numbers { report, pruning: anatomy, inputs: looks, provenance })?.as_bytes())
 }
 
 /// The same with names that stay in their cell and turn nothing around them.

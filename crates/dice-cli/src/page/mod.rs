@@ -1,7 +1,14 @@
 //! `dice report`: one page on how good detectors are, where they fail, and what they were compared on.
 
+mod curves;
 mod files;
 mod inputs;
+mod methods;
+#[cfg(feature = "pictures")]
+mod pdf;
+#[cfg(feature = "pictures")]
+mod pictures;
+mod provenance;
 mod published;
 mod sections;
 mod svg;
@@ -20,16 +27,18 @@ use sha2::{Digest, Sha256};
 use crate::advice::paragraph;
 use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
-use crate::names::{is_plain, quoted};
 use crate::paper::Beside;
+use crate::sources::Source;
 use crate::{Context, print};
 
 pub(crate) use files::{claim_new, replaced_in};
+use provenance::Provenance;
+pub(crate) use provenance::visible;
 
 /// Make one page on detectors and the sets that they are compared on.
 ///
-/// Decisions, the reliability of p-values, distributions of scores, ROC curves, and a table of methods and sets with intervals. The
-/// numbers are those of `dice eval --format json`. The page needs no other file and no network; it follows the light or dark
+/// Decisions, the reliability of p-values, distributions of scores, ROC and precision-recall curves with bands, a table of methods
+/// and sets with intervals, and differences to energy. The numbers are those of `dice eval --format json`. The page needs no other file and no network; it follows the light or dark
 /// setting of whoever reads it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,10 +48,17 @@ pub(crate) struct Page {
     /// Leave out the ablations of the paper, which cost twelve times what the sweep over p does.
     #[arg(long)]
     pub(crate) no_ablations: bool,
-    /// Also write every figure to this folder, as files of their own: .svg.
+    #[cfg_attr(
+        feature = "pictures",
+        doc = "Also write every figure to this folder, as files of their own: .svg, .png (two pixels to one of the .svg) and .pdf."
+    )]
+    #[cfg_attr(
+        not(feature = "pictures"),
+        doc = "Also write every figure to this folder, as files of their own: .svg alone, as this program was built without `pictures`."
+    )]
     #[arg(long, value_name = "DIR")]
     pub(crate) figures: Option<PathBuf>,
-    /// Also write the tables to this folder: .tex (booktabs), .md and .csv, and all numbers as report.json.
+    /// Also write the tables to this folder: .tex (a tabular that needs the package booktabs), .md and .csv, and all numbers as report.json.
     #[arg(long, value_name = "DIR")]
     pub(crate) tables: Option<PathBuf>,
     /// Where to write; standard output by default.
@@ -59,7 +75,12 @@ const EXAMPLES: &str = "Examples:
 
 The best detector by --sort (FPR by default) comes first and is drawn beside energy, or beside the second where there is no energy.
 What pruning does inside the network is shown of the first detector given that prunes the head, one with energy as its score if there is
-such. The same inputs give the same bytes.";
+such. The same inputs give the same bytes.
+
+The last section, and report.json of --tables, have SHA-256 of each input, which are read once more for it: of a file that of `sha256sum`; of several files
+or a folder that of the list which `sha256sum` prints of them, sorted by name, names below the innermost folder that holds them all:
+  cd FOLDER && find . -type f -printf '%P\\n' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum
+Only files that are read count. Of a network it is that of its file, with the weights beside it where there are some; streams have none.";
 
 /// What the table's headings do where scripts run: a press sorts by that column.
 const SCRIPT: &str = include_str!("sort.js");
@@ -73,7 +94,12 @@ pub(crate) struct PaperNotes {
     pub(crate) beside: Vec<Beside>,
     /// What cannot be had, and why.
     pub(crate) notes: Vec<String>,
+    /// The command that fitted the detectors, and the files that it read.
+    pub(crate) fitted: (String, Vec<Source>),
 }
+
+/// What is told of a paper, given what was found.
+type Notes<'a> = &'a dyn Fn(&Report) -> Result<PaperNotes>;
 
 /// All that a page tells.
 struct Contents<'a> {
@@ -86,7 +112,7 @@ struct Contents<'a> {
     looks: &'a [Look],
     notes: Option<&'a PaperNotes>,
     comparison: &'a Comparison,
-    no_ablations: bool,
+    provenance: &'a Provenance,
     /// The figures so far: what each shows, and itself.
     figures: RefCell<Vec<(&'static str, String)>>,
 }
@@ -104,11 +130,16 @@ impl Page {
     }
 
     /// The same with what is told of a paper beside it.
-    pub(crate) fn run_beside(&self, paper: Option<&dyn Fn(&Report) -> PaperNotes>, context: &Context) -> Result<()> {
-        let told = Told { advice: true, figures: Some(Figures { ablations: !self.no_ablations }) };
+    pub(crate) fn run_beside(&self, paper: Option<Notes<'_>>, context: &Context) -> Result<()> {
+        let told = Told { advice: true, bars: false, figures: Some(Figures { ablations: !self.no_ablations }) };
         let found = self.comparison.compared(told, context)?;
-        let notes = paper.map(|paper| paper(&found.report));
-        let (page, figures) = page(&found, notes.as_ref(), self);
+        let mut notes = paper.map(|paper| paper(&found.report)).transpose()?;
+        let mut provenance = Provenance::of(self, &found.read)?;
+        if let Some(PaperNotes { fitted: (command, sources), .. }) = &mut notes {
+            provenance.commands.insert(0, visible(command));
+            provenance.sources.append(sources);
+        }
+        let (page, figures) = page(&found, notes.as_ref(), &self.comparison, &provenance);
         match &self.output {
             Some(path) if path != Path::new("-") => {
                 let mut file = AtomicFile::create(path)?;
@@ -121,16 +152,17 @@ impl Page {
             files::figures(folder, &figures)?;
         }
         if let Some(folder) = &self.tables {
-            files::tables(folder, &found, notes.as_ref())?;
+            files::tables(folder, &found, notes.as_ref(), &provenance)?;
         }
         self.comparison.conclude(&found.report, context)
     }
 }
 
 fn page(
-    Compared { report, steps, anatomy, looks }: &Compared,
+    Compared { report, steps, anatomy, looks, .. }: &Compared,
     notes: Option<&PaperNotes>,
-    Page { comparison, no_ablations, .. }: &Page,
+    comparison: &Comparison,
+    provenance: &Provenance,
 ) -> (String, Vec<(&'static str, String)>) {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
     let advice = anstream::adapter::strip_str(&advice).to_string();
@@ -142,7 +174,7 @@ fn page(
         looks,
         notes,
         comparison,
-        no_ablations: *no_ablations,
+        provenance,
         figures: RefCell::default(),
     };
     let hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
@@ -158,30 +190,4 @@ fn page(
     }
     page += &format!("</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
     (page, told.figures.into_inner())
-}
-
-impl Contents<'_> {
-    /// The command that makes this page again.
-    fn command(&self) -> String {
-        let of = self.comparison;
-        let mut words = vec!["dice report".to_owned()];
-        words.extend(of.artifact.iter().map(|path| quoted(&path.display().to_string())));
-        words.extend(of.scores.then(|| "--scores".into()));
-        words.extend(of.model.iter().map(|model| format!("--model {}", quoted(model))));
-        words.push("--id".into());
-        words.extend(of.id.iter().map(|file| quoted(file)));
-        words.extend(of.id_labels.iter().map(|file| format!("--id-labels {}", quoted(file))));
-        for (label, file) in &of.ood {
-            let distance = label.distance.map(|distance| format!("{}:", distance.name())).unwrap_or_default();
-            words.push(format!("--ood {}", quoted(&format!("{distance}{}={file}", label.name))));
-        }
-        let all: Vec<String> = of.detectors.iter().map(ToString::to_string).collect();
-        words.extend(all.iter().map(|wanted| format!("-d {}", quoted(wanted))));
-        words.push(format!("--at-tpr {} --bootstrap {} --seed {}", of.at_tpr, of.bootstrap, of.seed));
-        words.extend(of.tpr.map(|tpr| format!("--tpr {tpr}")));
-        words.extend(self.no_ablations.then(|| "--no-ablations".into()));
-        words.push("-o report.html".into());
-        let visible = |c: char| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
-        words.join(" ").chars().map(visible).collect()
-    }
 }

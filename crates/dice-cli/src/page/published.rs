@@ -12,7 +12,7 @@ use crate::report::{Table, percent};
 const COLUMNS: [&str; 6] = ["set", "FPR published", "FPR ours", "AUROC published", "AUROC ours", "source"];
 
 pub(super) fn published(page: &Contents<'_>) -> String {
-    let Some(PaperNotes { beside, notes }) = page.notes else { return String::new() };
+    let Some(PaperNotes { beside, notes, .. }) = page.notes else { return String::new() };
     let mut text = "<h2>Beside the published numbers</h2>\n".to_owned();
     if beside.is_empty() {
         text += "<p>There are none of this network and these sets.</p>\n";

@@ -2,29 +2,30 @@
 
 use std::fmt::Write;
 
-use dice_ood::evaluation::{Averages, DetectorReport, Distance, Drawn, SetReport};
+use dice_ood::evaluation::{Bins, DetectorReport, Drawn, SetReport};
 use dice_ood::metrics::Interval;
 
 use super::svg::{Axis, Figure};
-use super::{Contents, inputs, published, why};
+use super::{Contents, curves, inputs, methods, provenance, published, why};
 use crate::html::{escaped, named};
 use crate::report::{count, percent};
 
 /// The whole page.
-pub(super) const ALL: [fn(&Contents<'_>) -> String; 10] = [
+pub(super) const ALL: [fn(&Contents<'_>) -> String; 11] = [
     answer,
     decisions,
     scores,
-    curves,
-    methods,
+    curves::curves,
+    methods::methods,
+    methods::differences,
     published::published,
     why::why,
     why::ablations,
     inputs::inputs,
-    provenance,
+    provenance::section,
 ];
 
-const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
+pub(super) const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
 
 impl<'a> Contents<'a> {
     pub(super) fn first(&self) -> Option<&'a DetectorReport> {
@@ -32,7 +33,7 @@ impl<'a> Contents<'a> {
     }
 
     /// What the first detector is drawn beside: energy, or the second.
-    fn beside(&self) -> Option<&'a DetectorReport> {
+    pub(super) fn beside(&self) -> Option<&'a DetectorReport> {
         let others = || self.report.detectors.iter().skip(1);
         others().find(|one| one.detector == "energy").or_else(|| others().next())
     }
@@ -187,25 +188,46 @@ fn reliability(page: &Contents<'_>, one: &DetectorReport) -> Option<String> {
 
 fn scores(page: &Contents<'_>) -> String {
     let places = page.first().map_or(0, |first| first.sets.len());
+    let common = common(page);
     // The two detectors of a set stand beside each other.
     let figures: String = (0..places)
-        .flat_map(|place| page.drawn().filter_map(move |one| distribution(page, one, one.sets.get(place)?)))
+        .flat_map(|place| page.drawn().filter_map(move |one| distribution(page, one, one.sets.get(place)?, common)))
         .collect();
     if figures.is_empty() {
         return String::new();
     }
+    let axis = if common.is_some() { " Both detectors are on one axis, as their scores are of one kind." } else { "" };
     format!(
-        "<h2>Scores</h2>\n<p class=\"soft\">Share of inputs by score, higher = more in-distribution; the outermost bins hold what lies beyond. \
-         <span class=\"key id\"></span>in-distribution, filled · <span class=\"key ood\"></span>out-of-distribution · \
+        "<h2>Scores</h2>\n<p class=\"soft\">Share of inputs in each sixtieth of the axis, higher = more in-distribution; the outermost bins hold what lies \
+         beyond.{axis} <span class=\"key id\"></span>in-distribution, filled · <span class=\"key ood\"></span>out-of-distribution · \
          <span class=\"key rule\"></span>threshold</p>\n<div class=\"figures\">\n{figures}</div>\n"
     )
 }
 
-fn distribution(page: &Contents<'_>, one: &DetectorReport, set: &SetReport) -> Option<String> {
+/// An axis for the scores of all that are drawn, where these are of one kind: what shapings and sparsities do is then seen.
+fn common(page: &Contents<'_>) -> Option<Bins> {
+    let kind = |one: &DetectorReport| one.detector.rsplit(" | ").next().map(str::to_owned);
+    let mut all = page.drawn();
+    let first = all.next()?;
+    let mut bins = first.drawn.as_ref()?.bins;
+    let mut several = false;
+    for one in all {
+        let other = one.drawn.as_ref().filter(|_| kind(one) == kind(first))?.bins;
+        bins = Bins { low: bins.low.min(other.low), high: bins.high.max(other.high) };
+        several = true;
+    }
+    several.then_some(bins)
+}
+
+fn distribution(page: &Contents<'_>, one: &DetectorReport, set: &SetReport, common: Option<Bins>) -> Option<String> {
     let Drawn { bins, id, .. } = one.drawn.as_ref()?;
-    let (id, ood) = (shares(id), shares(set.scores.as_ref()?));
+    let across = common.unwrap_or(*bins);
+    // Bins that are narrower than those of the axis hold less of it.
+    let scale = (across.high - across.low) / (bins.high - bins.low);
+    let on_axis = |counts: &[u64]| -> Vec<f64> { shares(counts).into_iter().map(|share| share * scale).collect() };
+    let (id, ood) = (on_axis(id), on_axis(set.scores.as_ref()?));
     let most = id.iter().chain(&ood).copied().fold(f64::MIN_POSITIVE, f64::max);
-    let x = Axis { from: bins.low, to: bins.high, name: "score" };
+    let x = Axis { from: across.low, to: across.high, name: "score" };
     let mut figure = Figure::new(x, Axis { from: 0.0, to: 1.05 * most, name: "share" });
     let steps = |shares: &[f64]| -> Vec<(f64, f64)> {
         let width = (bins.high - bins.low) / shares.len() as f64;
@@ -233,42 +255,6 @@ fn shares(counts: &[u64]) -> Vec<f64> {
     counts.iter().map(|count| *count as f64 / all).collect()
 }
 
-fn curves(page: &Contents<'_>) -> String {
-    let Some(first) = page.first() else { return String::new() };
-    let beside = page.beside();
-    let figures: String = (0..first.sets.len()).filter_map(|place| roc(page, first, beside, place)).collect();
-    if figures.is_empty() {
-        return String::new();
-    }
-    let second =
-        beside.map_or(String::new(), |one| format!(" · <span class=\"key second\"></span>{}", escaped(&one.detector)));
-    format!(
-        "<h2>ROC curves</h2>\n<p class=\"soft\">In-distribution positive; within 0.4 points of the curve. <span class=\"key first\"></span>{}{second} · \
-         <span class=\"key rule\"></span>{} % of in-distribution inputs</p>\n<div class=\"figures\">\n{figures}</div>\n",
-        escaped(&first.detector),
-        percent(page.report.at_tpr)
-    )
-}
-
-fn roc(page: &Contents<'_>, first: &DetectorReport, beside: Option<&DetectorReport>, place: usize) -> Option<String> {
-    let axis = |name: &'static str| Axis { name, ..RATE };
-    let mut figure = Figure::new(axis("out-of-distribution accepted"), axis("in-distribution accepted"));
-    let tpr = page.report.at_tpr;
-    figure.line("rule", &[(0.0, tpr), (1.0, tpr)]);
-    let set = first.sets.get(place)?;
-    let mut areas = Vec::new();
-    for (kind, one) in [("second", beside), ("first", Some(first))] {
-        let Some((one, set)) = one.and_then(|one| Some((one, one.sets.get(place)?))) else { continue };
-        let points: Vec<(f64, f64)> = set.roc.as_ref()?.iter().map(|point| (point.fpr, point.tpr)).collect();
-        figure.line(kind, &points);
-        areas.push(format!("{} {}", one.detector, percent(set.metrics.auroc)));
-    }
-    areas.reverse();
-    let what = format!("AUROC: {}", areas.join(", "));
-    let name = crate::names::shown(&set.ood);
-    Some(page.framed("roc", &name, figure.finish(&format!("ROC curves on {name}"), &what), &what))
-}
-
 /// The beginning of a table that can be wider than the page: what it is called, the heading of its first column, those of the others.
 pub(super) fn opened(name: &str, first: &str, columns: impl Iterator<Item = String>) -> String {
     let mut text = format!(
@@ -278,137 +264,6 @@ pub(super) fn opened(name: &str, first: &str, columns: impl Iterator<Item = Stri
     text + "</tr></thead>\n<tbody>\n"
 }
 
-/// What a detector has in a column, as a share, and its interval where there is one.
-type Value<'a> = dyn Fn(&'a DetectorReport) -> Option<(f64, Option<Interval>)> + 'a;
-
-/// A column of the table of methods: a metric on a set, or its average over sets.
-struct Column<'a> {
-    name: String,
-    value: Box<Value<'a>>,
-    less_is_better: bool,
-}
-
-fn methods(page: &Contents<'_>) -> String {
-    let detectors = &page.report.detectors;
-    let columns = columns(page);
-    if columns.is_empty() {
-        return String::new();
-    }
-    let mut text = format!(
-        "<h2>Methods and sets</h2>\n<p class=\"soft\">In percent, in-distribution positive{}; ★ marks the best of a column. With scripts on, a \
-         heading sorts.</p>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Methods and sets\"><table class=\"sorts\">\n<thead><tr>\
-         <th scope=\"col\">detector</th>",
-        if page.comparison.bootstrap > 0 { ", with 95 % bootstrap intervals" } else { "" }
-    );
-    columns.iter().for_each(|column| _ = write!(text, "<th scope=\"col\">{}</th>", column.name));
-    text += "</tr></thead>\n<tbody>\n";
-    let best: Vec<f64> = columns
-        .iter()
-        .map(|column| {
-            let loss = |value: f64| if column.less_is_better { value } else { -value };
-            detectors
-                .iter()
-                .filter_map(|one| (column.value)(one))
-                .map(|(value, _)| loss(value))
-                .fold(f64::INFINITY, f64::min)
-        })
-        .collect();
-    for one in detectors {
-        let _ = write!(text, "<tr><th scope=\"row\">{}</th>", escaped(&one.detector));
-        for (column, best) in columns.iter().zip(&best) {
-            let Some((value, interval)) = (column.value)(one) else {
-                text += "<td>-</td>";
-                continue;
-            };
-            let is_best = detectors.len() > 1 && *best == if column.less_is_better { value } else { -value };
-            let (class, star) = if is_best { (" class=\"best\"", "★ ") } else { ("", "") };
-            let interval =
-                interval.map_or(String::new(), |interval| format!("<br><small>{}</small>", within(interval)));
-            let _ = write!(text, "<td{class} data-v=\"{value}\">{star}{}{interval}</td>", percent(value));
-        }
-        text += "</tr>\n";
-    }
-    text + "</tbody></table></div>\n"
-}
-
-fn columns<'a>(page: &Contents<'a>) -> Vec<Column<'a>> {
-    let Some(first) = page.first() else { return Vec::new() };
-    let fpr = format!("FPR@{}TPR", percent(page.report.at_tpr).trim_end_matches('0').trim_end_matches('.'));
-    let mut columns = Vec::new();
-    let groups = [("average", None), ("near average", Some(Distance::Near)), ("far average", Some(Distance::Far))];
-    // Where all sets are near, or all far, their average is the average.
-    let told = |over: Option<Distance>| {
-        first.average_over(over).is_some() && (over.is_none() || first.sets.iter().any(|set| set.distance != over))
-    };
-    for (name, over) in groups.into_iter().filter(|(_, over)| told(*over)) {
-        let mean = |of: fn(&Averages) -> f64| {
-            move |one: &'a DetectorReport| one.average_over(over).map(|mean| (of(mean), None))
-        };
-        columns.push(Column {
-            name: format!("{name}<br>{fpr} ↓"),
-            value: Box::new(mean(|m| m.fpr_at_tpr)),
-            less_is_better: true,
-        });
-        columns.push(Column {
-            name: format!("{name}<br>AUROC ↑"),
-            value: Box::new(mean(|m| m.auroc)),
-            less_is_better: false,
-        });
-    }
-    for (place, set) in first.sets.iter().enumerate() {
-        let distance = set.distance.map(|distance| format!(" ({})", distance.name())).unwrap_or_default();
-        let name = |metric: &str| format!("{}{distance}<br>{metric}", named(&set.ood));
-        columns.push(Column {
-            name: name(&format!("{fpr} ↓")),
-            value: Box::new(move |one| {
-                one.sets.get(place).map(|set| (set.metrics.fpr_at_tpr, set.intervals.map(|i| i.fpr_at_tpr)))
-            }),
-            less_is_better: true,
-        });
-        columns.push(Column {
-            name: name("AUROC ↑"),
-            value: Box::new(move |one| {
-                one.sets.get(place).map(|set| (set.metrics.auroc, set.intervals.map(|i| i.auroc)))
-            }),
-            less_is_better: false,
-        });
-        columns.push(Column {
-            name: name("AUPR-in ↑"),
-            value: Box::new(move |one| one.sets.get(place).map(|set| (set.metrics.aupr_in, None))),
-            less_is_better: false,
-        });
-    }
-    columns
-}
-
-fn provenance(page: &Contents<'_>) -> String {
-    let of = page.comparison;
-    let mut text = "<h2>Where this comes from</h2>\n<ul class=\"soft\">\n".to_owned();
-    if let Some(path) = &of.artifact {
-        let _ = writeln!(text, "<li>Detectors: {}</li>", named(&path.display().to_string()));
-    }
-    let files: Vec<String> = of.id.iter().map(|file| named(file)).collect();
-    let _ = writeln!(text, "<li>In-distribution: {}</li>", files.join(", "));
-    for (label, file) in &of.ood {
-        let _ = writeln!(text, "<li>{}: {}</li>", named(&label.name), named(file));
-    }
-    let _ = writeln!(
-        text,
-        "<li>FPR is the share of out-of-distribution inputs accepted where {} % of in-distribution ones are (in-distribution positive, as in the DICE \
-         paper); AUPR-in is average precision; averages weigh sets, not inputs. Intervals: 95 % percentiles of {} bootstrap replicates, seed {}.</li>",
-        percent(page.report.at_tpr),
-        of.bootstrap,
-        of.seed
-    );
-    let _ = writeln!(
-        text,
-        "<li>Made by dice {} with <code>{}</code></li>\n</ul>",
-        env!("CARGO_PKG_VERSION"),
-        escaped(&page.command())
-    );
-    text
-}
-
-fn within(interval: Interval) -> String {
+pub(super) fn within(interval: Interval) -> String {
     format!("{:.1} to {:.1}", 100.0 * interval.low, 100.0 * interval.high)
 }

@@ -157,8 +157,9 @@ impl<'a> Figure<'a> {
 fn ticks(from: f64, to: f64) -> Vec<f64> {
     let rough = (to - from) / 4.0;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= rough).unwrap_or(rough);
-    let first = (from / step).ceil() as i64;
+    let step =
+        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= rough).unwrap_or(rough);
+    let first = (from / step - 1e-9).ceil() as i64;
     let last = (to / step + 1e-9).floor() as i64;
     (first..=last.min(first + 10)).map(|place| place as f64 * step).collect()
 }
@@ -178,7 +179,8 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_few() {
-        assert_eq!(ticks(0.0, 1.0), [0.0, 0.5, 1.0]);
+        assert_eq!(ticks(0.0, 1.0), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(ticks(0.9, 0.99).len(), 4);
         assert_eq!(ticks(-3.0, 30.0), [0.0, 10.0, 20.0, 30.0]);
         for (from, to) in [(1e-9, 3e-9), (-1e300, 1e300), (0.1, 0.1000001), (5.0, 5e7)] {
             assert!((1..=7).contains(&ticks(from, to).len()), "{from} to {to}: {:?}", ticks(from, to));

@@ -12,6 +12,7 @@ use dice_ood::{Error, ErrorKind, FeatureSource, Report, Result};
 
 use crate::names::quoted;
 use crate::page::{PaperNotes, claim_new, replaced_in};
+use crate::sources::Source;
 use crate::{Arguments, Command, Context};
 pub(crate) use published::{Beside, Pair};
 use published::{NETWORKS, Published, beside, key};
@@ -43,6 +44,8 @@ A network's folder holds (endings as for any features)
   head.*       weight [C, D] and bias [C] of the last layer
   id_train.*   penultimate features of the training images, with labels
   id_test.*    those of the test images, with labels
+  id_val.*     those of further images of the same kind, if there are some: thresholds rest on them, and with thresholds the page
+               shows what each detector accepts, how reliable p-values are and the inputs nearest to the threshold
   NAME.*       those of an out-of-distribution set, one file each: svhn, lsun-c, lsun-r, isun, textures, places365;
                inaturalist, sun, places, textures for ImageNet; or sets of your own
 docs/PAPER.md has a PyTorch script that makes it. A head [10, 342], [100, 342] or [1000, 2048] is taken for the paper's own network
@@ -50,6 +53,8 @@ on CIFAR-10, CIFAR-100 or ImageNet, and the published numbers stand beside yours
 
 /// What of the paper needs more than features.
 const NEVER: &str = "ODIN and Generalized ODIN need gradients or training of the network, Mahalanobis as in the paper features of all its layers: not made";
+const NO_THRESHOLDS: &str =
+    "no id_val.*, on which thresholds could rest: no decisions, p-values and inputs near a threshold";
 /// Endings of files that hold features.
 const ENDINGS: [&str; 8] = ["safetensors", "npy", "npz", "csv", "parquet", "arrow", "feather", "ipc"];
 
@@ -62,6 +67,8 @@ struct Files {
     head: Option<PathBuf>,
     train: Option<PathBuf>,
     test: Option<PathBuf>,
+    /// On which thresholds rest, where there are any.
+    validation: Option<PathBuf>,
     others: Vec<PathBuf>,
 }
 
@@ -128,34 +135,38 @@ impl Paper {
     }
 
     fn make(&self, name: Option<&str>, folder: &Path, context: &Context) -> Result<()> {
-        let Files { head: Some(head), train: Some(train), test: Some(test), others } = Files::of(folder)? else {
+        let Files { head: Some(head), train: Some(train), test: Some(test), validation, others } = Files::of(folder)?
+        else {
             return Ok(());
         };
         let units = units_of(&train)?;
         // Opened before anything is written: it may be a file that is to be.
         units_of(&test)?;
+        validation.iter().try_for_each(|file| units_of(file).map(|_| ()))?;
         let classes = crate::data::head(&head.to_string_lossy(), units, &Context { quiet: true })?.0.classes();
         let network = NETWORKS.iter().find(|one| (one.classes, one.units) == (classes, units));
         let names = detectors(self.p.unwrap_or(network.map_or(0.9, |one| one.p)));
         let (sets, mut notes) = sets(others, units)?;
         notes.extend(network.and_then(|network| lacking(network, &sets)));
+        notes.extend(validation.is_none().then(|| NO_THRESHOLDS.to_owned()));
         let out = self.out(name);
         fs::create_dir_all(&out).map_err(|error| Error::io(&out, error))?;
         let detector = out.join("detector.safetensors");
-        let fit = fit_command(&train, &head, &names, &detector);
+        let fit = fit_command([&train, &head], validation.as_deref(), &names, &detector);
         let report = report_command(&detector, &test, &sets, &names, &out);
-        for line in [&fit, &report] {
-            let words: Vec<String> = line.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-            context.note(format_args!("dice {}", words.join(" ")));
-        }
+        let fitting = told(&fit);
+        context.note(&fitting);
+        context.note(told(&report));
         if let Command::Fit(fit) = parsed(fit)? {
             claim_new(&detector)?;
             fit.run(context)?;
         }
         if let Command::Report(page) = parsed(report)? {
             claim_new(&out.join("report.html"))?;
-            let compare =
-                |report: &Report| PaperNotes { beside: compared(network, report, &names), notes: notes.clone() };
+            let compare = |report: &Report| {
+                let fitted = (fitting.clone(), sources([&train, &head], validation.as_deref())?);
+                Ok(PaperNotes { beside: compared(network, report, &names), notes: notes.clone(), fitted })
+            };
             page.run_beside(Some(&compare), context)?;
         }
         notes.iter().for_each(|note| context.note(note));
@@ -187,10 +198,25 @@ fn lacking(network: &Published, sets: &Sets) -> Option<String> {
     })
 }
 
-/// The paper takes means over all training images and has no thresholds.
-fn fit_command(train: &Path, head: &Path, names: &[(String, &str)], detector: &Path) -> Vec<OsString> {
+/// What a fit reads.
+fn sources([train, head]: [&Path; 2], validation: Option<&Path>) -> Result<Vec<Source>> {
+    let read = [("training features", Some(train)), ("head", Some(head)), ("calibration", validation)];
+    read.into_iter().filter_map(|(role, file)| Some(Source::of_file(role, file?))).collect()
+}
+
+/// The paper takes means over all training images, and has no thresholds: these rest on images beside them.
+fn fit_command(
+    [train, head]: [&Path; 2],
+    validation: Option<&Path>,
+    names: &[(String, &str)],
+    detector: &Path,
+) -> Vec<OsString> {
     let mut line = words(["fit", "--features"]);
-    line.extend([train.into(), "--head".into(), head.into(), "--calibration-fraction".into(), "0".into()]);
+    line.extend([train.into(), "--head".into(), head.into()]);
+    match validation {
+        Some(file) => line.extend(["--calibration".into(), file.into()]),
+        None => line.extend(["--calibration-fraction".into(), "0".into()]),
+    }
     line.extend(names.iter().flat_map(|(spec, _)| ["-d".into(), spec.into()]));
     line.extend(["-o".into(), detector.into()]);
     line
@@ -224,6 +250,12 @@ fn detectors(p: f64) -> [(String, &'static str); 5] {
         ("react(0.9) | energy".into(), "react"),
         (format!("react(0.9) | dice({p}) | energy"), "react+dice"),
     ]
+}
+
+/// A command line as one would type it.
+fn told(line: &[OsString]) -> String {
+    let words: Vec<String> = line.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    format!("dice {}", words.join(" "))
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
@@ -268,6 +300,7 @@ impl Files {
                 "head" if features || ["pt", "pth", "onnx"].contains(&&*ending) => found.head = Some(file),
                 "id_train" if features => found.train = Some(file),
                 "id_test" if features => found.test = Some(file),
+                "id_val" if features => found.validation = Some(file),
                 _ if features => found.others.push(file),
                 _ => {}
             }

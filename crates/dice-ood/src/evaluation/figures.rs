@@ -1,16 +1,13 @@
-//! What figures are drawn from: scores as counts, curves as few points.
+//! What figures are drawn from: scores as counts, p-values as shares.
 
 use serde::Serialize;
 
 use crate::calibration::Calibration;
-use crate::metrics::Curve;
 
 /// Bins of scores.
 const BINS: usize = 60;
 /// The share of scores that lie beyond the bins on either side, and are counted in the outermost ones.
 const BEYOND: f64 = 0.001;
-/// How far a curve may be from the line between two of its points, in either rate.
-const ERROR: f64 = 0.004;
 
 /// Bins of equal width between two scores. What lies beyond counts in the outermost ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -39,15 +36,6 @@ pub struct Reliability {
     pub levels: Vec<f64>,
     /// The share at each.
     pub shares: Vec<f64>,
-}
-
-/// A point of a ROC curve, in-distribution positive.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct RocPoint {
-    /// The share of out-of-distribution inputs that are accepted.
-    pub fpr: f64,
-    /// The share of in-distribution inputs that are accepted.
-    pub tpr: f64,
 }
 
 impl Bins {
@@ -110,44 +98,9 @@ impl Reliability {
     }
 }
 
-/// The curve by as many of its corners as keep lines between them within [`ERROR`] of it.
-pub(super) fn roc(curve: &Curve) -> Vec<RocPoint> {
-    let groups = curve.groups();
-    let (ids, oods) =
-        groups.iter().fold((0u64, 0u64), |(i, o), group| (i + u64::from(group.0), o + u64::from(group.1)));
-    let mut points = vec![RocPoint { fpr: 0.0, tpr: 0.0 }];
-    let (mut last, mut kept) = (points[0], points[0]);
-    let (mut id, mut ood) = (0u64, 0u64);
-    for group in groups {
-        (id, ood) = (id + u64::from(group.0), ood + u64::from(group.1));
-        let here = RocPoint { fpr: ood as f64 / oods as f64, tpr: id as f64 / ids as f64 };
-        // Both rates only rise: between two kept points the curve lies in the rectangle that they span.
-        if (here.fpr - kept.fpr).min(here.tpr - kept.tpr) > ERROR {
-            if last != kept {
-                points.push(last);
-            }
-            kept = last;
-            if (here.fpr - kept.fpr).min(here.tpr - kept.tpr) > ERROR {
-                points.push(here);
-                kept = here;
-            }
-        }
-        last = here;
-    }
-    if last != kept {
-        points.push(last);
-    }
-    points
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::SplitMix64;
-
-    fn uniform(random: &mut SplitMix64) -> f64 {
-        (random.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
 
     #[test]
     fn every_score_is_counted_once() {
@@ -161,27 +114,5 @@ mod tests {
             assert!(bins.low < bins.high && bins.low.is_finite() && bins.high.is_finite());
             assert_eq!(bins.counts(set).iter().sum::<u64>(), set.len() as u64);
         }
-    }
-
-    #[test]
-    fn a_curve_of_few_points_is_near_the_curve() {
-        let mut random = SplitMix64::new(4);
-        let id: Vec<f64> = (0..20_000).map(|_| 0.3 + uniform(&mut random).powi(2)).collect();
-        let ood: Vec<f64> = (0..5_000).map(|_| uniform(&mut random)).collect();
-        let curve = Curve::new(&id, &ood).unwrap();
-        let points = roc(&curve);
-        assert!(points.len() < 600, "{}", points.len());
-        let area: f64 = points.windows(2).map(|two| (two[1].fpr - two[0].fpr) * (two[1].tpr + two[0].tpr) / 2.0).sum();
-        assert!((area - curve.metrics(0.95).auroc).abs() < ERROR, "{area}");
-        let (mut i, mut o) = (0u32, 0u32);
-        for group in curve.groups() {
-            (i, o) = (i + group.0, o + group.1);
-            let (fpr, tpr) = (f64::from(o) / 5_000.0, f64::from(i) / 20_000.0);
-            let next = points.partition_point(|point| point.fpr < fpr).clamp(1, points.len() - 1);
-            let (a, b) = (points[next - 1], points[next]);
-            let off = (tpr - a.tpr).min(b.tpr - tpr).max(0.0).min((fpr - a.fpr).min(b.fpr - fpr).max(0.0));
-            assert!(off <= ERROR, "{off} at {fpr}, {tpr}");
-        }
-        assert_eq!(points.last(), Some(&RocPoint { fpr: 1.0, tpr: 1.0 }));
     }
 }

@@ -18,6 +18,7 @@
 //! ```
 
 mod advice;
+mod curves;
 mod figures;
 mod report;
 
@@ -34,12 +35,13 @@ use crate::exchangeability::BatchCheck;
 use crate::features::{Block, FeatureSource, Opening, for_each_block};
 use crate::head::LinearHead;
 use crate::metrics::paired::PairedScores;
-use crate::metrics::{Curve, Interval, ccr_at_fpr};
+use crate::metrics::{Curve, Interval, Rates, ccr_at_fpr};
 use crate::plan::{NonFinite, Plan};
 use crate::progress::Progress;
 use crate::spec::Spec;
 use crate::statistics::{Needs, Statistics};
-pub use figures::{Bins, Drawn, Reliability, RocPoint};
+pub use curves::{BandAt, Curves, FprAt, PrecisionPoint, RocPoint};
+pub use figures::{Bins, Drawn, Reliability};
 pub use report::{
     AccuracyLoss, Advice, Averages, DecisionReport, DetectorReport, Difference, Distance, Next, Overlap, Quantiles,
     Ranking, RankingMetric, Report, SetReport, Standing,
@@ -430,8 +432,10 @@ impl<'a> Reporter<'a> {
         let EvaluationOptions { at_tpr, bootstrap, seed, .. } = *self.options;
         let curve = Curve::new(id, ood).map_err(|error| error.file(&label.name))?;
         let drawn = || self.advance();
+        let more: &Rates<'_> = if bins.is_some() { &curves::rates } else { &|_| Vec::new() };
         let intervals =
-            (bootstrap > 0).then(|| curve.intervals_observed(at_tpr, bootstrap as usize, LEVEL, seed, &drawn));
+            (bootstrap > 0).then(|| curve.intervals_observed(at_tpr, bootstrap as usize, LEVEL, seed, more, &drawn));
+        let (intervals, of_curves) = intervals.map_or((None, Vec::new()), |(found, more)| (Some(found), more));
         let ccr = |fpr: f64| correct.map(|correct| ccr_at_fpr(id, correct, ood, fpr)).transpose();
         Ok(SetReport {
             ood: label.name.clone(),
@@ -443,7 +447,7 @@ impl<'a> Reporter<'a> {
             ccr_at_fpr_10: ccr(0.1)?,
             accepted: threshold.map(|threshold| accepted(threshold, ood)),
             scores: bins.map(|bins| bins.counts(ood)),
-            roc: bins.map(|_| figures::roc(&curve)),
+            curves: bins.map(|_| Curves::of(&curve, &of_curves)),
         })
     }
 }

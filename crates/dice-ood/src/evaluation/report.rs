@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::figures::{Drawn, RocPoint};
+use super::curves::Curves;
+use super::figures::Drawn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchangeability::{Check, Verdict};
 use crate::metrics::{Interval, Intervals, Metrics};
@@ -151,9 +152,9 @@ pub struct SetReport {
     /// How many scores lie in each of the detector's bins, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scores: Option<Vec<u64>>,
-    /// The ROC curve, where that was asked for.
+    /// How it does at every threshold, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub roc: Option<Vec<RocPoint>>,
+    pub curves: Option<Curves>,
 }
 
 /// Means over out-of-distribution sets.

@@ -22,6 +22,9 @@ const GRID_BITS: u32 = 13;
 
 type Counts = Vec<(u32, u32)>;
 
+/// Rates of groups of equal scores, always as many.
+pub(crate) type Rates<'a> = dyn Fn(&[(u32, u32)]) -> Vec<f64> + Sync + 'a;
+
 /// How the sides are drawn.
 #[derive(Clone, Copy)]
 enum Drawing {
@@ -36,43 +39,53 @@ impl Curve {
     /// same intervals on any machine. Sides of more than 2^16 rows are resampled on a grid of 2^13 parts of either side:
     /// that moves an end of FPR by less than 2^-11 and one of AUROC by less than 2^-14; estimates stay exact.
     pub fn intervals(&self, tpr: f64, replicates: usize, level: f64, seed: u64) -> Intervals {
-        self.intervals_observed(tpr, replicates, level, seed, &|| ())
+        self.intervals_observed(tpr, replicates, level, seed, &|_| Vec::new(), &|| ()).0
     }
 
-    /// The same; calls `drawn` after each replicate, from any thread.
+    /// The same, and behind them intervals of other rates of the groups, by the same replicates; calls `drawn` after each, from any
+    /// thread.
     pub(crate) fn intervals_observed(
         &self,
         tpr: f64,
         replicates: usize,
         level: f64,
         seed: u64,
+        more: &Rates<'_>,
         drawn: &(dyn Fn() + Sync),
-    ) -> Intervals {
+    ) -> (Intervals, Vec<Interval>) {
         let (ids, oods) = totals(&self.counts);
         let drawing = if ids.max(oods) <= MOST_ROWS { Drawing::Rows } else { Drawing::Counts { grid_bits: GRID_BITS } };
-        self.intervals_by(drawing, tpr, replicates, level, seed, drawn)
+        let rates = |groups: &[(u32, u32)]| {
+            let mut rates = estimates(groups, tpr).to_vec();
+            rates.extend(more(groups));
+            rates
+        };
+        let mut found = self.intervals_by(drawing, &rates, replicates, level, seed, drawn);
+        let others = found.split_off(4);
+        (Intervals { fpr_at_tpr: found[0], auroc: found[1], aupr_in: found[2], aupr_out: found[3] }, others)
     }
 
+    /// An interval of each of `rates`.
     fn intervals_by(
         &self,
         drawing: Drawing,
-        tpr: f64,
+        rates: &Rates<'_>,
         replicates: usize,
         level: f64,
         seed: u64,
         drawn: &(dyn Fn() + Sync),
-    ) -> Intervals {
+    ) -> Vec<Interval> {
+        let exact = rates(&self.counts);
         let merged;
         let (counts, shift) = match drawing {
-            Drawing::Rows => (&self.counts, [0.0; 4]),
+            Drawing::Rows => (&self.counts, vec![0.0; exact.len()]),
             Drawing::Counts { grid_bits } => {
                 merged = merge(&self.counts, grid_bits);
-                let (exact, coarse) = (estimates(&self.counts, tpr), estimates(&merged, tpr));
-                (&merged, std::array::from_fn(|metric| exact[metric] - coarse[metric]))
+                (&merged, exact.iter().zip(rates(&merged)).map(|(exact, coarse)| exact - coarse).collect())
             }
         };
         let (id, ood) = (Cumulated::new(counts, |group| group.0), Cumulated::new(counts, |group| group.1));
-        let mut draws: Vec<[f64; 4]> = (0..replicates.max(1) as u64)
+        let draws: Vec<Vec<f64>> = (0..replicates.max(1) as u64)
             .into_par_iter()
             .map_init(
                 || (counts.clone(), vec![0u32; counts.len()]),
@@ -82,23 +95,21 @@ impl Curve {
                     counts.iter_mut().zip(&*drawn_counts).for_each(|(group, drawn)| group.0 = *drawn);
                     ood.draw(drawing, drawn_counts, &mut random);
                     counts.iter_mut().zip(&*drawn_counts).for_each(|(group, drawn)| group.1 = *drawn);
-                    let found = estimates(counts, tpr);
+                    let found = rates(counts);
                     drawn();
-                    std::array::from_fn(|metric| (found[metric] + shift[metric]).clamp(0.0, 1.0))
+                    found.iter().zip(&shift).map(|(found, shift)| (found + shift).clamp(0.0, 1.0)).collect()
                 },
             )
             .collect();
-        let mut interval = |metric: usize| {
-            draws.sort_unstable_by(|a, b| a[metric].total_cmp(&b[metric]));
-            let last = (draws.len() - 1) as f64;
-            let tail = (1.0 - level.clamp(0.0, 1.0)) / 2.0;
-            Interval {
-                low: draws[(tail * last).floor() as usize][metric],
-                high: draws[((1.0 - tail) * last).ceil() as usize][metric],
-            }
-        };
-        Intervals { fpr_at_tpr: interval(0), auroc: interval(1), aupr_in: interval(2), aupr_out: interval(3) }
+        (0..exact.len()).map(|rate| percentiles(draws.iter().map(|draw| draw[rate]).collect(), level)).collect()
     }
+}
+
+/// The middle part of values, of which `level` are inside.
+fn percentiles(mut values: Vec<f64>, level: f64) -> Interval {
+    values.sort_unstable_by(f64::total_cmp);
+    let (last, tail) = ((values.len() - 1) as f64, (1.0 - level.clamp(0.0, 1.0)) / 2.0);
+    Interval { low: values[(tail * last).floor() as usize], high: values[((1.0 - tail) * last).ceil() as usize] }
 }
 
 /// The metrics that get intervals, in the order of [`Intervals`].
@@ -233,6 +244,10 @@ mod tests {
         (random.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    fn headline(groups: &[(u32, u32)]) -> Vec<f64> {
+        estimates(groups, 0.95).to_vec()
+    }
+
     /// Scores of two sides whose AUROC is 0.875: uniform on (0, 1) against uniform on (-0.5, 0.5).
     fn sides(rows: usize, seed: u64) -> Curve {
         let mut random = SplitMix64::new(SplitMix64::mix(seed));
@@ -320,14 +335,8 @@ mod tests {
     #[test]
     fn counts_of_merged_groups_give_the_intervals_of_rows() {
         let curve = sides(20_000, 1);
-        let by = |drawing, seed| curve.intervals_by(drawing, 0.95, 1000, 0.9, seed, &|| ());
-        let (rows, counts) = (by(Drawing::Rows, 1), by(Drawing::Counts { grid_bits: 9 }, 2));
-        for (a, b) in [
-            (rows.fpr_at_tpr, counts.fpr_at_tpr),
-            (rows.auroc, counts.auroc),
-            (rows.aupr_in, counts.aupr_in),
-            (rows.aupr_out, counts.aupr_out),
-        ] {
+        let by = |drawing, seed| curve.intervals_by(drawing, &headline, 1000, 0.9, seed, &|| ());
+        for (a, b) in by(Drawing::Rows, 1).into_iter().zip(by(Drawing::Counts { grid_bits: 9 }, 2)) {
             // An end of 1,000 replicates has a standard error near 0.067 standard deviations, 0.02 widths.
             let width = a.high - a.low;
             assert!((a.low - b.low).abs() < 0.12 * width && (a.high - b.high).abs() < 0.12 * width, "{a:?} {b:?}");
@@ -339,10 +348,10 @@ mod tests {
         let (sets, level) = (300u32, 0.9);
         for drawing in [Drawing::Rows, Drawing::Counts { grid_bits: 7 }] {
             let covered = (0..sets).filter(|set| {
-                let intervals = sides(600, u64::from(*set)).intervals_by(drawing, 0.95, 200, level, 0, &|| ());
+                let intervals = sides(600, u64::from(*set)).intervals_by(drawing, &headline, 200, level, 0, &|| ());
                 // At TPR 0.95 the threshold is 0.05, and 0.45 of the OOD side is above it.
                 let covers = |interval: Interval, truth: f64| interval.low <= truth && truth <= interval.high;
-                covers(intervals.auroc, 0.875) && covers(intervals.fpr_at_tpr, 0.45)
+                covers(intervals[1], 0.875) && covers(intervals[0], 0.45)
             });
             // Two intervals at 0.9 that are not independent: both cover 0.8 to 0.9 of the time.
             let covered = covered.count();
@@ -354,9 +363,13 @@ mod tests {
     fn large_sides_are_drawn_on_the_grid_around_the_exact_estimate() {
         let curve = sides(100_000, 5);
         let replicates = std::sync::atomic::AtomicUsize::new(0);
-        let intervals = curve.intervals_observed(0.95, 50, 0.95, 0, &|| {
-            replicates.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        });
+        let counting = || _ = replicates.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (intervals, more) = curve.intervals_observed(0.95, 50, 0.95, 0, &headline, &counting);
+        assert_eq!(
+            more,
+            [intervals.fpr_at_tpr, intervals.auroc, intervals.aupr_in, intervals.aupr_out],
+            "other rates are drawn with them"
+        );
         assert_eq!(replicates.into_inner(), 50);
         let exact = curve.metrics(0.95);
         for (interval, estimate) in [
