@@ -64,7 +64,7 @@ pub(crate) struct Basis {
 /// A basis that has been read, as far as it is read at once.
 pub(crate) struct Read {
     pub(crate) head: Arc<LinearHead>,
-    pub(crate) from: From,
+    pub(crate) from: Gathered,
     layout: Layout,
     artifact: Option<(Artifact, PathBuf)>,
     network: Option<Imaged>,
@@ -81,7 +81,7 @@ struct Imaged {
 }
 
 /// What the statistics come from.
-pub(crate) enum From {
+pub(crate) enum Gathered {
     /// They are there.
     Statistics(Statistics),
     /// Training features, to be gathered.
@@ -99,7 +99,7 @@ impl Basis {
             return Ok(Read {
                 network: network.map(Imaged::new).transpose()?,
                 head: Arc::clone(artifact.head()),
-                from: From::Statistics(artifact.statistics().clone()),
+                from: Gathered::Statistics(artifact.statistics().clone()),
                 layout: Layout::default(),
                 provenance: artifact.provenance().clone(),
                 artifact: Some((artifact, path.clone())),
@@ -116,7 +116,7 @@ impl Basis {
                 let statistics = read_merged_statistics(self.statistics.iter().map(String::as_str))?;
                 let units = statistics.units();
                 let layout = Layout { units: recorded_in(&self.statistics)?, ..Layout::default() };
-                (From::Statistics(statistics), layout, units)
+                (Gathered::Statistics(statistics), layout, units)
             }
             true => {
                 let data = dataset(&self.features, self.labels.as_ref())?.with_columns(&columns.chosen());
@@ -125,7 +125,7 @@ impl Basis {
                 let (layout, units) = (source.layout(), source.units());
                 drop(source);
                 tell(&layout, &data.names()[0], context);
-                (From::Features(data), layout, units)
+                (Gathered::Features(data), layout, units)
             }
         };
         let file = self.head.as_deref().unwrap_or_default();
@@ -136,8 +136,8 @@ impl Basis {
             record(&layout).into_iter().chain(classes::record(&names)).collect();
         provenance.insert("head".into(), file.into());
         match &from {
-            From::Statistics(_) => provenance.insert("statistics".into(), self.statistics.join(" ")),
-            From::Features(_) => provenance.insert("features".into(), self.features.join(" ")),
+            Gathered::Statistics(_) => provenance.insert("statistics".into(), self.statistics.join(" ")),
+            Gathered::Features(_) => provenance.insert("features".into(), self.features.join(" ")),
         };
         Ok(Read { head, from, layout, artifact: None, network: None, columns, provenance })
     }
@@ -155,7 +155,7 @@ impl Basis {
         provenance.extend([("head".to_owned(), head), (kind.to_owned(), files)]);
         Ok(Read {
             head: Arc::new(imaged.network.head().clone()),
-            from: From::Features(data),
+            from: Gathered::Features(data),
             layout: Layout::default(),
             artifact: None,
             network: Some(imaged),
@@ -207,7 +207,7 @@ impl Read {
 
     /// Whether the training features have class labels; unknown of statistics.
     pub(crate) fn labelled(&self) -> Result<Option<bool>> {
-        let From::Features(data) = &self.from else { return Ok(None) };
+        let Gathered::Features(data) = &self.from else { return Ok(None) };
         let mut block = Block::default();
         data.open()?.read(&mut block, 1)?;
         Ok(Some(block.labels.is_some()))

@@ -10,7 +10,7 @@ use dice_ood::io::AtomicFile;
 use dice_ood::{Calibrated, Detector, Error, HoldOut, Needs, Report, Result, Salience, Statistics};
 use serde::Serialize;
 
-use crate::basis::{Basis, From, Read, standard_input_once};
+use crate::basis::{Basis, Gathered, Read, standard_input_once};
 use crate::eval::parse_set;
 use crate::layout::{curve, is_unicode, width_of};
 use crate::progress::Bar;
@@ -182,11 +182,11 @@ impl Sweep {
 fn fitted(basis: &Read, candidates: &[Candidate], context: &Context) -> Result<(Statistics, Vec<Detector>)> {
     let needs = candidates.iter().fold(Needs::marginals(), |needs, one| needs.and(one.spec.needs()));
     match &basis.from {
-        From::Statistics(statistics) => {
+        Gathered::Statistics(statistics) => {
             let detectors = fit(candidates, &basis.head, statistics, None)?;
             Ok((statistics.clone(), detectors))
         }
-        From::Features(data) => {
+        Gathered::Features(data) => {
             let mut bar = Bar::new(context);
             dice_ood::Progress::advance(&mut bar, "gathering", 0, None);
             let combined = candidates.iter().any(|one| one.spec.as_pipeline().is_none());

@@ -9,7 +9,7 @@ use dice_ood::io::files::claim_outputs;
 use dice_ood::tune::{Hopeful, Loss, Memo, Open, Options, Outcome, Training, Tuned, Validation, tune};
 use dice_ood::{Error, ErrorKind, FeatureSource, HoldOut, Missing, Result};
 
-use crate::basis::{Basis, From, Read, standard_input_once};
+use crate::basis::{Basis, Gathered, Read, standard_input_once};
 use crate::data::Inputs;
 use crate::eval::parse_set;
 use crate::progress::Bar;
@@ -192,18 +192,18 @@ impl Tune {
         };
         let part = HoldOut::new(0.3, self.seed)?;
         let training = match &basis.from {
-            From::Statistics(statistics) => Training::Statistics(statistics.clone()),
-            From::Features(data) if id.is_some() => Training::Features(Box::new(move || Ok(Box::new(data.open()?)))),
-            From::Features(data) => Training::Features(Box::new(move || Ok(part.remaining(data.open()?)))),
+            Gathered::Statistics(statistics) => Training::Statistics(statistics.clone()),
+            Gathered::Features(data) if id.is_some() => Training::Features(Box::new(move || Ok(Box::new(data.open()?)))),
+            Gathered::Features(data) => Training::Features(Box::new(move || Ok(part.remaining(data.open()?)))),
         };
         let held: Open<'_> = match (&id, &basis.from) {
             (Some(inputs), _) => Box::new(move || inputs.open(context)),
-            (None, From::Features(data)) => Box::new(move || Ok(part.held_out(data.open()?))),
-            (None, From::Statistics(_)) => {
+            (None, Gathered::Features(data)) => Box::new(move || Ok(part.held_out(data.open()?))),
+            (None, Gathered::Statistics(_)) => {
                 return Err(Error::lacking(Missing::Features, "statistics alone").expected("in-distribution inputs"));
             }
         };
-        let labelled = labelled(&held)? && matches!(basis.from, From::Features(_));
+        let labelled = labelled(&held)? && matches!(basis.from, Gathered::Features(_));
         let validation = self.validation(&ood, &stand_ins, labelled, context)?;
         let options = Options {
             loss: match self.metric {
