@@ -193,7 +193,9 @@ impl Tune {
         let part = HoldOut::new(0.3, self.seed)?;
         let training = match &basis.from {
             Gathered::Statistics(statistics) => Training::Statistics(statistics.clone()),
-            Gathered::Features(data) if id.is_some() => Training::Features(Box::new(move || Ok(Box::new(data.open()?)))),
+            Gathered::Features(data) if id.is_some() => {
+                Training::Features(Box::new(move || Ok(Box::new(data.open()?))))
+            }
             Gathered::Features(data) => Training::Features(Box::new(move || Ok(part.remaining(data.open()?)))),
         };
         let held: Open<'_> = match (&id, &basis.from) {

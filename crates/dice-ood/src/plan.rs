@@ -3,6 +3,7 @@
 //! Rows are cut into tasks for threads. Within a task, pipelines with one stem share shaped rows and one visit of the logits;
 //! each score then gets the views that it takes, and combinations fold the scores of their members.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::ArrayView2;
@@ -233,7 +234,7 @@ impl Plan {
     /// # Errors
     /// As [`Plan::score`].
     pub fn score_block(&self, block: &Block, non_finite: NonFinite) -> Result<Vec<Scored>> {
-        self.score_at(block.view(), non_finite, |row, column, value| block.not_finite(row, column, value))
+        self.score_at(block.view(), non_finite, None, |row, column, value| block.not_finite(row, column, value))
             .map_err(|error| block.located(error))
     }
 
@@ -244,13 +245,27 @@ impl Plan {
     /// naming row and column, for NaN or infinity and for features so large that a score overflows, unless these are to be
     /// scored as out-of-distribution.
     pub fn score(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite) -> Result<Vec<Scored>> {
-        self.score_at(features, non_finite, |row, column, value| not_finite(row as u64, column, value))
+        self.score_at(features, non_finite, None, |row, column, value| not_finite(row as u64, column, value))
+    }
+
+    /// [`Plan::score`], which ends soon after `stop` is set: it is looked at before each few rows.
+    ///
+    /// # Errors
+    /// As [`Plan::score`], and [`ErrorKind::Io`] where it was stopped.
+    pub fn score_unless(
+        &self,
+        features: ArrayView2<'_, f32>,
+        non_finite: NonFinite,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Scored>> {
+        self.score_at(features, non_finite, Some(stop), |row, column, value| not_finite(row as u64, column, value))
     }
 
     fn score_at(
         &self,
         features: ArrayView2<'_, f32>,
         non_finite: NonFinite,
+        stop: Option<&AtomicBool>,
         located: impl Fn(usize, usize, f32) -> Error + Sync,
     ) -> Result<Vec<Scored>> {
         if let Some(first) = self.pipelines.first().filter(|_| features.ncols() != self.units) {
@@ -269,6 +284,9 @@ impl Plan {
             .zip(scores.par_chunks_mut(size * pipelines).zip(classes.par_chunks_mut(size * groups)))
             .enumerate()
             .try_for_each(|(task, (features, (scores, classes)))| {
+                if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                    return Err(Error::new(ErrorKind::Io, "interrupted"));
+                }
                 self.desks
                     .with(|desk| self.run(desk, features, non_finite, scores, classes))
                     .map_err(|(row, column, value)| located(task * size + row, column, value))

@@ -2,14 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use dice_onnx::{Exporter, HeadOptions, Model};
 use dice_ood::io::Location;
-use dice_ood::{
-    Artifact, Block, Calibrated, Decision, Error, ErrorKind, NO_CLASS, NonFinite, Result, Scored, for_each_block,
-};
-use numpy::ndarray::{ArrayView2, s};
+use dice_ood::{Artifact, Calibrated, Decision, Error, ErrorKind, NO_CLASS, NonFinite, Result, Scored, for_each_block};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -22,11 +18,6 @@ use crate::statistics::Statistics;
 
 /// Values that are scored without asking Python for signals meanwhile.
 const SHORT: usize = 1 << 21;
-/// Values that are scored before the first look at whether to stop; parts then grow for as long as they take less than [`PATIENCE`]:
-/// eightfold where that is far from it, as each part is a start and an end of all threads.
-const PART: usize = 1 << 18;
-const PATIENCE: Duration = Duration::from_millis(100);
-
 /// A fitted detector and everything its fit produced.
 #[pyclass(frozen, module = "dice_ood._native")]
 #[derive(Clone)]
@@ -68,44 +59,21 @@ impl Fitted {
     }
 
     fn score_all(&self, features: View<'_>, non_finite: NonFinite, stop: &Stop) -> Result<Scored> {
+        let detector = self.calibrated().detector();
         match (features, features.values()) {
-            (View::F32(array), Some(..=SHORT)) => return self.calibrated().detector().evaluate(array, non_finite),
-            (View::F32(array), _) if array.is_standard_layout() => return self.score_parts(array, non_finite, stop),
+            (View::F32(array), Some(..=SHORT)) => return detector.evaluate(array, non_finite),
+            (View::F32(array), _) if array.is_standard_layout() => {
+                return detector.evaluate_unless(array, non_finite, stop.flag());
+            }
             _ => {}
         }
         let mut all = Scored { scores: Vec::new(), classes: Vec::new() };
         for_each_block(&mut *features.open(None, stop)?, |block| {
-            let scored = self.calibrated().detector().score_block(block, non_finite)?;
+            let scored = detector.score_block(block, non_finite)?;
             all.scores.extend(scored.scores);
             all.classes.extend(scored.classes);
             Ok(())
         })?;
-        Ok(all)
-    }
-
-    /// Scores `features` where they are, part by part.
-    fn score_parts(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite, stop: &Stop) -> Result<Scored> {
-        let detector = self.calibrated().detector();
-        let rows = features.nrows();
-        let mut all = Scored { scores: Vec::with_capacity(rows), classes: Vec::with_capacity(rows) };
-        let mut part_rows = (PART / features.ncols().max(1)).max(1);
-        while all.scores.len() < rows {
-            stop.check()?;
-            let (first, begun) = (all.scores.len(), Instant::now());
-            let part = features.slice(s![first..rows.min(first + part_rows), ..]);
-            let scored = detector.evaluate(part, non_finite).or_else(|error| match error.kind() {
-                // Once more, to name the row among all rows.
-                ErrorKind::NotFinite => detector.score_block(&block_at(part, first), non_finite),
-                _ => Err(error),
-            })?;
-            all.scores.extend(scored.scores);
-            all.classes.extend(scored.classes);
-            part_rows *= match begun.elapsed() {
-                taken if taken < PATIENCE / 8 => 8,
-                taken if taken < PATIENCE => 2,
-                _ => 1,
-            };
-        }
         Ok(all)
     }
 
@@ -118,13 +86,6 @@ impl Fitted {
         let threshold = self.calibrated().threshold()?;
         Some(scores.iter().map(|score| threshold.decide(*score) == Decision::OutOfDistribution).collect())
     }
-}
-
-fn block_at(features: ArrayView2<'_, f32>, first: usize) -> Block {
-    let mut block = Block::default();
-    block.restart(features.ncols(), first as u64);
-    block.features.extend(features.iter());
-    block
 }
 
 fn non_finite(as_ood: bool) -> NonFinite {

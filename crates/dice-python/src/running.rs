@@ -29,6 +29,11 @@ impl Stop {
         }
     }
 
+    /// Set once the work is to stop.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// The same source, which ends with an error once the work is to stop.
     pub(crate) fn watch<'a>(&self, source: impl FeatureSource + 'a) -> Box<dyn FeatureSource + 'a> {
         let stop = self.clone();

@@ -1,6 +1,7 @@
 //! A fitted detector: features in, scores out.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ndarray::ArrayView2;
 
@@ -290,6 +291,19 @@ impl Detector {
     /// As [`Detector::score_block`].
     pub fn evaluate(&self, features: ArrayView2<'_, f32>, non_finite: NonFinite) -> Result<Scored> {
         only(self.plan.score(features, non_finite)?)
+    }
+
+    /// [`Detector::evaluate`], which ends soon after `stop` is set.
+    ///
+    /// # Errors
+    /// As [`Detector::evaluate`], and [`ErrorKind::Io`] where it was stopped.
+    pub fn evaluate_unless(
+        &self,
+        features: ArrayView2<'_, f32>,
+        non_finite: NonFinite,
+        stop: &AtomicBool,
+    ) -> Result<Scored> {
+        only(self.plan.score_unless(features, non_finite, stop)?)
     }
 }
 

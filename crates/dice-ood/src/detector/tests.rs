@@ -81,6 +81,18 @@ fn rows_do_not_see_each_other_or_the_threads() {
 }
 
 #[test]
+fn work_that_is_to_stop_stops() {
+    let features = Array2::from_shape_fn((5000, 12), |(row, unit)| ((row * 7 + unit) % 11) as f32);
+    let weights: Vec<f32> = (0..60).map(|place| (place % 7) as f32 - 3.0).collect();
+    let detector = fitted("dice(0.5) | energy", 5, 12, &weights, &features);
+    let stop = AtomicBool::new(false);
+    let scored = |stop: &AtomicBool| detector.evaluate_unless(features.view(), NonFinite::Reject, stop);
+    assert_eq!(scored(&stop).unwrap(), detector.evaluate(features.view(), NonFinite::Reject).unwrap());
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(scored(&stop).unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[test]
 fn values_that_are_not_finite_are_named_or_scored_as_ood() {
     let mut features = Array2::from_elem((300, 12), 1.0f32);
     let detector = fitted(
