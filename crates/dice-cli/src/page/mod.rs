@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::advice::paragraph;
 use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
-use crate::names::{is_plain, quoted};
+use crate::names::{quoted, visible};
 use crate::paper::Beside;
 use crate::{Context, print};
 
@@ -183,7 +183,6 @@ impl Contents<'_> {
         words.extend(of.tpr.map(|tpr| format!("--tpr {tpr}")));
         words.extend(self.no_ablations.then(|| "--no-ablations".into()));
         words.push("-o report.html".into());
-        let visible = |c: char| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
-        words.join(" ").chars().map(visible).collect()
+        visible(&words.join(" "))
     }
 }
