@@ -7,7 +7,7 @@ use dice_ood::evaluation::{AccuracyLoss, Advice, Difference, Next, RankingMetric
 use dice_ood::metrics::Interval;
 use serde::Serialize;
 
-use crate::names::{quoted, recorded_files};
+use crate::names::{quoted, recorded_files, shown, visible};
 
 /// What a next step is for, and the command that takes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -121,7 +121,7 @@ pub(crate) fn paragraph(advice: &Advice, steps: &[Step], at_tpr: f64) -> String 
         );
     }
     for step in steps {
-        lines.push(format!("Next: {}.\n  $ {}", step.why, step.command));
+        lines.push(format!("Next: {}.\n  $ {}", step.why, visible(&step.command)));
     }
     format!("\x1b[1mAdvice\x1b[0m\n{}\n", lines.join("\n"))
 }
@@ -144,7 +144,7 @@ struct Told {
 impl Told {
     fn overall(&self, overall: &Standing) -> String {
         let average = match &overall.sets[..] {
-            [one] => format!("on {one}"),
+            [one] => format!("on {}", shown(one)),
             sets => format!("mean of {} ({} sets)", overall.name, sets.len()),
         };
         let lead =
@@ -167,7 +167,7 @@ impl Told {
             Some(lead) => self.against(lead),
             None => format!("no detector is better than {baseline}"),
         };
-        format!("{}: best is {} with {} %; {lead}.", group.name, group.best, points(group.value))
+        format!("{}: best is {} with {} %; {lead}.", shown(&group.name), group.best, points(group.value))
     }
 
     /// How a detector differs from another one: by how many points, where that lies, and whether it is more than noise.
@@ -201,7 +201,7 @@ impl Told {
         let worse = advice.groups.iter().filter_map(|group| {
             let one = group.comparisons.iter().find(|one| one.detector == *best)?;
             let is_worse = one.beyond_noise && one.difference * better_is > 0.0;
-            is_worse.then(|| format!("on {} {}", group.name, self.against(one)))
+            is_worse.then(|| format!("on {} {}", shown(&group.name), self.against(one)))
         });
         let worse: Vec<String> = worse.collect();
         (!worse.is_empty()).then(|| format!("But {best} is worse: {}.", worse.join("; ")))

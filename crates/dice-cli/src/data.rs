@@ -172,3 +172,18 @@ pub(crate) fn head(file: &str, units: usize, context: &Context) -> Result<(Linea
 pub(crate) fn is_onnx(location: &Location) -> bool {
     location.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
+
+/// Class folders are labels only where there are as many as the head has classes.
+pub(crate) fn without_foreign_labels<'a>(inputs: Inputs<'a>, classes: usize, context: &Context) -> Inputs<'a> {
+    let folders = match &inputs {
+        Inputs::Images(_, set) => set.classes().len(),
+        Inputs::Features(_) | Inputs::Arrays(..) => 0,
+    };
+    if [0, classes].contains(&folders) {
+        return inputs;
+    }
+    context.note(format_args!(
+        "Note: {folders} class folders for {classes} classes: they are not taken as labels, and no accuracy is given."
+    ));
+    inputs.without_labels()
+}

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::advice::{Given, Step, paragraph, steps};
 use crate::columns::Columns;
-use crate::data::{Inputs, check_origin, dataset, detector, network};
+use crate::data::{Inputs, check_origin, dataset, detector, network, without_foreign_labels};
 use crate::layout::{is_unicode, width_of};
 use crate::network::Running;
 use crate::progress::Bar;
@@ -476,19 +476,4 @@ struct Advised<'a> {
     report: &'a Report,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     advice_commands: &'a [Step],
-}
-
-/// Class folders are labels only where there are as many as the head has classes.
-fn without_foreign_labels<'a>(inputs: Inputs<'a>, classes: usize, context: &Context) -> Inputs<'a> {
-    let folders = match &inputs {
-        Inputs::Images(_, set) => set.classes().len(),
-        Inputs::Features(_) | Inputs::Arrays(..) => 0,
-    };
-    if [0, classes].contains(&folders) {
-        return inputs;
-    }
-    context.note(format_args!(
-        "Note: {folders} class folders for {classes} classes: they are not taken as labels, and no accuracy is given."
-    ));
-    inputs.without_labels()
 }

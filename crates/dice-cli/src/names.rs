@@ -23,6 +23,11 @@ pub(crate) fn shown_words(sentence: &str) -> String {
     sentence.split([' ', '\n']).map(shown).collect::<Vec<_>>().join(" ")
 }
 
+/// Text that may hold names from files, with what does not print or turns the direction of the text around it as its code.
+pub(crate) fn visible(text: &str) -> String {
+    text.chars().map(|c| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
+}
+
 /// Whether a character is what it looks like: no control character, no mark of direction, no line end, none without width, and none
 /// that Unicode says is no character, which XML does not take.
 pub(crate) fn is_plain(c: char) -> bool {

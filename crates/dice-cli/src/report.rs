@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::Context;
 use crate::latex::tabular;
 use crate::layout::{Fitted, curve, width_of, wrap};
+use crate::names::{shown, visible};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -54,9 +55,13 @@ impl Table {
 
     /// Lines of at most so many characters: text is wrapped, and columns that do not fit are left out, which the last line says.
     pub(crate) fn fitted(&self, limit: Option<usize>) -> String {
-        let widths: Vec<usize> = (0..self.header.len())
-            .map(|column| self.cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
-            .collect();
+        let seen = |cells: &Vec<String>| cells.iter().map(|cell| visible(cell)).collect::<Vec<_>>();
+        let (header, rows) = (seen(&self.header), self.rows.iter().map(seen).collect::<Vec<_>>());
+        let width = |column: usize| {
+            let cells = std::iter::once(&header).chain(&rows).map(|cells| cells[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..header.len()).map(width).collect();
         // A column without a heading says more of the one before it, and bars show what numbers say.
         let lesser = |column: usize| self.header[column].is_empty() || self.header[column].ends_with(" scores");
         let fitted = Fitted::new(&widths, self.left, limit, lesser);
@@ -65,11 +70,11 @@ impl Table {
             let lines = wrap(&self.title, limit.unwrap_or(usize::MAX));
             text += &format!("\x1b[1m{}\x1b[0m\n", lines.join("\n"));
         }
-        let header = fitted.row(&self.header);
+        let header = fitted.row(&header);
         text += &header;
         let rule = header.lines().map(|line| line.chars().count()).max().unwrap_or(0).max(8);
         text += &format!("{}\n", "-".repeat(rule));
-        for row in &self.rows {
+        for row in &rows {
             text += &fitted.row(row);
         }
         text + &self.left_out(fitted.dropped(), limit)
@@ -79,8 +84,8 @@ impl Table {
     fn left_out(&self, dropped: &[usize], limit: Option<usize>) -> String {
         let name = |place: &usize| match (&*self.header[*place], *place) {
             ("", 0) => "the first".to_owned(),
-            ("", place) => format!("more of {}", self.header[place - 1]),
-            (name, _) => name.to_owned(),
+            ("", place) => format!("more of {}", shown(&self.header[place - 1])),
+            (name, _) => shown(name),
         };
         let names: Vec<String> = dropped.iter().map(name).collect();
         if names.is_empty() {
@@ -88,10 +93,6 @@ impl Table {
         }
         let note = format!("Too wide to be shown: {}; in a wider terminal, or with | cat, they are.", names.join(", "));
         wrap(&note, limit.unwrap_or(usize::MAX)).join("\n") + "\n"
-    }
-
-    fn cells(&self, column: usize) -> impl Iterator<Item = &String> {
-        std::iter::once(&self.header[column]).chain(self.rows.iter().map(move |row| &row[column]))
     }
 
     fn markdown(&self) -> String {

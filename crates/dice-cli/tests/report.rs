@@ -254,7 +254,7 @@ fn hostile_names_are_shown_and_not_executed() {
         &set,
         "--quiet",
         "--bootstrap",
-        "0",
+        "20",
         "-o",
         "r.html",
         "--figures",
@@ -285,6 +285,18 @@ fn hostile_names_are_shown_and_not_executed() {
     assert!(ids.contains("&lt;img src=x") && ids.contains("a\\u{202e}b"), "names of inputs are shown");
     assert!(!ids.contains("<img") && !ids.contains("<b>") && !ids.contains('\u{202e}') && ids.len() < 400_000);
     assert_eq!(page.matches("<script>").count(), 1, "the page's own");
+    assert!(page.contains("<h2>Advice</h2>"), "whose sentences hold names too");
+    let text = succeeded(&desk.run(&[
+        "eval",
+        "d.safetensors",
+        "--id",
+        "test.safetensors",
+        "--ood",
+        &set,
+        "--bootstrap",
+        "20",
+    ]));
+    assert!(text.contains("Advice") && !text.contains('\u{202e}'));
     assert!(!page.contains('\u{202e}') && page.contains("&lt;script&gt;"));
     assert!(page.contains("default-src 'none'"));
 }

@@ -40,7 +40,7 @@ p { margin: .4rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; overflow-wrap: break-word; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 4rem; }
 td.bar { width: 30%; min-width: 5.5rem; padding-right: 0; }
 td.bar i { display: block; height: .7rem; border-radius: .15rem; }
 .low { background: var(--low); }

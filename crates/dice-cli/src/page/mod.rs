@@ -27,13 +27,13 @@ use sha2::{Digest, Sha256};
 use crate::advice::paragraph;
 use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
+use crate::names::visible;
 use crate::paper::Beside;
 use crate::sources::Source;
 use crate::{Context, print};
 
 pub(crate) use files::{claim_new, replaced_in};
 use provenance::Provenance;
-pub(crate) use provenance::visible;
 
 /// Make one page on detectors and the sets that they are compared on.
 ///

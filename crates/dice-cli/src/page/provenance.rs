@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Contents, Page};
 use crate::eval::{Comparison, Read};
 use crate::html::{escaped, named};
-use crate::names::{is_plain, quoted};
+use crate::names::{quoted, visible};
 use crate::report::{count, percent};
 use crate::sources::Source;
 
@@ -123,9 +123,4 @@ fn command(Page { comparison: of, no_ablations, .. }: &Page) -> String {
     words.extend(no_ablations.then(|| "--no-ablations".into()));
     words.push("-o report.html".into());
     visible(&words.join(" "))
-}
-
-/// A command line whose characters are what they look like.
-pub(crate) fn visible(line: &str) -> String {
-    line.chars().map(|c| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
 }

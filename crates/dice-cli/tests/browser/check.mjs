@@ -55,6 +55,7 @@ function made(temporary) {
 /** What is wrong with the page that is open, seen from inside: text for each. */
 function faults() {
   const wrong = [];
+  if (/[\u202a-\u202e\u2066-\u2069]/.test(document.body.textContent)) wrong.push("a name turns the direction of text");
   const room = document.documentElement;
   if (room.scrollWidth > innerWidth) wrong.push(`it is ${room.scrollWidth} wide in a window of ${innerWidth}`);
   for (const figure of document.querySelectorAll("svg")) {

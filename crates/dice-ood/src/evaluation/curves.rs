@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn rates_are_those_of_the_metrics_and_bands_hold_the_curve() {
         let curve = curve();
-        let (intervals, more) = curve.intervals_observed(0.95, 100, 0.95, 3, &rates, &|| ());
+        let (intervals, more) = curve.intervals_observed(0.95, 400, 0.95, 3, &rates, &|| ());
         let found = Curves::of(&curve, &more);
         for one in &found.high_tpr {
             assert_eq!(one.fpr, curve.metrics(one.tpr).fpr_at_tpr, "{}", one.tpr);
@@ -240,8 +240,13 @@ mod tests {
             band.iter().zip(rates).all(|(band, rate)| band.low <= *rate && *rate <= band.high)
         };
         assert!(held(&found.roc_band, &all[count..]) && held(&found.precision_band, &all[count + of_roc..]));
-        // A share of 20,000 inputs and a threshold by 5,000: a band of a few points.
-        assert!(found.roc_band.iter().all(|band| band.high - band.low < 0.06));
+        // At an FPR of f the threshold is 1 - f, and TPR is 1 - sqrt(0.7 - f): by the delta method its variance is that of a share of
+        // 20,000 inputs and the squared slope times that of a share of 5,000.
+        let band = found.roc_band[32];
+        let (tpr, slope) = (1.0 - 0.45f64.sqrt(), 0.5 / 0.45f64.sqrt());
+        let error = (tpr * (1.0 - tpr) / 20_000.0 + slope.powi(2) * 0.25 * 0.75 / 5_000.0).sqrt();
+        let reach = (band.high - band.low) / (2.0 * 1.96 * error);
+        assert!(band.at == 0.25 && (reach - 1.0).abs() < 0.2, "{band:?}: {reach} times as wide as expected");
     }
 
     #[test]
