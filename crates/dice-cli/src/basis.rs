@@ -12,11 +12,12 @@ use dice_ood::io::Dataset;
 use dice_ood::io::files::TemporaryFolder;
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource as _, Layout, LinearHead, Result, Statistics};
 
+use crate::classes;
 use crate::columns::{Columns, record, recorded_in, tell};
 use crate::data::{Inputs, check_origin, dataset, detector, head};
 use crate::network::{Choices, Network, Running, Set, arrays};
 use crate::report::count;
-use crate::{Context, classes};
+use crate::said::Context;
 
 /// What candidates are fitted to.
 #[derive(clap::Args)]

@@ -4,8 +4,8 @@ use dice_ood::artifact::read_provenance;
 use dice_ood::io::{Columns as Chosen, Location};
 use dice_ood::{Artifact, Error, ErrorKind, Layout, Note, Result};
 
-use crate::Context;
 use crate::records::{COLUMNS, names_in, names_of, record_of};
+use crate::said::Context;
 
 /// Which columns of tables (CSV, Parquet, Arrow) hold what; found by names and types where this does not say.
 #[derive(clap::Args, Debug, Clone, Default)]

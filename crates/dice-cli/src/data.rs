@@ -6,9 +6,9 @@ use dice_onnx::{HeadOptions, ImageSet, Model, Origin};
 use dice_ood::io::{Dataset, Location, find_head};
 use dice_ood::{Artifact, Error, ErrorKind, FeatureSource, LinearHead, Missing, Result};
 
-use crate::Context;
 use crate::columns::{Columns, recorded, tell};
 use crate::network::{Network, Running, Set, origin_of};
+use crate::said::Context;
 
 /// The detector `path`. Where that is none and one of the `others`, arguments of the same command, is, they were swapped.
 pub(crate) fn detector<'a>(path: &Path, others: impl IntoIterator<Item = &'a str>) -> Result<Artifact> {

@@ -15,8 +15,8 @@ use crate::eval::{Comparison, Eval};
 use crate::fit::account::{chosen, near_silent};
 use crate::network::Running;
 use crate::report::{percent, tables};
+use crate::said::{Context, print};
 use crate::score::{OnNonFinite, Orientation};
-use crate::{Context, print};
 
 /// Fit, evaluate and decide on a small real network whose features ship with this program.
 ///

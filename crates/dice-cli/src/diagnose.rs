@@ -14,7 +14,7 @@ use crate::data::{dataset, head};
 use crate::eval::parse_set;
 use crate::layout::width_of;
 use crate::progress::Bar;
-use crate::{Context, print};
+use crate::said::{Context, print};
 
 mod text;
 

@@ -19,9 +19,9 @@ use crate::network::Running;
 use crate::progress::Bar;
 use crate::ranking::ranking_parser;
 use crate::report::{Format, Table, add_scores, contradiction, json, tables, warn_of_overlaps};
+use crate::said::{Context, print};
 use crate::score::{OnNonFinite, Orientation, at_tpr};
 use crate::wanted::{Named, Wanted, named};
-use crate::{Context, print};
 
 /// Evaluate detectors on in-distribution and out-of-distribution test sets.
 ///
@@ -82,10 +82,10 @@ pub(crate) struct Comparison {
     #[arg(long, default_value = "in-distribution", requires = "scores")]
     pub(crate) orientation: Orientation,
     /// The TPR at which FPR is taken.
-    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::flags::rate, allow_negative_numbers = true)]
     pub(crate) at_tpr: f64,
     /// Promise another TPR than the fit did: thresholds are taken anew from the calibration scores in the file.
-    #[arg(long, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true, conflicts_with = "scores")]
+    #[arg(long, value_name = "RATE", value_parser = crate::flags::rate, allow_negative_numbers = true, conflicts_with = "scores")]
     pub(crate) tpr: Option<f64>,
     /// Exit with 1, after the report is written, where the in-distribution set contradicts what a threshold promises.
     #[arg(long, conflicts_with = "scores")]

@@ -9,10 +9,10 @@ use dice_onnx::{
 use dice_ood::io::Location;
 use dice_ood::{Calibrated, Error, ErrorKind, Result, Spec};
 
-use crate::Context;
 use crate::data::detector;
 use crate::network::{check_fingerprint, origin_of};
 use crate::report::{count, percent};
+use crate::said::Context;
 use crate::score::choose;
 
 /// Put a detector inside its network, or write it alone: an ONNX file that returns OOD scores.
@@ -39,7 +39,7 @@ pub(crate) struct Export {
     #[arg(long, value_name = "MB", default_value_t = 256)]
     max_size: usize,
     /// Where to write; external data of the model are copied beside it.
-    #[arg(long, short, value_name = "FILE.onnx", value_parser = |text: &str| crate::ending(text, "onnx"))]
+    #[arg(long, short, value_name = "FILE.onnx", value_parser = |text: &str| crate::flags::ending(text, "onnx"))]
     pub(crate) output: PathBuf,
 }
 

@@ -6,10 +6,10 @@ use dice_onnx::{Distortion, ImageSet};
 use dice_ood::Result;
 use indicatif::HumanDuration;
 
-use crate::Context;
 use crate::columns::Columns;
 use crate::network::{Choices, Network, Running, Set, arrays};
 use crate::report::count;
+use crate::said::Context;
 
 /// Compute penultimate features of images, or of other inputs, with an ONNX model.
 ///
@@ -49,7 +49,7 @@ pub(crate) struct Features {
     #[command(flatten)]
     columns: Columns,
     /// Where to write.
-    #[arg(long, short, value_name = "FILE.safetensors", value_parser = |text: &str| crate::ending(text, "safetensors"))]
+    #[arg(long, short, value_name = "FILE.safetensors", value_parser = |text: &str| crate::flags::ending(text, "safetensors"))]
     pub(crate) output: PathBuf,
 }
 

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use dice_ood::evaluation::SetLabel;
 use dice_ood::{Error, ErrorKind, FeatureSource as _, Fitted, HoldOut, LinearHead, Needs, Result, Spec};
 
-use crate::Context;
 use crate::columns::{Columns, tell};
 use crate::data::{Inputs, head};
 use crate::methods::steps;
 use crate::network::{Choices, Network, Running, arrays};
 use crate::progress::Bar;
+use crate::said::Context;
 use crate::wanted::{DEFAULT, Named, Wanted, named};
 use account::Account;
 use outputs::check_destination;
@@ -79,7 +79,7 @@ pub(crate) struct Fit {
     /// Probability with which a fresh in-distribution input is to be accepted.
     ///
     /// 0.95 takes at least 19 calibration inputs, 0.99 takes 99; thousands make the realised rate certain.
-    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::flags::rate, allow_negative_numbers = true)]
     tpr: f64,
     /// In-distribution features (with --model: images, or arrays as in --inputs) for the threshold, not seen in training; better than a held-out part.
     #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "calibration_fraction")]

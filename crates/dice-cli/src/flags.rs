@@ -1,5 +1,7 @@
 //! How what the library asks for is given on the command line: its errors name no flags.
 
+use std::path::PathBuf;
+
 use clap::Command;
 use dice_ood::{Error, ErrorKind, Missing, Remedy};
 
@@ -49,6 +51,26 @@ fn flags(remedy: Remedy) -> Option<&'static str> {
         Remedy::FitToModel => "dice fit --model",
         _ => return None,
     })
+}
+
+/// A probability between 0 and 1, ends excluded.
+pub(crate) fn rate(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
+        Ok(percent) if (10.0..100.0).contains(&percent) => {
+            Err(format!("expected a rate above 0 and below 1: for {percent} percent write {}", percent / 100.0))
+        }
+        _ => Err("expected a rate above 0 and below 1, such as 0.95".into()),
+    }
+}
+
+/// A file to write, of the only format there is for it.
+pub(crate) fn ending(text: &str, extension: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().is_some_and(|found| found == extension) {
+        true => Ok(path),
+        false => Err(format!("this is written as .{extension}")),
+    }
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use dice_ood::{Artifact, Error, ErrorKind, Result, for_each_block};
 use crate::columns::Columns;
 use crate::data::is_onnx;
 use crate::fit::account::{behind, describe};
+use crate::names;
 use crate::names::quoted;
 use crate::records::in_short;
 use crate::report::{count, percent};
-use crate::{names, print};
+use crate::said::print;
 
 /// Show what is in a detector, head, statistics or feature file, in a folder of a network, or in an ONNX model.
 ///

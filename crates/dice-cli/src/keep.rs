@@ -7,7 +7,7 @@ use dice_ood::io::files::claim_outputs;
 use dice_ood::io::{Dataset, FeaturesWriter, read_metadata};
 use dice_ood::{Block, Error, FeatureSource, Ids, Observed, Result};
 
-use crate::Context;
+use crate::said::Context;
 
 /// The note of a kept file that holds its key.
 const KEY: &str = "kept";

@@ -31,6 +31,7 @@ mod progress;
 mod ranking;
 mod records;
 mod report;
+mod said;
 mod score;
 #[cfg(unix)]
 mod signals;
@@ -39,7 +40,7 @@ mod sweep;
 mod tune;
 mod wanted;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -47,6 +48,8 @@ use std::sync::Mutex;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use dice_ood::io::files::claim_outputs;
 use dice_ood::{Error, ErrorKind, Result};
+
+use said::{Context, complain, print_bytes};
 
 /// Know when your classifier does not know.
 ///
@@ -159,30 +162,6 @@ impl Command {
     }
 }
 
-/// What every command knows.
-struct Context {
-    quiet: bool,
-}
-
-impl Context {
-    /// Says something about the run on standard error, unless asked to be quiet.
-    fn note(&self, text: impl std::fmt::Display) {
-        if !self.quiet {
-            complain(text);
-        }
-    }
-
-    /// Says that something is probably a mistake on standard error, also when asked to be quiet.
-    fn warn(&self, text: impl std::fmt::Display) {
-        complain(format_args!("\x1b[1;33mwarning\x1b[0m: {text}"));
-    }
-}
-
-/// Writes to standard error; when that is full or closed there is nobody left to tell.
-fn complain(text: impl std::fmt::Display) {
-    let _ = writeln!(anstream::stderr(), "{text}");
-}
-
 fn main() -> ExitCode {
     let mut commands = Arguments::command();
     let matches = commands.get_matches_mut();
@@ -268,34 +247,4 @@ fn run(command: Command, context: &Context) -> Result<()> {
             print_bytes(&roff)
         }
     }
-}
-
-/// A probability between 0 and 1, ends excluded.
-fn rate(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(rate),
-        Ok(percent) if (10.0..100.0).contains(&percent) => {
-            Err(format!("expected a rate above 0 and below 1: for {percent} percent write {}", percent / 100.0))
-        }
-        _ => Err("expected a rate above 0 and below 1, such as 0.95".into()),
-    }
-}
-
-/// A file to write, of the only format there is for it.
-fn ending(text: &str, extension: &str) -> std::result::Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    match path.extension().is_some_and(|found| found == extension) {
-        true => Ok(path),
-        false => Err(format!("this is written as .{extension}")),
-    }
-}
-
-/// Writes results to standard output; a closed pipe is an error that `main` understands.
-fn print_bytes(bytes: &[u8]) -> Result<()> {
-    let mut out = anstream::stdout();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::io("standard output", error))
-}
-
-fn print(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use dice_ood::{FeatureSource as _, Measurement, Result, Spec};
 use serde::Serialize;
 
-use crate::Context;
 use crate::data::{dataset, head};
 use crate::progress::Bar;
 use crate::report::{Format, Table, count, json};
+use crate::said::Context;
 
 /// What to measure with.
 #[derive(clap::Args)]

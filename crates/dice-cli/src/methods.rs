@@ -9,7 +9,7 @@ use dice_ood::{ABSENT, Absent, Result, Spec};
 
 use crate::measure::Measure;
 use crate::report::{Format, Table};
-use crate::{Context, print};
+use crate::said::{Context, print};
 
 /// List the steps that detectors are made of, or tell all about one; known methods that are not here are told with the reason.
 ///

@@ -8,11 +8,11 @@ use dice_onnx::{
 use dice_ood::io::{Dataset, Location};
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
-use crate::Context;
 use crate::columns::{Columns, tell};
 use crate::keep::Keep;
 use crate::progress::Watched;
 use crate::report::count;
+use crate::said::Context;
 
 /// What a network is told once, when features are first computed; detectors record it.
 #[derive(clap::Args, Default)]

@@ -6,8 +6,8 @@ use dice_ood::{Error, ErrorKind, Result};
 use crate::layout::{curve, is_unicode, width_of};
 use crate::names::shown;
 use crate::report::{Table, count};
+use crate::said::{Context, print};
 use crate::score::Orientation;
-use crate::{Context, print};
 
 /// Draw where scores lie, of dice or of any tool, one line a file.
 ///

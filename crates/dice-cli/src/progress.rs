@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use dice_ood::{Block, FeatureSource, Progress, Result};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::Context;
+use crate::said::Context;
 
 /// Shows how far a run is: on a terminal, and nowhere else.
 pub(crate) struct Bar {

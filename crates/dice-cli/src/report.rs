@@ -5,10 +5,10 @@ use dice_ood::metrics::{Interval, Intervals, Metrics};
 use dice_ood::{Check, Error, ErrorKind, Report, Result, Side, Verdict};
 use serde::Serialize;
 
-use crate::Context;
 use crate::latex::tabular;
 use crate::layout::{Fitted, curve, width_of, wrap};
 use crate::names::{shown, visible};
+use crate::said::Context;
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

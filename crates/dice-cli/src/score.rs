@@ -14,13 +14,13 @@ use dice_ood::{
 };
 use serde::Serialize;
 
-use crate::Context;
 use crate::classes::Classes;
 use crate::columns::Columns;
 use crate::data::{Inputs, check_origin, detector, network};
 use crate::network::Running;
 use crate::progress::Watched;
 use crate::report::{contradiction, count, json, percent};
+use crate::said::Context;
 
 /// Score inputs: id, score (higher = more in-distribution), p-value, decision and predicted class for each.
 ///
@@ -54,7 +54,7 @@ pub(crate) struct Score {
     #[arg(long, short = 'd', value_name = "SPEC")]
     detector: Option<Spec>,
     /// Promise another TPR than the fit did: the threshold is taken anew from the calibration scores in the file.
-    #[arg(long, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE", value_parser = crate::flags::rate, allow_negative_numbers = true)]
     tpr: Option<f64>,
     /// Print only inputs with this decision.
     #[arg(long, value_name = "DECISION")]

@@ -16,8 +16,8 @@ use crate::layout::{curve, is_unicode, width_of};
 use crate::progress::Bar;
 use crate::ranking::ranking_parser;
 use crate::report::{Format, Table, count, json, percent, warn_of_overlaps};
+use crate::said::{Context, print};
 use crate::score::OnNonFinite;
-use crate::{Context, print};
 
 /// Show what parameters of detectors do: FPR, AUROC, ID accuracy and the contribution kept, over a grid of their values.
 ///
@@ -48,7 +48,7 @@ pub(crate) struct Sweep {
     #[arg(long, value_name = "METRIC", value_parser = ranking_parser())]
     sort: Option<Ranking>,
     /// The TPR at which FPR is taken.
-    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::flags::rate, allow_negative_numbers = true)]
     at_tpr: f64,
     /// What to do with inputs that hold NaN or infinity.
     #[arg(long, default_value = "reject")]

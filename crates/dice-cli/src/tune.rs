@@ -14,7 +14,7 @@ use crate::data::Inputs;
 use crate::eval::parse_set;
 use crate::progress::Bar;
 use crate::report::{Table, count, json, percent};
-use crate::{Context, print};
+use crate::said::{Context, print};
 
 /// Choose a detector, and say how sure the choice is.
 ///
@@ -60,10 +60,10 @@ pub(crate) struct Tune {
     #[arg(long, default_value = "fpr95")]
     metric: Metric,
     /// The TPR at which FPR is taken.
-    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::flags::rate, allow_negative_numbers = true)]
     at_tpr: f64,
     /// The probability with which a fresh in-distribution input is to be accepted.
-    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::rate, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.95, value_name = "RATE", value_parser = crate::flags::rate, allow_negative_numbers = true)]
     tpr: f64,
     /// Bootstrap replicates for the intervals.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]

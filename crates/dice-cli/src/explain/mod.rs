@@ -20,8 +20,8 @@ use crate::layout::width_of;
 use crate::network::{Network, Running};
 use crate::progress::Watched;
 use crate::report::json;
+use crate::said::{Context, print};
 use crate::score::choose;
-use crate::{Context, print};
 
 /// Explain the score of one input: what decided, units, classes, pruning, members of a combination, nearest training inputs.
 ///

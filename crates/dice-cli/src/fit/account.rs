@@ -8,8 +8,8 @@ use dice_ood::{Accuracy, Calibrated, Error, ErrorKind, Finding, Fitted, LeftOut,
 use serde::Serialize;
 
 use super::stand_ins::StandIns;
-use crate::print;
 use crate::report::{Table, count, percent};
+use crate::said::print;
 
 /// More detectors than this are told of in a table.
 const DESCRIBED: usize = 8;

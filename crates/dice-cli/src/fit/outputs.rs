@@ -7,7 +7,7 @@ use dice_ood::auto::Choice;
 use dice_ood::{Artifact, Error, ErrorKind, Fitted, Result, Spec};
 
 use super::Fit;
-use crate::Context;
+use crate::said::Context;
 use crate::wanted::Wanted;
 
 /// The file of the detector that a fit chooses, in a directory: what it is called must be known before the fit.

@@ -8,9 +8,10 @@ use dice_ood::{Error, ErrorKind, Layout, Result};
 
 use super::Fit;
 use super::start::Start;
+use crate::classes;
+use crate::columns;
 use crate::data::{Inputs, is_onnx};
 use crate::network::check_fingerprint;
-use crate::{classes, columns};
 
 impl Fit {
     /// Where features came from, if their files say so; a head of another model is refused.

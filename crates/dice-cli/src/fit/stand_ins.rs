@@ -5,10 +5,10 @@ use dice_ood::{Calibrated, Decision, FeatureSource, NonFinite, Result, for_each_
 use serde::Serialize;
 
 use super::Fit;
-use crate::Context;
 use crate::network::Network;
 use crate::progress::Watched;
 use crate::report::{Table, count, percent};
+use crate::said::Context;
 
 /// Images that are distorted unless another number is asked for.
 const USUALLY: u32 = 100;

@@ -6,10 +6,10 @@ use dice_ood::io::files::TemporaryFolder;
 use dice_ood::{Error, ErrorKind, FeatureSource, Fitted, Layout, Result, Statistics};
 
 use super::Fit;
-use crate::Context;
 use crate::columns::recorded_in;
 use crate::data::dataset;
 use crate::network::{Network, Set, arrays};
+use crate::said::Context;
 use dice_onnx::ImageSet;
 
 /// What a fit starts from.

@@ -3,7 +3,7 @@
 use dice_ood::evaluation::{BandAt, Curves, DetectorReport, SetReport};
 
 use super::Contents;
-use super::sections::RATE;
+use super::parts::RATE;
 use super::svg::{Axis, Figure};
 use crate::html::escaped;
 use crate::names::shown;

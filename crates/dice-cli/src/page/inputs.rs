@@ -5,7 +5,7 @@ use std::fmt::Write;
 use dice_ood::explanation::{Reason, UnitShare};
 
 use super::Contents;
-use super::sections::opened;
+use super::parts::opened;
 use crate::eval::Look;
 use crate::html::{Pictures, escaped, named};
 

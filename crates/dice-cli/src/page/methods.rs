@@ -6,7 +6,7 @@ use dice_ood::evaluation::{Averages, DetectorReport, Difference, Distance, Ranki
 use dice_ood::metrics::Interval;
 
 use super::Contents;
-use super::sections::{opened, within};
+use super::parts::{opened, within};
 use crate::advice::metric_name;
 use crate::html::{escaped, named};
 use crate::report::percent;

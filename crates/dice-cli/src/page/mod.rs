@@ -4,6 +4,7 @@ mod curves;
 mod files;
 mod inputs;
 mod methods;
+mod parts;
 #[cfg(feature = "pictures")]
 mod pdf;
 #[cfg(feature = "pictures")]
@@ -28,12 +29,12 @@ use crate::advice::paragraph;
 use crate::eval::{Compared, Comparison, Figures, Look, Told};
 use crate::html::{COLOURS, base64};
 use crate::names::visible;
-use crate::paper::Beside;
+use crate::said::{Context, print};
 use crate::sources::Source;
-use crate::{Context, print};
 
 pub(crate) use files::{claim_new, replaced_in};
 use provenance::Provenance;
+pub(crate) use published::{Beside, Pair};
 
 /// Make one page on detectors and the sets that they are compared on.
 ///

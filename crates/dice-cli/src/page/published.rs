@@ -2,12 +2,46 @@
 
 use std::fmt::Write;
 
-use super::sections::opened;
+use dice_ood::metrics::Interval;
+
+use super::parts::opened;
 use super::{Contents, PaperNotes};
 use crate::html::{escaped, named};
 use crate::names::shown_words;
-use crate::paper::Pair;
 use crate::report::{Table, percent};
+
+/// A published number with ours beside it, as fractions.
+#[derive(Debug, Clone)]
+pub(crate) struct Beside {
+    pub(crate) detector: String,
+    pub(crate) set: String,
+    pub(crate) source: &'static str,
+    pub(crate) fpr: Pair,
+    pub(crate) auroc: Pair,
+}
+
+/// One metric, published and ours.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair {
+    pub(crate) published: f64,
+    /// The standard deviation over the published runs, where it was printed.
+    pub(crate) deviation: Option<f64>,
+    pub(crate) ours: f64,
+    /// The bootstrap interval of ours; averages have none.
+    pub(crate) interval: Option<Interval>,
+}
+
+impl Pair {
+    /// Whether the published number lies in our interval, or ours within two deviations of it; `None` where there is neither.
+    pub(crate) fn agrees(&self) -> Option<bool> {
+        let inside = self.interval.map(|interval| (interval.low..=interval.high).contains(&self.published));
+        let near = self.deviation.map(|deviation| (self.ours - self.published).abs() <= 2.0 * deviation);
+        match (inside, near) {
+            (None, None) => None,
+            (inside, near) => Some(inside == Some(true) || near == Some(true)),
+        }
+    }
+}
 
 const COLUMNS: [&str; 6] = ["set", "FPR published", "FPR ours", "AUROC published", "AUROC ours", "source"];
 

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use dice_ood::evaluation::{Bins, DetectorReport, Drawn, SetReport};
-use dice_ood::metrics::Interval;
 
+use super::parts::{RATE, opened, within};
 use super::svg::{Axis, Figure};
 use super::{Contents, curves, inputs, methods, provenance, published, why};
 use crate::html::{escaped, named};
@@ -24,8 +24,6 @@ pub(super) const ALL: [fn(&Contents<'_>) -> String; 11] = [
     inputs::inputs,
     provenance::section,
 ];
-
-pub(super) const RATE: Axis<'static> = Axis { from: 0.0, to: 1.0, name: "" };
 
 impl<'a> Contents<'a> {
     pub(super) fn first(&self) -> Option<&'a DetectorReport> {
@@ -253,17 +251,4 @@ fn distribution(page: &Contents<'_>, one: &DetectorReport, set: &SetReport, comm
 fn shares(counts: &[u64]) -> Vec<f64> {
     let all = counts.iter().sum::<u64>().max(1) as f64;
     counts.iter().map(|count| *count as f64 / all).collect()
-}
-
-/// The beginning of a table that can be wider than the page: what it is called, the heading of its first column, those of the others.
-pub(super) fn opened(name: &str, first: &str, columns: impl Iterator<Item = String>) -> String {
-    let mut text = format!(
-        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{name}\"><table>\n<thead><tr><th scope=\"col\">{first}</th>"
-    );
-    columns.for_each(|column| _ = write!(text, "<th scope=\"col\">{column}</th>"));
-    text + "</tr></thead>\n<tbody>\n"
-}
-
-pub(super) fn within(interval: Interval) -> String {
-    format!("{:.1} to {:.1}", 100.0 * interval.low, 100.0 * interval.high)
 }

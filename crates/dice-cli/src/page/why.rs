@@ -5,7 +5,7 @@ use std::fmt::Write;
 use dice_ood::diagnosis::{Ablation, Anatomy, Estimate, Level, SetAccount, Spread};
 
 use super::Contents;
-use super::sections::opened;
+use super::parts::opened;
 use super::svg::{Axis, Figure};
 use crate::html::{escaped, named};
 use crate::names::shown;

@@ -11,10 +11,10 @@ use dice_ood::io::Dataset;
 use dice_ood::{Error, ErrorKind, FeatureSource, Report, Result};
 
 use crate::names::quoted;
-use crate::page::{PaperNotes, claim_new, replaced_in};
+use crate::page::{Beside, PaperNotes, claim_new, replaced_in};
+use crate::said::Context;
 use crate::sources::Source;
-use crate::{Arguments, Command, Context};
-pub(crate) use published::{Beside, Pair};
+use crate::{Arguments, Command};
 use published::{NETWORKS, Published, beside, key};
 
 /// Make the tables and figures of the DICE paper from your features, with the published numbers beside yours.
@@ -32,7 +32,7 @@ pub(crate) struct Paper {
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
     /// The share of weights that DICE drops; by default the paper's: 0.7 for a head of ImageNet's size, else 0.9.
-    #[arg(long, value_name = "P", value_parser = crate::rate, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = crate::flags::rate, allow_negative_numbers = true)]
     p: Option<f64>,
 }
 

@@ -3,6 +3,8 @@
 use dice_ood::Report;
 use dice_ood::metrics::Interval;
 
+use crate::page::{Beside, Pair};
+
 /// As they were printed, in percent; each with where it is from.
 const TABLE: &str = include_str!("published.csv");
 /// The value of a row that stands for the mean over all sets of the paper.
@@ -30,39 +32,6 @@ pub(crate) struct Published {
     pub(crate) units: usize,
     pub(crate) p: f64,
     pub(crate) sets: &'static [&'static str],
-}
-
-/// A published number with ours beside it, as fractions.
-#[derive(Debug, Clone)]
-pub(crate) struct Beside {
-    pub(crate) detector: String,
-    pub(crate) set: String,
-    pub(crate) source: &'static str,
-    pub(crate) fpr: Pair,
-    pub(crate) auroc: Pair,
-}
-
-/// One metric, published and ours.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pair {
-    pub(crate) published: f64,
-    /// The standard deviation over the published runs, where it was printed.
-    deviation: Option<f64>,
-    pub(crate) ours: f64,
-    /// The bootstrap interval of ours; averages have none.
-    interval: Option<Interval>,
-}
-
-impl Pair {
-    /// Whether the published number lies in our interval, or ours within two deviations of it; `None` where there is neither.
-    pub(crate) fn agrees(&self) -> Option<bool> {
-        let inside = self.interval.map(|interval| (interval.low..=interval.high).contains(&self.published));
-        let near = self.deviation.map(|deviation| (self.ours - self.published).abs() <= 2.0 * deviation);
-        match (inside, near) {
-            (None, None) => None,
-            (inside, near) => Some(inside == Some(true) || near == Some(true)),
-        }
-    }
 }
 
 /// The name of a set as the table has it: letters and digits, whatever the case; other names of the same set.

@@ -316,18 +316,12 @@ impl<'m> Graph<'m> {
             "Flatten" => first.flatten(integer(node, "axis", 1)),
             "DequantizeLinear" => first.dequantize(input(1)?.ok_or_else(lacks)?, input(2)?, integer(node, "axis", 1)),
             "QuantizeLinear" => first.quantize(input(1)?.ok_or_else(lacks)?, input(2)?, integer(node, "axis", 1)),
-            "Sqrt" => {
-                let shape = first.shape.clone();
-                Ok(Constant::floats(shape, first.into_f32().into_iter().map(f32::sqrt).collect()))
-            }
+            "Sqrt" => Ok(first.map(f32::sqrt)),
             // How a cosine head normalises its weights, where the exporter left it to the graph.
             "ReduceL2" | "ReduceSum" => {
                 first.reduce(&axes(input(1)?)?, integer(node, "keepdims", 1) != 0, node.op_type == "ReduceL2")
             }
-            "Shape" if node.attribute.is_empty() => {
-                let extents: Vec<i64> = first.shape.iter().map(|extent| *extent as i64).collect();
-                Ok(Constant::ints(vec![extents.len()], extents))
-            }
+            "Shape" if node.attribute.is_empty() => Ok(first.extents()),
             "Expand" => first.expand(input(1)?.ok_or_else(lacks)?.as_ints()?, self.largest()),
             "Clip" => {
                 let mut bound = |place: usize, name: &str, unbounded: f32| -> Result<f32> {
@@ -335,25 +329,11 @@ impl<'m> Graph<'m> {
                     let attribute = attribute(node, name).map(|bound| Ok(bound.f));
                     given.or(attribute).unwrap_or(Ok(unbounded))
                 };
-                let (low, high) = (bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?);
-                let shape = first.shape.clone();
-                let values = first.into_f32().into_iter().map(|value| value.max(low).min(high));
-                Ok(Constant::floats(shape, values.collect()))
+                Ok(first.clip(bound(1, "min", f32::NEG_INFINITY)?, bound(2, "max", f32::INFINITY)?))
             }
             operator => {
                 let second = input(1)?.ok_or_else(lacks)?;
-                let operation: fn(f32, f32) -> f32 = match operator {
-                    "Add" => |a, b| a + b,
-                    "Sub" => |a, b| a - b,
-                    "Mul" => |a, b| a * b,
-                    "Div" => |a, b| a / b,
-                    "Max" if node.input.len() == 2 => f32::max,
-                    "Min" if node.input.len() == 2 => f32::min,
-                    _ => {
-                        let found = format!("{operator} of {} constants", node.input.len());
-                        return Err(Error::new(ErrorKind::Unsupported, found).expected("one of two"));
-                    }
-                };
+                let operation = arithmetic(operator, node.input.len())?;
                 first.combine(second, operation)
             }
         }
@@ -369,6 +349,22 @@ impl Graph<'_> {
         });
         stored.max().unwrap_or(0)
     }
+}
+
+/// What an operator makes of two values.
+fn arithmetic(operator: &str, operands: usize) -> Result<fn(f32, f32) -> f32> {
+    Ok(match operator {
+        "Add" => |a, b| a + b,
+        "Sub" => |a, b| a - b,
+        "Mul" => |a, b| a * b,
+        "Div" => |a, b| a / b,
+        "Max" if operands == 2 => f32::max,
+        "Min" if operands == 2 => f32::min,
+        _ => {
+            let found = format!("{operator} of {operands} constants");
+            return Err(Error::new(ErrorKind::Unsupported, found).expected("one of two"));
+        }
+    })
 }
 
 fn constant_of(node: &NodeProto, folder: &Path) -> Result<Constant> {

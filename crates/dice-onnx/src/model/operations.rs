@@ -176,6 +176,21 @@ impl Constant {
         Ok(Self::floats(shape, values.collect()))
     }
 
+    /// Each value changed, as floats.
+    pub(crate) fn map(self, change: impl Fn(f32) -> f32) -> Self {
+        let shape = self.shape.clone();
+        Self::floats(shape, self.into_f32().into_iter().map(change).collect())
+    }
+
+    pub(crate) fn clip(self, low: f32, high: f32) -> Self {
+        self.map(|value| value.max(low).min(high))
+    }
+
+    /// The extents of its axes, as a tensor.
+    pub(crate) fn extents(&self) -> Self {
+        Self::ints(vec![self.shape.len()], self.shape.iter().map(|extent| *extent as i64).collect())
+    }
+
     /// The sums over `axes`, or over all, in f64; the lengths instead of the sums where `lengths`. Reduced axes are of one, or gone.
     pub(crate) fn reduce(self, axes: &[i64], keep: bool, lengths: bool) -> Result<Self> {
         let axes = axes_of(axes, self.shape.len())?;
