@@ -70,6 +70,7 @@ fn roc(page: &Contents<'_>, drawn: &[Drawn<'_>], name: &str) -> String {
         figure.band(one.kind, &band(&one.curves.roc_band));
         figure.line(one.kind, &one.curves.roc.iter().map(|point| (point.fpr, point.tpr)).collect::<Vec<_>>());
     }
+    keys(&mut figure, page, drawn);
     let what = format!("AUROC: {}", listed(drawn, |one| percent(one.set.metrics.auroc), ", "));
     page.framed("roc", &format!("ROC, {name}"), figure.finish(&format!("ROC curves on {name}"), &what), &what)
 }
@@ -88,6 +89,7 @@ fn precision(page: &Contents<'_>, drawn: &[Drawn<'_>], name: &str) -> String {
         let points = one.curves.precision.iter().map(|point| (point.recall, point.precision));
         figure.line(one.kind, &points.collect::<Vec<_>>());
     }
+    keys(&mut figure, page, drawn);
     let what = format!("AUPR-in: {}", listed(drawn, |one| percent(one.set.metrics.aupr_in), ", "));
     let svg = figure.finish(&format!("Precision by recall on {name}"), &what);
     page.framed("precision", &format!("Precision and recall, {name}"), svg, &what)
@@ -110,6 +112,7 @@ fn high_tpr(page: &Contents<'_>, drawn: &[Drawn<'_>], name: &str) -> String {
         figure.band(one.kind, &band.collect::<Vec<_>>());
         figure.line(one.kind, &of.iter().map(|one| (one.tpr, one.fpr)).collect::<Vec<_>>());
     }
+    keys(&mut figure, page, drawn);
     let rates = |one: &Drawn<'_>| {
         let told = TOLD.iter().filter_map(|tpr| one.curves.high_tpr.iter().find(|point| point.tpr == *tpr));
         told.map(|point| percent(point.fpr)).collect::<Vec<_>>().join(", ")
@@ -117,6 +120,12 @@ fn high_tpr(page: &Contents<'_>, drawn: &[Drawn<'_>], name: &str) -> String {
     let what = format!("FPR at 90, 95 and 99 % TPR: {}", listed(drawn, rates, "; "));
     let svg = figure.finish(&format!("FPR at high TPR on {name}"), &what);
     page.framed("high-tpr", &format!("FPR at high TPR, {name}"), svg, &what)
+}
+
+/// What the lines are.
+fn keys(figure: &mut Figure<'_>, page: &Contents<'_>, drawn: &[Drawn<'_>]) {
+    drawn.iter().for_each(|one| figure.key(one.kind, one.name));
+    figure.key("rule", format!("{} % of in-distribution inputs accepted", percent(page.report.at_tpr)));
 }
 
 /// Every detector with what it has, in words.

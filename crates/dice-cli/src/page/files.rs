@@ -14,6 +14,7 @@ use serde::Serialize;
 #[cfg(feature = "pictures")]
 use super::pictures::Studio;
 use super::provenance::Provenance;
+use super::svg::Drawing;
 use super::{FIGURE_STYLE, PaperNotes, published, why};
 use crate::eval::{Compared, Look};
 use crate::html::COLOURS;
@@ -36,14 +37,14 @@ pub(crate) fn replaced_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes figures, each by what it shows and its number among those of its kind.
-pub(super) fn figures(folder: &Path, figures: &[(&'static str, String)]) -> Result<()> {
+pub(super) fn figures(folder: &Path, figures: &[(&'static str, Drawing)]) -> Result<()> {
     make(folder)?;
     #[cfg(feature = "pictures")]
     let studio = Studio::new();
     let mut seen = BTreeMap::new();
-    for (kind, svg) in figures {
+    for (kind, drawing) in figures {
         let number = seen.entry(kind).and_modify(|number| *number += 1).or_insert(1);
-        let svg = alone(svg);
+        let svg = alone(drawing);
         let file = folder.join(format!("{kind}-{number}.svg"));
         write(&file, svg.as_bytes())?;
         #[cfg(feature = "pictures")]
@@ -57,7 +58,7 @@ pub(super) fn figures(folder: &Path, figures: &[(&'static str, String)]) -> Resu
 }
 
 /// A figure of the page as one that needs no page: in the colours of a light one, on white.
-fn alone(svg: &str) -> String {
+fn alone(drawing: &Drawing) -> String {
     let mut style = FIGURE_STYLE.to_owned();
     // The first block of colours is the light one.
     for setting in COLOURS.split('}').next().unwrap_or_default().split(['{', ';']) {
@@ -65,17 +66,12 @@ fn alone(svg: &str) -> String {
             style = style.replace(&format!("var({})", name.trim()), value.trim());
         }
     }
-    let [width, height] = size(svg).map(|side| ENLARGED * side);
-    let opened = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" ");
-    let background = format!("</desc><style>\n{style}</style><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>");
+    let (svg, [left, top, width, height]) = drawing.alone();
+    let (across, down) = (ENLARGED * width, ENLARGED * height);
+    let opened = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{across}\" height=\"{down}\" ");
+    let ground = format!("<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>");
+    let background = format!("</desc><style>\n{style}</style>{ground}");
     svg.replacen("<svg ", &opened, 1).replacen("</desc>", &background, 1)
-}
-
-/// Width and height of a figure, in its own units.
-fn size(svg: &str) -> [f64; 2] {
-    let view = svg.split("viewBox=\"0 0 ").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
-    let mut sides = view.split(' ').filter_map(|side| side.parse().ok());
-    [sides.next().unwrap_or_default(), sides.next().unwrap_or_default()]
 }
 
 /// All that a page is made of, as numbers.

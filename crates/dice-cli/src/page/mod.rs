@@ -35,6 +35,7 @@ use crate::sources::Source;
 pub(crate) use files::{claim_new, replaced_in};
 use provenance::Provenance;
 pub(crate) use published::{Beside, Pair};
+use svg::Drawing;
 
 /// Make one page on detectors and the sets that they are compared on.
 ///
@@ -115,7 +116,7 @@ struct Contents<'a> {
     comparison: &'a Comparison,
     provenance: &'a Provenance,
     /// The figures so far: what each shows, and itself.
-    figures: RefCell<Vec<(&'static str, String)>>,
+    figures: RefCell<Vec<(&'static str, Drawing)>>,
 }
 
 impl Page {
@@ -164,7 +165,7 @@ fn page(
     notes: Option<&PaperNotes>,
     comparison: &Comparison,
     provenance: &Provenance,
-) -> (String, Vec<(&'static str, String)>) {
+) -> (String, Vec<(&'static str, Drawing)>) {
     let advice = report.advice.as_ref().map(|advice| paragraph(advice, steps, report.at_tpr)).unwrap_or_default();
     let advice = anstream::adapter::strip_str(&advice).to_string();
     let advice = advice.lines().skip(1).map(str::to_owned).collect();

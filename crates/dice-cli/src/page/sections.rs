@@ -5,7 +5,7 @@ use std::fmt::Write;
 use dice_ood::evaluation::{Bins, DetectorReport, Drawn, SetReport};
 
 use super::parts::{RATE, opened, within};
-use super::svg::{Axis, Figure};
+use super::svg::{Axis, Drawing, Figure};
 use super::{Contents, curves, inputs, methods, provenance, published, why};
 use crate::html::{escaped, named};
 use crate::report::{count, percent};
@@ -37,13 +37,14 @@ impl<'a> Contents<'a> {
     }
 
     /// A figure with its heading and a line of words below.
-    pub(super) fn framed(&self, kind: &'static str, heading: &str, svg: String, words: &str) -> String {
+    pub(super) fn framed(&self, kind: &'static str, heading: &str, drawing: Drawing, words: &str) -> String {
         let frame = format!(
-            "<figure><h3><bdi>{}</bdi></h3>\n{svg}<figcaption class=\"soft\">{}</figcaption></figure>\n",
+            "<figure><h3><bdi>{}</bdi></h3>\n{}<figcaption class=\"soft\">{}</figcaption></figure>\n",
             escaped(heading),
+            drawing.svg,
             escaped(words)
         );
-        self.figures.borrow_mut().push((kind, svg));
+        self.figures.borrow_mut().push((kind, drawing));
         frame
     }
 
@@ -176,6 +177,8 @@ fn reliability(page: &Contents<'_>, one: &DetectorReport) -> Option<String> {
     let found = one.drawn.as_ref()?.reliability.as_ref()?;
     let mut figure = Figure::new(Axis { name: "level", ..RATE }, Axis { name: "share at most", ..RATE });
     figure.line("rule", &[(0.0, 0.0), (1.0, 1.0)]);
+    figure.key("first", "p-values");
+    figure.key("rule", "as they promise at most");
     let points: Vec<(f64, f64)> = found.levels.iter().copied().zip(found.shares.iter().copied()).collect();
     figure.line("first", &[&[(0.0, 0.0)], &points[..]].concat());
     let most = points.iter().map(|(level, share)| share - level).fold(f64::NEG_INFINITY, f64::max);
@@ -239,8 +242,11 @@ fn distribution(page: &Contents<'_>, one: &DetectorReport, set: &SetReport, comm
     figure.area("id", &steps(&id));
     figure.line("id", &steps(&id));
     figure.line("ood", &steps(&ood));
+    figure.key("id", "in-distribution");
+    figure.key("ood", crate::names::shown(&set.ood));
     if let Some(decision) = &one.decision {
         figure.upright("rule", decision.threshold);
+        figure.key("rule", "threshold");
     }
     let accepted = set.accepted.map_or(String::new(), |share| format!("; {} % of it accepted", percent(share)));
     let what = format!("{}: AUROC {}{accepted}", one.detector, percent(set.metrics.auroc));

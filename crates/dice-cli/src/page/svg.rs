@@ -15,6 +15,12 @@ const LEFT: f64 = 44.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 34.0;
+/// Height of a line of words, about the width of a letter, and of the line before a key's words with what is beside it.
+const LINE: f64 = 16.0;
+const LETTER: f64 = 6.0;
+const KEY: f64 = 27.0;
+/// Letters of a title that fit a figure.
+const LONGEST: usize = 54;
 
 /// What is drawn along an axis: from, to, and what it says.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +35,20 @@ pub(super) struct Figure<'a> {
     x: Axis<'a>,
     y: Axis<'a>,
     marks: String,
+    keys: Vec<(&'static str, String)>,
+}
+
+/// A figure that is drawn.
+pub(super) struct Drawing {
+    /// For a page, whose words say what its marks are.
+    pub(super) svg: String,
+    title: String,
+    keys: Vec<(&'static str, String)>,
 }
 
 impl<'a> Figure<'a> {
     pub(super) fn new(x: Axis<'a>, y: Axis<'a>) -> Self {
-        Self { x, y, marks: String::new() }
+        Self { x, y, marks: String::new(), keys: Vec::new() }
     }
 
     /// Where a point of the data stands.
@@ -59,6 +74,11 @@ impl<'a> Figure<'a> {
         }
         let path = self.path(points);
         let _ = write!(self.marks, "<path class=\"line {kind}\" d=\"{path}\"/>");
+    }
+
+    /// What lines of a kind are, for where no page says it.
+    pub(super) fn key(&mut self, kind: &'static str, name: impl Into<String>) {
+        self.keys.push((kind, name.into()));
     }
 
     /// The area below `points`.
@@ -109,7 +129,7 @@ impl<'a> Figure<'a> {
     }
 
     /// The figure, with what it is called and what it shows in words.
-    pub(super) fn finish(self, title: &str, description: &str) -> String {
+    pub(super) fn finish(self, title: &str, description: &str) -> Drawing {
         let mut axes = String::new();
         for value in ticks(self.x.from, self.x.to) {
             let (x, y) = self.at((value, self.y.from));
@@ -144,12 +164,39 @@ impl<'a> Figure<'a> {
             "<text x=\"10\" y=\"{height}\" text-anchor=\"middle\" transform=\"rotate(-90 10 {height})\">{}</text>",
             escaped(self.y.name)
         );
-        format!(
+        let svg = format!(
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{}</title><desc>{}</desc>{axes}{}</svg>\n",
             escaped(title),
             escaped(description),
             self.marks
-        )
+        );
+        Drawing { svg, title: title.to_owned(), keys: self.keys }
+    }
+}
+
+impl Drawing {
+    /// The figure with its title above and its keys below, for where no page says what it shows, and where its frame is: left, top,
+    /// width, height.
+    pub(super) fn alone(&self) -> (String, [f64; 4]) {
+        let title: String = self.title.chars().take(LONGEST).collect();
+        let more = if self.title.chars().count() > LONGEST { "..." } else { "" };
+        let mut words = format!("<text class=\"title\" x=\"{LEFT}\" y=\"-5\">{}{more}</text>", escaped(&title));
+        let (mut x, mut y) = (LEFT, HEIGHT + LINE - 4.0);
+        for (kind, name) in &self.keys {
+            let width = KEY + LETTER * name.chars().count() as f64;
+            if x > LEFT && x + width > WIDTH {
+                (x, y) = (LEFT, y + LINE);
+            }
+            let middle = y - 4.0;
+            let _ = write!(words, "<path class=\"line {kind}\" d=\"M{x:.1} {middle}h22\"/>");
+            let _ = write!(words, "<text x=\"{:.1}\" y=\"{y}\">{}</text>", x + 27.0, escaped(name));
+            x += width + 14.0;
+        }
+        let bottom = if self.keys.is_empty() { HEIGHT } else { y + 6.0 };
+        let frame = [0.0, -LINE, WIDTH, bottom + LINE];
+        let viewed = format!("viewBox=\"0 {} {WIDTH} {}\"", frame[1], frame[3]);
+        let svg = self.svg.replacen(&format!("viewBox=\"0 0 {WIDTH} {HEIGHT}\""), &viewed, 1);
+        (svg.replacen("</svg>", &format!("{words}</svg>"), 1), frame)
     }
 }
 
@@ -194,7 +241,15 @@ mod tests {
         let mut figure = Figure::new(axis, axis);
         figure.line("one", &[(-5.0, 0.0), (0.5, 9.0)]);
         figure.area("two", &[]);
-        let text = figure.finish("a & b", "what");
+        figure.key("one", "<a>");
+        figure.key("two", "b".repeat(60));
+        let drawing = figure.finish("a & b", "what");
+        let (alone, frame) = drawing.alone();
+        assert_eq!(frame, [0.0, -16.0, 360.0, 282.0]);
+        for part in ["viewBox=\"0 -16 360 282\"", ">&lt;a&gt;</text>", "class=\"title\" x=\"44\" y=\"-5\">a &amp; b<"] {
+            assert!(alone.contains(part) && !drawing.svg.contains(part), "{part}: {alone}");
+        }
+        let text = drawing.svg;
         assert!(
             text.contains("<title>a &amp; b</title>") && text.contains("role=\"img\"") && text.contains("&lt;x&gt;")
         );

@@ -100,6 +100,7 @@ fn contribution<'a>(set: &Spread, kept: &[bool], (low, high): (f64, f64)) -> Fig
     figure.band("id", &band);
     figure.line("id", &mean);
     figure.line("rule", &[(0.0, 0.0), (kept.len() as f64, 0.0)]);
+    figure.key("id", "mean, and a standard deviation to either side");
     figure
 }
 
@@ -158,6 +159,8 @@ fn variances(page: &Contents<'_>, set: &SetAccount) -> String {
     figure.area("id", &steps(&after));
     figure.line("id", &steps(&after));
     figure.line("ood", &steps(&before));
+    figure.key("id", "after pruning");
+    figure.key("ood", "before");
     let sum = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     let (name, what) =
         (shown(&set.name), format!("mean over classes: {:.4} before, {:.4} after", sum(&before), sum(&after)));
@@ -196,6 +199,7 @@ fn pattern(page: &Contents<'_>, found: &Anatomy) -> String {
     figure.tiles(&tiles);
     let used = units - found.mask.unused_units;
     figure.upright("rule", used as f64);
+    figure.key("rule", "units to the left keep a weight");
     let (few, many) =
         found.mask.kept_by_class.iter().fold((usize::MAX, 0), |(few, many), kept| (few.min(*kept), many.max(*kept)));
     let what = format!("{used} units keep a weight, left of the dotted line; classes keep {few} to {many} weights");
@@ -259,8 +263,14 @@ fn sweep_figure(page: &Contents<'_>, found: &Anatomy) -> String {
     figure.line("second", &line(&|level| Some(mean(&level.fpr))));
     let accuracy = line(&|level| level.accuracy);
     figure.line("third", &accuracy);
+    figure.key("first", "AUROC");
+    figure.key("second", "FPR");
+    if !accuracy.is_empty() {
+        figure.key("third", "accuracy");
+    }
     if let Some(chosen) = found.levels.iter().find(|level| level.kept == found.mask.kept) {
         figure.upright("rule", chosen.p);
+        figure.key("rule", "its own p");
     }
     let right = if accuracy.is_empty() { "" } else { ", accuracy dash-dotted" };
     let what = format!("AUROC solid, FPR dashed{right}; the dotted line is the detector's own p");
@@ -337,6 +347,8 @@ fn ablation(page: &Contents<'_>, found: &Anatomy, group: &[Ablation]) -> String 
     figure.line("second", &band.iter().map(|(p, mean, ..)| (*p, *mean)).collect::<Vec<_>>());
     figure.line("first", &found.levels.iter().map(|level| (level.p, mean(&level.fpr))).collect::<Vec<_>>());
     let name = group[0].name;
+    figure.key("first", &*found.detector);
+    figure.key("second", format!("{name}, five seeds as a band"));
     let what = format!("FPR of {name} beside that of {}, by p", found.detector);
     page.framed("ablation", name, figure.finish(&format!("FPR by p, {name}"), &what), &what)
 }
