@@ -259,13 +259,34 @@ fn the_content_decides_whatever_the_name_says() {
     assert!(message(&neither).contains("zip archive without"), "{}", message(&neither));
 }
 
+/// Whatever is in the archive, whatever the file is called, and whichever of the two members the data are in.
 #[test]
-fn a_member_twice_in_an_npz_is_refused() {
+fn a_member_twice_in_an_archive_is_refused() {
     let folder = Folder::new();
-    let member = || npy("<f4", false, "7, 3", &le(&values()));
-    let twice = archive(&[("features.npy", member()), ("features.npy", member())], true);
-    let error = read(&folder.write("twice.npz", &twice)).unwrap_err();
-    assert!(error.kind() == ErrorKind::Malformed && error.to_string().contains("twice"), "{error}");
+    let features = || ("features.npy", npy("<f4", false, "7, 3", &le(&values())));
+    let weights = ("m/data/weights/weight_0", le(&values()));
+    let description = ("m/data/weights/model_weights_config.json", br#"{"config": {}}"#.to_vec());
+    let checkpoint = [("t/data.pkl", b"\x80\x02}.".to_vec()), ("t/data/0", le(&values())), ("t/data/0", le(&values()))];
+    for (entries, name) in [
+        (vec![features(), features()], "features.npy"),
+        (vec![features(), ("notes.txt", Vec::new()), ("notes.txt", Vec::new())], "notes.txt"),
+        (vec![description.clone(), weights.clone(), weights.clone()], "m/data/weights/weight_0"),
+        (vec![description.clone(), description, weights], "model_weights_config.json"),
+        (checkpoint.to_vec(), "t/data/0"),
+    ] {
+        let names = ["twice.npz", "twice.pt2", "twice", "twice.pth"];
+        for called in &names[..if cfg!(feature = "torch") { 4 } else { 3 }] {
+            for deflated in [false, true] {
+                let path = folder.write(called, &archive(&entries, deflated));
+                let error = read(&path).unwrap_err();
+                let message = error.to_string();
+                assert!(error.kind() == ErrorKind::Malformed && message.contains("twice in the archive"), "{error}");
+                assert!(message.contains(name) && message.contains(called), "{error}");
+                let error = read_head(Location::parse(&path.to_string_lossy()), None).unwrap_err();
+                assert!(error.to_string().contains("twice in the archive"), "{error}");
+            }
+        }
+    }
 }
 
 #[test]

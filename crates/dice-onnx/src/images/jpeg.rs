@@ -10,8 +10,12 @@ use mozjpeg::{ColorSpace, Decompress, Marker};
 /// What an EXIF segment starts with.
 const EXIF: &[u8] = b"Exif\0\0";
 
-/// Scans of one image: photographs have a dozen at most, and each takes the time of a whole image.
+/// Scans of one image, of whatever size: encoders write about ten, scripts of a scan for each few coefficients some tens.
 const MOST_SCANS: usize = 1000;
+
+/// Scans times pixels of one image: 64 scans of 100 million pixels. A scan takes its time for every block, in how few bytes it may be
+/// written: 60 ms at 100 million pixels. A photograph of that size in 44 scans decodes in 1.3 s, the worst at this bound in about 5 s.
+const MOST_SCANNED: u64 = 64 * 100_000_000;
 
 /// A JPEG whose header is read.
 pub(super) struct Jpeg<'a> {
@@ -34,7 +38,7 @@ enum Kind {
 impl<'a> Jpeg<'a> {
     /// Reads the header; the first line of what is wrong with it is the error.
     pub(super) fn open(bytes: &'a [u8]) -> Result<Self, String> {
-        check_whole(bytes)?;
+        let scans = scans_of(bytes)?;
         guard(|| {
             let decoder = Decompress::with_markers(&[Marker::APP(1)]).from_mem(bytes)?;
             let kind = match decoder.color_space() {
@@ -46,6 +50,9 @@ impl<'a> Jpeg<'a> {
             let mut exif = decoder.markers().filter_map(|marker| marker.data.strip_prefix(EXIF));
             let orientation = exif.next().and_then(Orientation::from_exif_chunk);
             let (width, height) = decoder.size();
+            if scans.saturating_mul(width as u64 * height as u64) > MOST_SCANNED {
+                return Err(io::Error::other(format!("{scans} scans of {width} x {height} pixels")));
+            }
             Ok(Self { size: [width as u32, height as u32], orientation, kind, decoder })
         })
     }
@@ -83,8 +90,9 @@ fn of_inks(values: &[u8]) -> Vec<u8> {
     values.as_chunks::<4>().0.iter().flat_map(pixel).collect()
 }
 
-/// Refuses data that ends before the image does, for which libjpeg makes pixels up. The thumbnail within an image has an end of its own.
-fn check_whole(bytes: &[u8]) -> Result<(), String> {
+/// How many scans there are. Refuses data that ends before the image does, for which libjpeg makes pixels up. The thumbnail within an
+/// image has an end of its own.
+fn scans_of(bytes: &[u8]) -> Result<u64, String> {
     const END: u8 = 0xd9;
     const SCAN: u8 = 0xda;
     let mut rest = bytes.get(2..).unwrap_or_default();
@@ -100,7 +108,7 @@ fn check_whole(bytes: &[u8]) -> Result<(), String> {
             return Err(format!("more than {MOST_SCANS} scans"));
         }
         match marker {
-            END => return Ok(()),
+            END => return Ok(scans as u64),
             // Markers without a length: restarts within a scan, the start, and TEM.
             0x01 | 0xd0..=0xd8 => {}
             // The length of a scan is that of its header alone; the end of its data, where 0xff is written 0xff00, is searched for.
@@ -108,6 +116,43 @@ fn check_whole(bytes: &[u8]) -> Result<(), String> {
                 let length = rest.first_chunk().map_or(usize::MAX, |length| usize::from(u16::from_be_bytes(*length)));
                 rest = rest.get(length..).unwrap_or_default();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// A progressive image that says to be of `size`, in `scans` scans.
+    fn claiming(size: [u16; 2], scans: usize) -> Vec<u8> {
+        let mut bytes = include_bytes!("../../tests/images/progressive.jpg").to_vec();
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc2]).unwrap();
+        bytes[frame + 5..frame + 7].copy_from_slice(&size[0].to_be_bytes());
+        bytes[frame + 7..frame + 9].copy_from_slice(&size[1].to_be_bytes());
+        let last = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+        let scan = bytes[last..bytes.len() - 2].to_vec();
+        bytes.truncate(bytes.len() - 2);
+        let there = bytes.windows(2).filter(|pair| *pair == [0xff, 0xda]).count();
+        (there..scans).for_each(|_| bytes.extend(&scan));
+        bytes.extend([0xff, 0xd9]);
+        bytes
+    }
+
+    #[test]
+    fn scans_are_bounded_by_what_they_take() {
+        for (size, most) in [([10_000, 10_000], 64), ([8_000, 4_000], 200), ([20, 30], MOST_SCANS)] {
+            assert!(Jpeg::open(&claiming(size, most)).is_ok(), "{size:?}");
+            let error = Jpeg::open(&claiming(size, most + 1)).map(|_| ()).unwrap_err();
+            assert!(error.contains("scans"), "{error}");
+        }
+        // Told as an image that cannot be decoded, which a run may leave out.
+        let error =
+            crate::decode_bytes(&claiming([10_000, 10_000], 65), "bomb.jpg", crate::Orientation::Stored).unwrap_err();
+        assert_eq!(error.remedy(), Some(dice_ood::Remedy::SkipBroken));
+        for part in ["bomb.jpg", "65 scans of 10000 x 10000 pixels"] {
+            assert!(error.to_string().contains(part), "{error}");
         }
     }
 }

@@ -4,8 +4,8 @@
     pip install pillow numpy
     python jpegs.py        # rewrites jpegs.tar.gz and jpegs.txt
 
-Small pictures of noise, edges and gradients by a fixed seed. Pillow writes all but 4:4:0, whose header alone is changed, and YCCK, whose
-marker is. Of some, bytes within the data are overwritten; they stay where Pillow still makes an image of them. `jpegs.txt` has, a line for
+Small pictures of noise, edges and gradients by a fixed seed. Pillow writes all; of 4:4:0, 4:1:1, YCCK, tables
+of 16 bits and other markers or names of components the headers are then changed. Of some, bytes within the data are overwritten; they stay where Pillow still makes an image of them. `jpegs.txt` has, a line for
 each file, the SHA-256 of the pixels of `convert("RGB")`, width and height. Last run with Pillow 13.0.0 (libjpeg-turbo 3.2.0), numpy 2.4.6.
 """
 import gzip
@@ -98,6 +98,108 @@ for name in [name for name in files if "40x41" in name or "33x20" in name]:
         data[place] = random.integers(0, 255)
     if data.count(b"\xff\xd9") == 1:
         files[f"damaged-{name}"] = bytes(data)
+
+
+
+def segments(data):
+    """Marker, place and length of what stands before the first scan."""
+    at = 2
+    while data[at + 1] != 0xDA:
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        yield data[at + 1], at, length
+        at += 2 + length
+
+
+def fat_tables(data):
+    """Quantisation tables of 16 bits a value, in the frame that allows them."""
+    out, end = bytearray(data[:2]), 2
+    for marker, at, length in segments(data):
+        end = at + 2 + length
+        body = data[at + 4 : end]
+        if marker == 0xDB:
+            tables = [body[i : i + 65] for i in range(0, len(body), 65)]
+            body = b"".join(bytes([0x10 | table[0]]) + b"".join(bytes([0, value]) for value in table[1:]) for table in tables)
+        out += bytes([0xFF, 0xC1 if marker == 0xC0 else marker]) + (len(body) + 2).to_bytes(2, "big") + body
+    return bytes(out) + data[end:]
+
+
+def renamed(data):
+    """Components called R, G, B, which without any other marker are no luminance and chrominance."""
+    data = bytearray(data)
+    for marker, at, length in segments(bytes(data)):
+        if marker in (0xC0, 0xC2):
+            for component, letter in enumerate(b"RGB"):
+                data[at + 10 + 3 * component] = letter
+        end = at + 2 + length
+    for component, letter in enumerate(b"RGB"):
+        data[end + 5 + 2 * component] = letter
+    return bytes(data)
+
+
+def without(data, unwanted):
+    """Without the segments of a marker."""
+    out, end = bytearray(data[:2]), 2
+    for marker, at, length in segments(data):
+        end = at + 2 + length
+        if marker != unwanted:
+            out += data[at:end]
+    return bytes(out) + data[end:]
+
+
+def adobe(data, transform):
+    """With Adobe's marker, which says whether the components are red, green, blue (0) or YCbCr (1)."""
+    return data[:2] + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform]) + without(data, 0xE0)[2:]
+
+
+def narrow(data):
+    """4:2:0 as 4:1:1: the same blocks in another order, in an image of as many units of 32 x 8 pixels."""
+    data = bytearray(data)
+    factors, at = sampling(data)
+    assert factors == 0x22
+    data[at + 11] = 0x41
+    height, width = (int.from_bytes(data[at + place : at + place + 2], "big") for place in (5, 7))
+    rows, columns = -(-height // 16), -(-width // 16)
+    data[at + 5 : at + 9] = (rows * 8 - height % 3).to_bytes(2, "big") + (columns * 32 - width % 5).to_bytes(2, "big")
+    return bytes(data)
+
+
+random = np.random.default_rng(21)
+for width in range(1, 18):
+    height = 18 - width if width % 2 else 1 + width * 5 % 17
+    image = picture(width, height, width % 3)
+    end = f"{width}x{height}"
+    for subsampling, progressive in itertools.product([0, 2], [False, True]):
+        kind = f"odd-{['444', '', '420'][subsampling]}-{end}{'-progressive' if progressive else ''}"
+        files[f"{kind}.jpg"] = encoded(image, quality=85, subsampling=subsampling, progressive=progressive)
+for number, (width, height) in enumerate([(32, 24), (17, 31), (40, 41), (64, 9)]):
+    image, end = picture(width, height, 1 + number % 2), f"{width}x{height}"
+    for quality in [1, 100]:
+        for progressive in [False, True]:
+            name = f"quality{quality}-{end}{'-progressive' if progressive else ''}.jpg"
+            files[name] = encoded(image, quality=quality, subsampling=2 * (number % 2), progressive=progressive)
+    for rows in [1, 2]:
+        files[f"restart-rows{rows}-{end}.jpg"] = encoded(image, quality=80, subsampling=2, restart_marker_rows=rows)
+    for blocks in [4, 7, 300]:
+        files[f"restart-blocks{blocks}-{end}-progressive.jpg"] = encoded(
+            image, quality=80, subsampling=1, restart_marker_blocks=blocks, progressive=True
+        )
+    plain = io.BytesIO()
+    image.save(plain, "JPEG", quality=80)
+    files[f"usual-huffman-{end}.jpg"] = plain.getvalue()
+    files[f"tables16-{end}.jpg"] = fat_tables(plain.getvalue())
+    files[f"411-{end}.jpg"] = narrow(encoded(image, quality=80, subsampling=2))
+    files[f"411-{end}-progressive.jpg"] = narrow(encoded(image, quality=80, subsampling=2, progressive=True))
+    for progressive in [False, True]:
+        data = encoded(image, quality=80, subsampling=0, progressive=progressive)
+        end_of = f"{end}{'-progressive' if progressive else ''}.jpg"
+        files[f"adobe-rgb-{end_of}"] = adobe(data, 0)
+        files[f"adobe-ycc-{end_of}"] = adobe(data, 1)
+        if not progressive:
+            files[f"named-rgb-{end_of}"] = renamed(without(data, 0xE0))
+        files[f"no-marker-{end_of}"] = without(data, 0xE0)
+    exif = Image.Exif()
+    exif[0x0112] = 3 + number
+    files[f"exif{3 + number}-{end}.jpg"] = encoded(image, quality=80, exif=exif)
 
 lines, archive = [], io.BytesIO()
 with tarfile.open(fileobj=archive, mode="w") as tar:

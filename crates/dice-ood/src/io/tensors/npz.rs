@@ -1,6 +1,6 @@
 //! numpy `.npz`: a zip of npy files, stored or deflated, streamed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub(super) struct Member {
 
 fn malformed(error: rawzip::Error) -> Error {
     Error::caused_by(ErrorKind::Malformed, error)
-        .expected("an npz file (a zip archive of npy files)")
+        .expected("a zip archive, as npz files and PyTorch checkpoints are")
         .fix("is the file complete?")
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn members(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The files of the zip archive `path` by their names; of two of one name the last.
+/// The files of the zip archive `path` by their names.
 pub(super) fn members_of(path: &Path) -> Result<BTreeMap<String, Member>> {
     let mut members = BTreeMap::new();
     walk(path, |name, member| {
@@ -57,44 +57,48 @@ pub(super) fn members_of(path: &Path) -> Result<BTreeMap<String, Member>> {
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     let mut file = NpzFile { path: path.to_path_buf(), tensors: Vec::new(), entries: Vec::new() };
-    let [found, claimed] = walk(path, |member, entry| {
+    walk(path, |member, entry| {
         let Some(name) = member.strip_suffix(".npy") else { return Ok(()) };
         entry().and_then(|entry| file.add(name, entry)).map_err(|error| error.tensor(name))
     })?;
-    if found != claimed {
-        return Err(Error::new(ErrorKind::Malformed, format!("{found} entries"))
-            .expected(format!("{claimed} entries, as the archive says"))
-            .fix("is the file complete?"));
-    }
     Ok(Box::new(file))
 }
 
-/// Visits the name of every file in the zip archive `path`, and what finds the file itself; how many there are, and how many the
-/// archive says that there are.
-fn walk(path: &Path, mut visit: impl FnMut(String, &dyn Fn() -> Result<Member>) -> Result<()>) -> Result<[u64; 2]> {
+/// Visits the name of every file in the zip archive `path`, and what finds the file itself.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`] for two files of one name, as readers disagree on which of them counts, and for another number of files than
+/// the archive says; those of `visit`.
+fn walk(path: &Path, mut visit: impl FnMut(String, &dyn Fn() -> Result<Member>) -> Result<()>) -> Result<()> {
     let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
     let archive = ZipArchive::from_file(files::open(path)?, &mut buffer).map_err(malformed)?;
     let mut entries = archive.entries(&mut buffer);
-    let mut found = 0;
+    let (mut seen, mut found) = (BTreeSet::new(), 0);
     while let Some(zipped) = entries.next_entry().map_err(malformed)? {
         found += 1;
         let name = String::from_utf8_lossy(zipped.file_path().as_bytes()).into_owned();
+        if !seen.insert(name.clone()) {
+            return Err(Error::new(ErrorKind::Malformed, "twice in the archive")
+                .tensor(name)
+                .expected("each member once")
+                .fix("write the file again"));
+        }
         visit(name, &|| {
             let range = archive.get_entry(zipped.wayfinder()).map_err(malformed)?.compressed_data_range();
             Member::new(&zipped, range)
         })?;
     }
-    Ok([found, archive.entries_hint()])
+    match archive.entries_hint() {
+        claimed if claimed == found => Ok(()),
+        claimed => Err(Error::new(ErrorKind::Malformed, format!("{found} entries"))
+            .expected(format!("{claimed} entries, as the archive says"))
+            .fix("is the file complete?")),
+    }
 }
 
 impl NpzFile {
-    /// Takes in the member `name`, of which there may be one: readers disagree on which of two counts.
+    /// Takes in the member `name`.
     fn add(&mut self, name: &str, entry: Member) -> Result<()> {
-        if self.tensors.iter().any(|tensor| tensor.name == name) {
-            return Err(Error::new(ErrorKind::Malformed, "twice in the archive")
-                .expected("each member once")
-                .fix("write the file again"));
-        }
         let mut input = entry.open(&self.path)?;
         let header = NpyHeader::read(&mut input)?;
         header.check_length(input.left)?;

@@ -1,6 +1,6 @@
 //! Heads and features in PyTorch checkpoints, read without executing pickle.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read as _};
 use std::path::Path;
 
 use pytorch_reader::{DType as TorchType, PytorchReader, Tensor};
@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::files;
 use crate::io::guard::decode;
 use crate::io::tensors::info::{DType, TensorInfo};
+use crate::io::tensors::npz;
 use crate::io::tensors::rows::{Bytes, TensorFile, TensorRows};
 
 struct TorchFile {
@@ -20,7 +21,15 @@ struct TorchFile {
 
 pub(super) fn open(path: &Path) -> Result<Box<dyn TensorFile>> {
     // The reader wants a file it can seek; missing files and directories get the plain message.
-    let length = files::open(path)?.metadata().map_err(|error| Error::io(path, error))?.len();
+    let located = |error| Error::io(path, error);
+    let mut file = files::open(path)?;
+    let length = file.metadata().map_err(located)?.len();
+    let mut start = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut start).map_err(located)?;
+    if start == b"PK" {
+        // The reader takes one of two members of one name.
+        npz::members(path)?;
+    }
     let reader = decode(|| PytorchReader::new(path), malformed)?;
     let mut handles: Vec<Tensor> = reader.into_tensors().into_values().collect();
     handles.sort_by(|a, b| a.name.cmp(&b.name));
