@@ -18,7 +18,8 @@ use crate::score::choose;
 /// Put a detector inside its network, or write it alone: an ONNX file that returns OOD scores.
 ///
 /// With --model, the network again, with its operators and outputs as they are; a runtime may round those of a network in 16 or 8
-/// bits in other places than before, as more outputs change what it fuses. ood_score [N] (f32, higher = more in-distribution), p_value [N] (f32, conformal) and is_ood [N] (bool, by the detector's threshold) come after them. Without, a model from
+/// bits in other places than before, as more outputs change what it fuses. ood_score [N] (f32, higher = more in-distribution),
+/// p_value [N] (f32, conformal) and is_ood [N] (bool, by the detector's threshold) come after them. Without, a model from
 /// features [N, D] (f32) to these and prediction [N] (int64), for whoever has features. Any ONNX runtime serves the result.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
