@@ -31,7 +31,7 @@ typeset:
 	@command -v pdflatex >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends texlive-latex-base texlive-latex-recommended >/dev/null; } \
 	  || echo "pdflatex is missing and cannot be installed"
-	cargo test --locked -p dice-cli --test typeset -- --show-output
+	cargo test --workspace --locked --test typeset -- --show-output
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
