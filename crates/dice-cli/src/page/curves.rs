@@ -91,8 +91,8 @@ fn precision(page: &Contents<'_>, drawn: &[Drawn<'_>], name: &str) -> String {
     }
     keys(&mut figure, page, drawn);
     let what = format!("AUPR-in: {}", listed(drawn, |one| percent(one.set.metrics.aupr_in), ", "));
-    let svg = figure.finish(&format!("Precision by recall on {name}"), &what);
-    page.framed("precision", &format!("Precision and recall, {name}"), svg, &what)
+    let drawing = figure.finish(&format!("Precision by recall on {name}"), &what);
+    page.framed("precision", &format!("Precision and recall, {name}"), drawing, &what)
 }
 
 fn high_tpr(page: &Contents<'_>, drawn: &[Drawn<'_>], name: &str) -> String {
@@ -118,8 +118,8 @@ fn high_tpr(page: &Contents<'_>, drawn: &[Drawn<'_>], name: &str) -> String {
         told.map(|point| percent(point.fpr)).collect::<Vec<_>>().join(", ")
     };
     let what = format!("FPR at 90, 95 and 99 % TPR: {}", listed(drawn, rates, "; "));
-    let svg = figure.finish(&format!("FPR at high TPR on {name}"), &what);
-    page.framed("high-tpr", &format!("FPR at high TPR, {name}"), svg, &what)
+    let drawing = figure.finish(&format!("FPR at high TPR on {name}"), &what);
+    page.framed("high-tpr", &format!("FPR at high TPR, {name}"), drawing, &what)
 }
 
 /// What the lines are.

@@ -25,11 +25,11 @@ const FIRST_STATE: i32 = 6;
 
 /// A document of one page of the figure's size. It holds no date, so that the same figure is the same bytes.
 pub(super) fn page(figure: &Tree, title: &str) -> Result<Vec<u8>> {
-    let mut drawing = Drawing { content: Content::new(), states: BTreeMap::new() };
+    let mut sheet = Sheet { content: Content::new(), states: BTreeMap::new() };
     let (width, height) = (POINTS * figure.size().width(), POINTS * figure.size().height());
     // PDF counts from the bottom upwards.
-    drawing.content.transform([POINTS, 0.0, 0.0, -POINTS, 0.0, height]);
-    drawing.group(figure.root())?;
+    sheet.content.transform([POINTS, 0.0, 0.0, -POINTS, 0.0, height]);
+    sheet.group(figure.root())?;
 
     let mut pdf = Pdf::new();
     pdf.set_version(1, 4);
@@ -41,14 +41,14 @@ pub(super) fn page(figure: &Tree, title: &str) -> Result<Vec<u8>> {
     page.group().transparency().color_space().device_rgb();
     let mut resources = page.resources();
     let mut states = resources.ext_g_states();
-    for (name, id) in drawing.states.values() {
+    for (name, id) in sheet.states.values() {
         states.pair(Name(name.as_bytes()), *id);
     }
     drop(states);
     drop(resources);
     drop(page);
-    pdf.stream(CONTENT, &drawing.content.finish());
-    for (opacity, (_, id)) in &drawing.states {
+    pdf.stream(CONTENT, &sheet.content.finish());
+    for (opacity, (_, id)) in &sheet.states {
         let opacity = f32::from_bits(*opacity);
         pdf.ext_graphics(*id).non_stroking_alpha(opacity).stroking_alpha(opacity);
     }
@@ -60,13 +60,13 @@ fn beyond(what: &str) -> Error {
 }
 
 /// A page that is being drawn.
-struct Drawing {
+struct Sheet {
     content: Content,
     /// Graphics states by the bits of their opacity: the name of each, and its place in the file.
     states: BTreeMap<u32, (String, Ref)>,
 }
 
-impl Drawing {
+impl Sheet {
     fn group(&mut self, group: &Group) -> Result<()> {
         let plain = group.opacity() == Opacity::ONE && group.blend_mode() == BlendMode::Normal;
         if !plain {

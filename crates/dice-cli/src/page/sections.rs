@@ -183,8 +183,8 @@ fn reliability(page: &Contents<'_>, one: &DetectorReport) -> Option<String> {
     figure.line("first", &[&[(0.0, 0.0)], &points[..]].concat());
     let most = points.iter().map(|(level, share)| share - level).fold(f64::NEG_INFINITY, f64::max);
     let what = format!("The share exceeds its level by at most {most:.3}.");
-    let svg = figure.finish(&format!("Reliability of the p-values of {}", one.detector), &what);
-    Some(page.framed("reliability", &one.detector, svg, &what))
+    let drawing = figure.finish(&format!("Reliability of the p-values of {}", one.detector), &what);
+    Some(page.framed("reliability", &one.detector, drawing, &what))
 }
 
 fn scores(page: &Contents<'_>) -> String {

@@ -59,7 +59,7 @@ impl Model {
         let parameters = self.tensors().filter_map(|tensor| count_of(&shape_of(tensor).ok()?).ok());
         let parameters = parameters.fold(0usize, usize::saturating_add);
         let _ = writeln!(text, "          {} operators, {parameters} parameters and constants", graph.nodes.len());
-        let elsewhere = self.tensors().filter(|tensor| tensor.data_location == 1).count();
+        let elsewhere = self.tensors().filter(|tensor| tensor.is_external()).count();
         if elsewhere > 0 {
             let _ = writeln!(text, "          {elsewhere} tensors are kept in other files");
         }

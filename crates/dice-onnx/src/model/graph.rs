@@ -242,7 +242,7 @@ impl<'m> Graph<'m> {
         const SMALL: usize = 4096;
         let read = |stored: &TensorProto| {
             let count = shape_of(stored).and_then(|shape| count_of(&shape)).ok()?;
-            if count > SMALL || stored.data_location == 1 { None } else { Constant::read(stored, self.folder).ok() }
+            if count > SMALL || stored.is_external() { None } else { Constant::read(stored, self.folder).ok() }
         };
         match self.source(tensor)? {
             Source::Initializer(stored) => read(stored),

@@ -167,7 +167,7 @@ impl Model {
     /// What is used of each other file, as ranges that do not overlap: no byte is read twice, whatever tensors claim.
     fn external_ranges(&self) -> Result<BTreeMap<PathBuf, Vec<(u64, u64)>>> {
         let mut files: BTreeMap<PathBuf, Vec<(u64, u64)>> = BTreeMap::new();
-        for tensor in self.tensors().filter(|tensor| tensor.data_location == 1) {
+        for tensor in self.tensors().filter(|tensor| tensor.is_external()) {
             let named = |error: Error| error.tensor(quoted(&tensor.name));
             let place = External::of(tensor, self.folder()).map_err(named)?;
             let end =

@@ -135,6 +135,13 @@ pub(crate) struct TensorProto {
     pub(crate) data_location: i32,
 }
 
+impl TensorProto {
+    /// Whether its data is in another file.
+    pub(crate) fn is_external(&self) -> bool {
+        self.data_location == 1
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SparseTensorProto {
     #[prost(message, optional, tag = "1")]

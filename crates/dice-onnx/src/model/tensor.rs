@@ -84,7 +84,7 @@ impl Constant {
                     .expected("floats of 16, 32 or 64 bits or integers of 8 to 64 bits")
             })?;
             let bytes = count.checked_mul(size).ok_or_else(|| too_large(&shape))?;
-            let values = if tensor.data_location == 1 {
+            let values = if tensor.is_external() {
                 decode(&external::read(tensor, folder, bytes)?, tensor.data_type)?
             } else if let Some(raw) = &tensor.raw_data {
                 if raw.len() != bytes {

@@ -54,7 +54,7 @@ impl BuiltIn {
         };
         let guarded_load =
             |load: &dyn Fn() -> std::result::Result<rten::Model, rten::LoadError>| guard(load).map_err(unsupported);
-        let loaded = if whole.is_some() || !model.tensors().any(is_external) {
+        let loaded = if whole.is_some() || !model.tensors().any(TensorProto::is_external) {
             // Optimisers keep the tensors of outputs: as the only output the features stay a tensor of their own.
             let pruned = only_output(rewritten.as_deref().unwrap_or(bytes), features).map_err(located)?;
             guarded_load(&|| options(true).load(pruned.clone()))?
@@ -82,10 +82,6 @@ impl BuiltIn {
 /// Most bytes of weights in other files that become a part of the model in memory.
 const MOST_WEIGHTS: usize = 512 << 20;
 
-fn is_external(tensor: &TensorProto) -> bool {
-    tensor.data_location == 1
-}
-
 /// The model with the weights that lie in other files; `None` where it has none such, or more than [`MOST_WEIGHTS`].
 ///
 /// rten 0.27 wants an offset for each tensor, and files beside the model whose names end in `.data`.
@@ -94,14 +90,14 @@ fn with_weights(model: &Model) -> Result<Option<Vec<u8>>> {
         count_of(&shape_of(tensor).ok()?).ok()?.checked_mul(element::size(tensor.data_type)?)
     };
     let graph = model.proto().graph.iter();
-    let inside = graph.flat_map(|graph| &graph.initializer).filter(|tensor| is_external(tensor));
+    let inside = graph.flat_map(|graph| &graph.initializer).filter(|tensor| tensor.is_external());
     let total = inside.clone().try_fold(0usize, |total, tensor| total.checked_add(bytes(tensor)?));
-    let all = model.tensors().filter(|tensor| is_external(tensor)).count();
+    let all = model.tensors().filter(|tensor| tensor.is_external()).count();
     if all == 0 || inside.count() < all || total.is_none_or(|total| total > MOST_WEIGHTS) {
         return Ok(None);
     }
     let taken_in = |tensor: TensorProto| {
-        let Some(wanted) = bytes(&tensor).filter(|_| is_external(&tensor)) else { return Ok(None) };
+        let Some(wanted) = bytes(&tensor).filter(|_| tensor.is_external()) else { return Ok(None) };
         let raw_data =
             external::read(&tensor, model.folder(), wanted).map_err(|error| error.tensor(quoted(&tensor.name)))?;
         Ok(Some(TensorProto { raw_data: Some(raw_data), external_data: Vec::new(), data_location: 0, ..tensor }))

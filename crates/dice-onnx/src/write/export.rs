@@ -452,7 +452,7 @@ impl Addition {
 fn external_files(model: &Model) -> Result<BTreeMap<String, PathBuf>> {
     let mut files = BTreeMap::new();
     let mut seen = BTreeSet::new();
-    for tensor in model.tensors().filter(|tensor| tensor.data_location == 1) {
+    for tensor in model.tensors().filter(|tensor| tensor.is_external()) {
         let location = tensor.external_data.iter().find(|entry| entry.key == "location");
         let Some(location) = location.filter(|location| seen.insert(location.value.as_str())) else { continue };
         let place = External::of(tensor, model.folder()).map_err(|error| error.file(model.path().display()))?;

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::head::LinearHead;
 use labels::Labelled;
 use reading::HeadReading;
-pub(crate) use rows::{MOST_SHARED, Witness};
+pub(crate) use rows::{FEWEST, MOST_SHARED, Witness, refuse_few};
 
 /// Fewer rows than this are too few to judge by.
 const FEWEST_ROWS: usize = 50;

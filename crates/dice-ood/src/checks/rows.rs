@@ -16,6 +16,21 @@ const SEEDS: [u64; 2] = [0x5eed_0001, 0x5eed_0002];
 /// Out-of-distribution sets that share more of their rows with the in-distribution inputs are no such sets.
 pub(crate) const MOST_SHARED: f64 = 0.01;
 
+/// A set that something is measured on has at least so many rows.
+pub(crate) const FEWEST: u64 = 10;
+
+/// Refuses a set of fewer than [`FEWEST`] rows; `why` says what cannot be done with them.
+///
+/// # Errors
+/// [`ErrorKind::Empty`]; whoever calls names the set.
+pub(crate) fn refuse_few(rows: u64, why: &str) -> Result<()> {
+    if rows >= FEWEST {
+        return Ok(());
+    }
+    let found = format!("{rows} row{}", if rows == 1 { "" } else { "s" });
+    Err(Error::new(ErrorKind::Empty, found).expected(format!("at least {FEWEST}: {why}")))
+}
+
 /// Keeps what [`checks`](super) needs of a source while it is read.
 pub(crate) struct Witness {
     classes: usize,

@@ -36,7 +36,7 @@ pub use report::{Diagnosis, Kind, Level, MaskAccount, Separation, SetAccount};
 pub use simulate::Simulation;
 pub use variance::{ClassOutput, Outputs};
 
-use crate::checks::Witness;
+use crate::checks::{Witness, refuse_few};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureSource, Observed, Opening, for_each_block};
 use crate::head::LinearHead;
@@ -50,9 +50,6 @@ use account::{Told, levels, simulate};
 use forecast::Evidence;
 use ladder::Ladder;
 use reading::{Reading, Tally};
-
-/// Fewer rows of a set than this say nothing of how scores vary.
-const FEWEST_ROWS: u64 = 10;
 
 /// A named set, opened when its turn has come.
 pub struct Sample<'a> {
@@ -240,10 +237,11 @@ impl<'a> Diagnose<'a> {
         let reading = Reading::of(&mut source, ladder, is_id, means, ("reading", &mut *self.progress))
             .map_err(|error| error.file(&told.name))?;
         drop(source);
-        check_rows(&told, reading.tally.profile().rows)?;
+        let named = |error: Error| error.argument(format!("set '{}'", told.name));
+        refuse_few(reading.tally.profile().rows, "how scores vary cannot be told from fewer").map_err(named)?;
         // What a network does not see of a distortion leaves the row as it was.
         if told.kind == Kind::OutOfDistribution {
-            own.refuse_shared(known).map_err(|error| error.argument(format!("set '{}'", told.name)))?;
+            own.refuse_shared(known).map_err(named)?;
         }
         Ok((told, reading))
     }
@@ -275,17 +273,6 @@ fn is_energy(spec: &PipelineSpec) -> bool {
 }
 
 /// What the pass over the training features gathers.
-/// Refuses sets of too few rows.
-fn check_rows(of: &Told, rows: u64) -> Result<()> {
-    if rows >= FEWEST_ROWS {
-        return Ok(());
-    }
-    let found = format!("{rows} row{}", if rows == 1 { "" } else { "s" });
-    Err(Error::new(ErrorKind::Empty, found)
-        .argument(format!("set '{}'", of.name))
-        .expected(format!("at least {FEWEST_ROWS}: how scores vary cannot be told from fewer")))
-}
-
 struct Gathered {
     statistics: Statistics,
     tally: Tally,

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use super::split::{self, Part};
 use super::{Open, Options, Validation};
 use crate::calibration::Calibration;
-use crate::checks::Witness;
+use crate::checks::{FEWEST, Witness, refuse_few};
 use crate::error::{Error, ErrorKind, Missing, Result};
 use crate::features::{Block, for_each_block};
 use crate::head::LinearHead;
 use crate::progress::Progress;
 use crate::random::shuffle;
-
-/// Fewer rows of a set than this tell detectors apart by chance.
-const FEWEST_ROWS: u64 = 10;
 
 /// What is known of the inputs before anything is fitted.
 pub(super) struct Survey {
@@ -77,13 +74,10 @@ impl Survey {
                 .expected("different names"));
         }
         let (mut witness, rows) = watched(head, open, name, &mut |_| (), progress)?;
-        if rows < FEWEST_ROWS {
-            return Err(Error::new(ErrorKind::Empty, format!("{rows} row{}", if rows == 1 { "" } else { "s" }))
-                .argument(format!("validation set '{name}'"))
-                .expected(format!("at least {FEWEST_ROWS}: half of them choose, the others report")));
-        }
+        let named = |error: Error| error.argument(format!("validation set '{name}'"));
+        refuse_few(rows, "half of them choose, the others report").map_err(named)?;
         if !may_overlap {
-            witness.refuse_shared(id).map_err(|error| error.argument(format!("validation set '{name}'")))?;
+            witness.refuse_shared(id).map_err(named)?;
         }
         self.fingerprint = self.fingerprint.rotate_left(7).wrapping_add(witness.fingerprint());
         self.sets.push((name.to_owned(), rows));
@@ -101,7 +95,7 @@ impl Survey {
                 .expected("the class of each input"));
         };
         let fit = |(label, rows): (&i64, &u64)| {
-            ((0..head.classes() as i64).contains(label) && *rows >= FEWEST_ROWS).then_some(*label)
+            ((0..head.classes() as i64).contains(label) && *rows >= FEWEST).then_some(*label)
         };
         let usable: Vec<i64> = labels.iter().filter_map(fit).collect();
         match (head.classes(), usable.len()) {
