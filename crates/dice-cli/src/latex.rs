@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::names::is_plain;
+use crate::names::{is_plain, visible};
 
 /// Shows characters that pdfTeX knows only by further packages: the other engines by themselves, pdfTeX by their codes.
 const BEYOND: &str = "\\providecommand{\\dicebeyond}[2]{\\ifdefined\\Umathchar#1\\else\\texttt{#2}\\fi}\n";
@@ -31,9 +31,7 @@ fn line(cells: &[String]) -> String {
 fn escaped(cell: &str) -> String {
     let mut out = String::new();
     let mut before = None;
-    let visible: String =
-        cell.chars().map(|c| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect();
-    for run in visible.chars().collect::<Vec<_>>().chunk_by(|a, b| is_beyond(*a) && is_beyond(*b)) {
+    for run in visible(cell).chars().collect::<Vec<_>>().chunk_by(|a, b| is_beyond(*a) && is_beyond(*b)) {
         match run {
             [first, ..] if is_beyond(*first) => {
                 let codes: Vec<String> = run.iter().map(|c| format!("U+{:04X}", u32::from(*c))).collect();

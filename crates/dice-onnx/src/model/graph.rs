@@ -319,7 +319,11 @@ impl<'m> Graph<'m> {
             "Sqrt" => Ok(first.map(f32::sqrt)),
             // How a cosine head normalises its weights, where the exporter left it to the graph.
             "ReduceL2" | "ReduceSum" => {
-                first.reduce(&axes(input(1)?)?, integer(node, "keepdims", 1) != 0, node.op_type == "ReduceL2")
+                let axes = axes(input(1)?)?;
+                if axes.is_empty() && integer(node, "noop_with_empty_axes", 0) != 0 {
+                    return Err(Error::new(ErrorKind::Unsupported, "a reduction of no axes").expected("axes to reduce"));
+                }
+                first.reduce(&axes, integer(node, "keepdims", 1) != 0, node.op_type == "ReduceL2")
             }
             "Shape" if node.attribute.is_empty() => Ok(first.extents()),
             "Expand" => first.expand(input(1)?.ok_or_else(lacks)?.as_ints()?, self.largest()),
