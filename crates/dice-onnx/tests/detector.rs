@@ -84,7 +84,12 @@ fn specs() -> Vec<Spec> {
         text.replace("(50)", "(3)").replace("(20)", "(8)").replace("(256)", "(4)").replace("(0.99)", "(0.9)")
     };
     let examples = METHODS.iter().map(|entry| small(entry.card.example).parse().unwrap());
-    let more = ["fisher(energy, knn(3))", "react(0.9) | dice(0.7) | energy(temperature=2)", "msp(temperature=10)"];
+    let more = [
+        "evidence(lts, mds)",
+        "fisher(energy, knn(3))",
+        "react(0.9) | dice(0.7) | energy(temperature=2)",
+        "msp(temperature=10)",
+    ];
     examples.chain(more.iter().map(|text| text.parse().unwrap())).collect()
 }
 

@@ -79,15 +79,33 @@ fn needed(graph: &Graph, wanted: &[Wire]) -> Vec<bool> {
     wanted.iter().for_each(|wire| needed[wire.index()] = true);
     for place in (0..nodes.len()).rev() {
         if needed[place] {
-            operands(&nodes[place]).into_iter().flatten().for_each(|wire| needed[wire.index()] = true);
+            operands(graph, &nodes[place]).into_iter().flatten().for_each(|wire| needed[wire.index()] = true);
         }
     }
     needed
 }
 
-fn operands(op: &Op) -> [Option<Wire>; 2] {
+/// The number that a wire is, where it is a constant one.
+fn number(graph: &Graph, wire: Wire) -> Option<f32> {
+    match &graph.nodes()[wire.index()] {
+        Op::Constant(Matrix { shape: [1, 1], values }) => values.first().copied(),
+        _ => None,
+    }
+}
+
+/// The value that is clipped, and at what, where one of two operands is a number: `Clip` has the number in a form of its own.
+fn clipped(graph: &Graph, a: Wire, b: Wire) -> Option<(Wire, f32)> {
+    number(graph, b).map(|bound| (a, bound)).or_else(|| number(graph, a).map(|bound| (b, bound)))
+}
+
+/// The values that an operator takes as tensors.
+fn operands(graph: &Graph, op: &Op) -> [Option<Wire>; 2] {
     match op {
         Op::Features | Op::Constant(_) => [None, None],
+        Op::Binary(Binary::Min | Binary::Max, a, b) => match clipped(graph, *a, *b) {
+            Some((of, _)) => [Some(of), None],
+            None => [Some(*a), Some(*b)],
+        },
         Op::Binary(_, a, b) | Op::TimesAbove(a, b, _) => [Some(*a), Some(*b)],
         Op::Logits(of, _, _) | Op::Unary(_, of) | Op::Reduce(_, of) | Op::Times(of, _) | Op::Softmax(of) => {
             [Some(*of), None]
@@ -159,14 +177,6 @@ impl Lowering<'_> {
         self.operators.floats(name, &matrix.shape, &matrix.values)
     }
 
-    /// The number that a wire is, where it is a constant one.
-    fn number(&self, wire: Wire) -> Option<f32> {
-        match &self.graph.nodes()[wire.index()] {
-            Op::Constant(Matrix { shape: [1, 1], values }) => values.first().copied(),
-            _ => None,
-        }
-    }
-
     fn binary(&mut self, op: Binary, a: Wire, b: Wire) -> String {
         let (x, y) = (self.name(a), self.name(b));
         let operator = match op {
@@ -181,10 +191,9 @@ impl Lowering<'_> {
             }
             Binary::Min | Binary::Max => {
                 let operator = if op == Binary::Min { "Min" } else { "Max" };
-                return match (self.number(a), self.number(b)) {
-                    (_, Some(bound)) => self.clip(operator, &x, bound),
-                    (Some(bound), None) => self.clip(operator, &y, bound),
-                    (None, None) => self.extreme(operator, &x, &y),
+                return match clipped(self.graph, a, b) {
+                    Some((of, bound)) => self.clip(operator, &self.name(of), bound),
+                    None => self.extreme(operator, &x, &y),
                 };
             }
         };
@@ -600,6 +609,9 @@ mod tests {
         operators.named("Identity", &[&names[wanted.index()]], vec![], "y");
         operators.output(info("y", None));
         let mut graph = operators.into_graph();
+        for added in &graph.initializer {
+            assert!(graph.node.iter().any(|node| node.input.contains(&added.name)), "nothing reads {}", added.name);
+        }
         graph.name = "test".into();
         let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
         ModelProto { ir_version, graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
