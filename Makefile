@@ -85,14 +85,15 @@ wheel:
 	rm -rf $(PYTHON_WORK)/wheels
 	$(PYTHON_WORK)/build/bin/maturin build --profile $(PROFILE) --locked -m $(PACKAGE)/Cargo.toml -o $(PYTHON_WORK)/wheels
 
-# Tests run against the installed wheel, in a folder without the sources.
+# Tests run against the installed wheel, in a folder without the sources. Spark, Ray, torch and the libraries that detectors are compared with
+# take some gigabytes; each that cannot be had is skipped, and that is said.
 python:
 	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
 	  echo "skipped: the Python package, as there is no Python 3.10 or newer"; \
 	elif ! { $(PYTHON) -m venv $(PYTHON_WORK)/test && $(PYTHON_WORK)/test/bin/pip install -q --disable-pip-version-check \
 	  -r $(PACKAGE)/tests/requirements.txt; }; then \
 	  echo "skipped: the Python package, as packages that its tests take cannot be had"; \
-	else $(MAKE) --no-print-directory wheel test-wheel; fi
+	else $(PYTHON_WORK)/test/bin/python $(PACKAGE)/tests/optional.py; $(MAKE) --no-print-directory wheel test-wheel; fi
 
 .PHONY: test-wheel
 test-wheel:

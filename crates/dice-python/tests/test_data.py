@@ -85,7 +85,7 @@ def test_arrow_and_polars(det, network, expected):
     np.testing.assert_array_equal(det.score_samples(arrow.table({"features": lists})), expected)
     np.testing.assert_array_equal(det.score_samples(arrow.table({"features": arrow.array(list(network.x_test))})), expected)
     ragged = arrow.table({"features": arrow.array([[1.0], [1.0, 2.0]])})
-    with pytest.raises(dice.ShapeError, match="several lengths"):
+    with pytest.raises(dice.ShapeError, match="2 values at row 1, 1 in those before"):
         det.score_samples(ragged)
     assert det(network.x_test).to_arrow().num_rows == 500
     polars = pytest.importorskip("polars")
@@ -132,6 +132,7 @@ BAD = {
     "infinity": (np.full((3, 24), np.inf), dice.NotFiniteError, "inf at row 0"),
     "beyond f32": (np.full((3, 24), 1e300), dice.NotFiniteError, "inf at row 0"),
     "complex": (np.zeros((3, 24), complex), dice.InputError, "Complex data not supported"),
+    "masked": (np.ma.masked_array(np.zeros((3, 24)), mask=np.eye(3, 24)), dice.InputError, "masked values"),
     "pixels": (np.zeros((3, 24), np.uint8), dice.DataTypeError, "pixels"),
     "mask": (np.zeros((3, 24), bool), dice.DataTypeError, "pixels or a mask"),
     "dates": (np.zeros((3, 24), "datetime64[s]"), dice.DataTypeError, "expected numbers"),

@@ -130,6 +130,9 @@ def test_without_a_head(network):
 def test_auto(network):
     det = dice.Detector("auto", head=network.head).fit(network.x, network.y, calibration=network.calibration)
     assert det.spec_.startswith("evidence(") and (det.predict(network.far) == -1).mean() > 0.9
+    for gathered in (lambda: dice.Detector("auto", head=network.head).partial_fit(network.x), lambda: dice.gather(network.x, detectors=["auto"])):
+        with pytest.raises(dice.SpecError, match="found 'auto'; name one"):
+            gathered()
 
 
 def test_parts_are_the_whole(network):

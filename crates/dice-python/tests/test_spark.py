@@ -13,9 +13,11 @@ import dice_ood as dice
 
 pyspark = pytest.importorskip("pyspark")
 pandas = pytest.importorskip("pandas")
-pytest.importorskip("pyarrow")
+pyarrow = pytest.importorskip("pyarrow")
 if shutil.which("java") is None:
     pytest.skip("Spark takes Java", allow_module_level=True)
+
+import pyarrow.parquet  # noqa: E402
 
 import dice_ood.spark as on_spark  # noqa: E402
 
@@ -111,7 +113,64 @@ def test_a_bad_row_is_named(spark, network):
     det = dice.Detector("energy", head=network.head).fit(network.x)
     x = network.x_test.copy()
     x[250, 3] = np.nan
-    with pytest.raises(Exception, match=r"partition \d+, batch from row \d+: features: .*NaN at row \d+, column 3"):
+    with pytest.raises(Exception, match=r"NotFiniteError: partition \d+: features: .*NaN at row \d+ of the partition, column 3"):
         on_spark.score(frame_of(spark, x), det, columns="features").count()
     tolerant = on_spark.score(frame_of(spark, x), det, columns="features", non_finite="ood")
     assert tolerant.filter("row = 250 and ood.is_ood").count() == 1
+
+
+def test_a_bad_row_of_files_is_named(spark, network, tmp_path):
+    """With its file, its partition and its row in that, which lies behind the first batch of a hundred."""
+    det = dice.Detector("energy", head=network.head).fit(network.x)
+    good = [list(row) for row in network.x_test]
+    for name, rows in {
+        "a": good,
+        "nan": [*good[:250], [*good[250][:3], float("nan"), *good[250][4:]], *good[251:]],
+        "null": [*good[:130], None, *good[131:]],
+        "short": [*good[:320], good[320][:23], *good[321:]],
+    }.items():
+        lists = pyarrow.array(rows, pyarrow.list_(pyarrow.float32()))
+        pyarrow.parquet.write_table(pyarrow.table({"features": lists}), tmp_path / f"{name}.parquet")
+    for name, words in {
+        "nan": r"NaN at row 250 of the partition, column 3",
+        "null": r"no list at row 130 of the partition",
+        "short": r"23 values at row 320 of the partition",
+    }.items():
+        frame = spark.read.parquet(str(tmp_path / "a.parquet"), str(tmp_path / f"{name}.parquet"))
+        assert on_spark.score(frame, det).columns == ["features", "ood"]
+        place = rf"file:\S*/{name}\.parquet, partition \d+: \S*features: .*{words}"
+        for work in (lambda: on_spark.score(frame, det).select("ood.score").collect(), lambda: on_spark.gather(frame, detectors=["knn(5)"])):
+            with pytest.raises(Exception, match=place):
+                work()
+
+
+def test_rows_of_two_sources_have_no_file(spark, network, tmp_path):
+    det = dice.Detector("energy", head=network.head).fit(network.x)
+    rows = pyarrow.table({"row": range(500), "features": list(network.x_test)})
+    for name in ("a", "b"):
+        pyarrow.parquet.write_table(rows, tmp_path / f"{name}.parquet")
+    a, b = (spark.read.parquet(str(tmp_path / f"{name}.parquet")) for name in ("a", "b"))
+    scored = on_spark.score(a.join(b.select("row"), "row"), det, columns="features").orderBy("row").select("ood.score").toPandas()
+    np.testing.assert_array_equal(scored.score, det.score_samples(network.x_test))
+
+
+def test_a_function_of_pandas_does_the_same(spark, network, monkeypatch):
+    """What versions before 4.1 get."""
+    monkeypatch.delattr(pyspark.sql.functions, "arrow_udf", raising=False)
+    det = dice.Detector("energy", head=network.head).fit(network.x)
+    frame = frame_of(spark, network.x_test)
+    scored = frame.select("row", on_spark.udf(det)("features").alias("ood")).orderBy("row").select("ood.*").toPandas()
+    for name in ("score", "p_value", "is_ood", "prediction"):
+        np.testing.assert_array_equal(scored[name], getattr(det(network.x_test), name))
+
+
+def test_sums_that_are_exact_give_the_same_bytes(spark, network):
+    """Features of few digits add up without rounding, in any order: then statistics and detectors are the same bytes."""
+    x = np.round(network.x * 16) / 16
+    frame = frame_of(spark, x, network.y)
+    specs = ["dice(0.7) | energy", "knn(5)"]
+    there = on_spark.gather(frame, head=network.head, detectors=specs, columns="features", label="y")
+    here = dice.gather(x, network.y, head=network.head, detectors=specs)
+    assert there.to_bytes() == here.to_bytes()
+    fits = [dice.Detector(specs[0], head=network.head).fit(one, calibration=network.calibration) for one in (there, here)]
+    assert fits[0]._engine.to_bytes() == fits[1]._engine.to_bytes()

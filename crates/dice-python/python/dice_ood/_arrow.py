@@ -96,7 +96,7 @@ def _columns(batch: Any, columns: str | Sequence[str] | None, units: int | None,
         return wanted
     if fitted is not None and set(fitted) <= set(names):
         return list(fitted)
-    is_list = [name for name, kind in zip(names, types) if pyarrow.types.is_fixed_size_list(kind) or pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)]
+    is_list = [name for name, kind in zip(names, types) if _holds_lists(kind)]
     numbers = [name for name, kind in zip(names, types) if pyarrow.types.is_floating(kind)]
     if len(is_list) == 1:
         return is_list
@@ -105,3 +105,11 @@ def _columns(batch: Any, columns: str | Sequence[str] | None, units: int | None,
     raise InputError(
         f"columns {names[:10]}", argument="columns", expected=f"a column of lists [{units or 'D'}], or {units or 'D'} columns of floats", fix="columns= names them", kind="Columns"
     )
+
+
+def _holds_lists(kind: Any) -> bool:
+    """Whether values of an Arrow type are lists, or tensors that are stored as lists."""
+    from pyarrow import types
+
+    kind = getattr(kind, "storage_type", kind)
+    return types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)

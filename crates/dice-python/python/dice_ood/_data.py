@@ -103,6 +103,8 @@ def scores(data: Any, what: str) -> np.ndarray:
 def _array(data: Any, what: str) -> Any:
     """Data as a numpy array of whatever type."""
     if isinstance(data, np.ndarray):
+        if np.any(getattr(data, "mask", False)):
+            raise InputError("masked values", tensor=what, expected="a value in every place", fix="X.filled(...)", kind="NotFinite")
         return np.asarray(data)
     if hasattr(data, "detach") and hasattr(data, "device"):
         return _tensor(data, what)
@@ -144,7 +146,7 @@ def _tensor(data: Any, what: str) -> np.ndarray:
 
 def _arrow(table: Any, what: str) -> np.ndarray:
     """The columns of a table or batch of Arrow: one of lists [D], or one a unit."""
-    columns = [table.column(place) for place in range(len(table.column_names))]
+    columns = [_storage(table.column(place)) for place in range(len(table.column_names))]
     if len(columns) == 1 and hasattr(columns[0].type, "value_type"):
         return _lists(columns[0], what)
     try:
@@ -154,22 +156,29 @@ def _arrow(table: Any, what: str) -> np.ndarray:
     return np.column_stack(arrays) if arrays else np.empty((table.num_rows, 0), np.float32)
 
 
+def _storage(column: Any) -> Any:
+    """A column of an extension type, such as one of tensors, as what it is stored as."""
+    return column.cast(column.type.storage_type) if hasattr(column.type, "storage_type") else column
+
+
 def _lists(column: Any, what: str) -> np.ndarray:
-    if hasattr(column, "combine_chunks"):
-        column = column.combine_chunks()
     if hasattr(column, "num_chunks"):
-        column = column.chunk(0) if column.num_chunks == 1 else column
+        # Of one chunk, joining would copy.
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = getattr(column.type, "list_size", None)
     if column.null_count:
-        raise InputError("rows without a list", tensor=what, expected="a list of numbers in every row", kind="NotFinite")
+        row = column.is_null().index(True)
+        raise InputError(f"no list at row {row}", tensor=what, expected="a list of numbers in every row", kind="NotFinite")
     flat = column.flatten().to_numpy(zero_copy_only=False)
     rows = len(column)
     if rows == 0:
         return np.empty((0, width or 0), np.float32)
     if width is None:
-        width, rest = divmod(len(flat), rows)
-        if rest or len(set(column.value_lengths().to_pylist())) > 1:
-            raise ShapeError("lists of several lengths", tensor=what, expected="as many values in every row", kind="Shape")
+        lengths = column.value_lengths().to_numpy()
+        width, others = int(lengths[0]), np.flatnonzero(lengths != lengths[0])
+        if len(others):
+            found = f"{lengths[others[0]]} values at row {others[0]}, {width} in those before"
+            raise ShapeError(found, tensor=what, expected="as many values in every row", kind="Shape")
     if len(flat) != rows * (width or 0):
         raise InputError("rows without a list", tensor=what, expected="a list of numbers in every row", kind="NotFinite")
     return flat.reshape(rows, width or 0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _data, _native
-from ._errors import CalibrationError, CalibrationWarning, DiceError, FindingWarning, InputError, MissingError, ShapeError, not_fitted
+from ._errors import CalibrationError, CalibrationWarning, DiceError, FindingWarning, InputError, MissingError, ShapeError, SpecError, not_fitted
 from ._head import Head
 from ._result import Scored
 
@@ -25,7 +25,7 @@ class Detector:
 
     Args:
         spec: what scores: ``[SHAPING |] [SPARSITY |] SCORE`` as in ``"react(0.99) | dice(0.9) | energy"``, a combination such as
-            ``"fisher(energy, knn(50))"``, or ``"auto"``. `methods` lists the steps.
+            ``"fisher(energy, knn(50))"``, or ``"auto"``, which chooses as ``dice fit`` does unasked. `methods` lists the steps.
         head: the classifier's last linear layer, as `Head.of` takes it. Scores of distances in feature space (``knn``, ``mds``,
             ``rmds``) need none.
         target_acceptance: the probability with which a fresh in-distribution input is to be accepted. There is no
@@ -128,6 +128,7 @@ class Detector:
             raise InputError("files", argument="X", expected="an array", fix="fit reads files part by part", kind="Argument")
         if hasattr(self, "n_features_in_"):
             self._check_width(x.shape[1])
+        not_auto([self.spec])
         spec, takes_head = self._parsed()
         labels = np.zeros(len(x), np.int64) if self._is_without_labels(y) else self._labels(y, len(x), takes_head)
         head = self._head(x, labels, takes_head)
@@ -488,6 +489,18 @@ class Detector:
         defaults = {"target_acceptance": 0.95, "calibration_fraction": 0.1, "seed": 0}
         given += [f"{name}={getattr(self, name)!r}" for name, default in defaults.items() if getattr(self, name) != default]
         return f"{type(self).__name__}({', '.join(given)})"
+
+
+def not_auto(specs: list[str]) -> None:
+    """Raises where statistics are to be gathered for a choice, which is made later."""
+    if "auto" in specs:
+        raise SpecError(
+            "'auto'",
+            argument="detector spec",
+            expected="a spec, which says what is to be gathered",
+            fix="name one, such as the spec_ of a fit of 'auto' to some of the rows",
+            kind="Spec",
+        )
 
 
 def load_all(path: str | os.PathLike[str]) -> list[Detector]:

@@ -8,15 +8,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from . import _data, _native
-from ._arrow import arrow_features, score_arrow
+from . import _native
+from ._arrow import score_arrow
 from ._detector import Detector
 from ._errors import DiceError
 from ._head import Head
-from ._statistics import gather as gather_here
+from ._statistics import merged, of_batch
 
 _SCORED = "score double, p_value double, is_ood boolean, prediction bigint"
 
@@ -27,7 +28,7 @@ def score(
     """The frame with one more column ``name``: a struct of score, p_value, is_ood and prediction for each row.
 
     ``mapInArrow`` over partitions: every other column is kept as it is. The detector travels once for an executor, as its file. An
-    error names partition and row.
+    error names partition and row, and the file where the rows come from files as they are read: not behind a shuffle or a join.
     """
     from pyspark.sql.types import BooleanType, DoubleType, LongType, StructField, StructType
 
@@ -45,28 +46,41 @@ def score(
                 found = score_arrow(batch, of_executor, columns=columns, non_finite=non_finite)
             yield pyarrow.RecordBatch.from_arrays([*batch.columns, found], names=[*batch.schema.names, name])
 
-    return frame.mapInArrow(part, schema)
+    return _with_files(frame).mapInArrow(part, schema)
 
 
 def udf(detector: Detector) -> Any:
-    """A function of a column of lists ``[D]`` for SQL and expressions: register it by ``spark.udf.register("ood", udf(detector))``."""
+    """A function of a column of lists ``[D]`` for SQL and expressions: register it by ``spark.udf.register("ood", udf(detector))``.
+
+    It sees Arrow from Spark 4.1 on, and pandas before.
+    """
     from pyspark.sql import functions
 
-    payload = detector
+    if not hasattr(functions, "arrow_udf"):
+        return _pandas_udf(detector)
+    import pyarrow
 
     def scored(features: Any) -> Any:
-        import numpy
-        import pandas
+        return score_arrow(features, detector)
 
-        rows = numpy.stack(features.to_numpy()) if len(features) else numpy.empty((0, payload.n_features_in_))
-        if len(rows) == 0:
-            return pandas.DataFrame({"score": [], "p_value": [], "is_ood": [], "prediction": []})
-        return payload(rows).to_pandas()
+    scored.__annotations__ = {"features": pyarrow.Array, "return": pyarrow.Array}
+    # Annotated above; the overloads of pyspark do not know a function of which they see no types.
+    made: Any = functions.arrow_udf
+    return made(scored, _SCORED)
 
+
+def _pandas_udf(detector: Detector) -> Any:
     import pandas
+    from pyspark.sql import functions
+
+    def scored(features: Any) -> Any:
+        import pyarrow
+
+        lists = pyarrow.array(features) if len(features) else pyarrow.array([], pyarrow.list_(pyarrow.float64()))
+        found = score_arrow(lists, detector)
+        return pandas.DataFrame({name: found.field(name).to_numpy(zero_copy_only=False) for name in ("score", "p_value", "is_ood", "prediction")})
 
     scored.__annotations__ = {"features": pandas.Series, "return": pandas.DataFrame}
-    # Annotated above; the overloads of pyspark do not know a function of which they see no types.
     made: Any = functions.pandas_udf
     return made(scored, _SCORED)
 
@@ -94,26 +108,13 @@ def gather(
             if batch.num_rows == 0:
                 continue
             with place:
-                features = batch.drop_columns([label]) if columns is None and label is not None else batch
-                x = arrow_features(features, columns)
-                y = None if label is None else batch.column(label).to_numpy(zero_copy_only=False)
-                more = gather_here(_data._matrix(x, "features"), y, head=weights, detectors=wanted)
+                more = of_batch(batch, weights, wanted, columns, label)
             gathered = more if gathered is None else gathered.merge([more])
         if gathered is not None:
             yield pyarrow.RecordBatch.from_pydict({"statistics": pyarrow.array([gathered.to_bytes()], pyarrow.binary())})
 
-    rows = frame.mapInArrow(part, "statistics binary").collect()
+    rows = _with_files(frame).mapInArrow(part, "statistics binary").collect()
     return merged([_native.Statistics.from_bytes(bytes(row[0])) for row in rows])
-
-
-def merged(parts: Sequence[_native.Statistics]) -> _native.Statistics:
-    """Statistics of the rows of all parts, merged in pairs."""
-    if not parts:
-        raise DiceError("no statistics: the frame has no rows", kind="Empty")
-    parts = list(parts)
-    while len(parts) > 1:
-        parts = [parts[place].merge(parts[place + 1 : place + 2]) for place in range(0, len(parts), 2)]
-    return parts[0]
 
 
 def _shared(frame: Any, detector: Detector) -> Any:
@@ -125,27 +126,55 @@ def _shared(frame: Any, detector: Detector) -> Any:
     return lambda: broadcast.value
 
 
-class _Place:
-    """Names the partition and the row in errors."""
+# The column that says which file a row is of, between Spark and the functions here.
+_FILE = "__dice_ood_file"
 
-    def __init__(self, partition: int, first: int) -> None:
-        self.text = f"partition {partition}, batch from row {first}"
+
+def _with_files(frame: Any) -> Any:
+    """The frame with the file of each row in one more column, where Spark can say that: not for rows of several sources."""
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions
+
+    try:
+        named = frame.withColumn(_FILE, functions.input_file_name())
+        # Spark Connect looks at the column only when it is asked for the schema.
+        return named if named.schema is not None else frame
+    except AnalysisException:
+        return frame
+
+
+class _Place:
+    """Names file, partition and row in errors; rows of a batch become those of the partition, from 0."""
+
+    def __init__(self, partition: int, first: int, files: Any) -> None:
+        self.partition = partition
+        self.first = first
+        self.files = files
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, DiceError) and error.file is None:
-            error.file = self.text
-            error.args = (str(error),)
+        if not isinstance(error, DiceError) or error.file is not None:
+            return
+        row = re.search(r"\brow (\d+)", error.found)
+        file = self.files[int(row[1]) if row else 0].as_py() if self.files else None
+        error.file = f"{file}, partition {self.partition}" if file else f"partition {self.partition}"
+        if row:
+            error.found = f"{error.found[: row.start()]}row {self.first + int(row[1])} of the partition{error.found[row.end() :]}"
+        else:
+            error.file += f", batch from row {self.first}"
+        error.args = (str(error),)
 
 
 def _located(batches: Iterator[Any]) -> Iterator[tuple[_Place, Any]]:
+    """Batches without the column of files, each with its place."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
     partition = -1 if context is None else context.partitionId()
     first = 0
     for batch in batches:
-        yield _Place(partition, first), batch
+        files = batch.column(_FILE) if _FILE in batch.schema.names else None
+        yield _Place(partition, first, files), batch if files is None else batch.drop_columns([_FILE])
         first += batch.num_rows
