@@ -19,24 +19,38 @@ WHOLE = ["pyspark>=4,<5", "ray[data]", "pyod"]
 NOT_OF_TORCH = {"triton", "cuda-bindings"}
 
 # Installed without what they name, for which others stand: torch lacks something, as above, and alibi-detect asks for versions of numpy and
-# pandas that others here cannot have, but its PyTorch detectors do without.
+# pandas that others here cannot have, but its PyTorch detectors do without. With what is imported of them.
 ALONE = {
-    "torch": [],
-    "torchvision": ["pillow"],
-    "pytorch-ood": ["scipy"],
-    "alibi-detect": ["catalogue", "dill<0.4", "numba", "pydantic", "scikit-learn", "toml", "tqdm", "transformers<5"],
+    "torch": ("torch", []),
+    "torchvision": ("torchvision", ["pillow"]),
+    "pytorch-ood": ("pytorch_ood.detector", ["scipy"]),
+    "alibi-detect": (
+        "alibi_detect.od.pytorch",
+        ["catalogue", "dill<0.4", "numba", "pydantic", "scikit-learn", "toml", "tqdm", "transformers<5"],
+    ),
 }
 
 
-def installed(*asked: str) -> bool:
-    """Whether pip has installed these; its last words where it has not."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", *asked], stderr=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [f"pip ends with {done.returncode}"]
-        print(f"skipped: Python: {asked[-1]} cannot be had: {said[-1]}", flush=True)
-    return done.returncode == 0
+def python(*arguments: str) -> str | None:
+    """The last words of a Python that failed."""
+    done = subprocess.run([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+    lines = done.stderr.strip().splitlines() or ["it says nothing"]
+    return None if done.returncode == 0 else next((line for line in lines if line.startswith("ERROR")), lines[-1])
+
+
+def installed(*asked: str) -> str | None:
+    """What is wrong where pip cannot install these."""
+    return python("-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", *asked)
+
+
+def installed_alone(name: str, module: str, others: list[str]) -> str | None:
+    """What is wrong where the module cannot be had; then the package is not left behind, for tests to fail by."""
+    wrong = installed("--no-deps", name)
+    others = of_torch() if name == "torch" and wrong is None else others
+    wrong = wrong or (installed(*others) if others else None) or python("-W", "ignore", "-c", f"import {module}")
+    if wrong:
+        python("-m", "pip", "uninstall", "-q", "-y", name)
+    return wrong
 
 
 def of_torch() -> list[str]:
@@ -57,11 +71,11 @@ def java() -> None:
 
 def main() -> None:
     java()
-    for name in WHOLE:
-        installed(name)
-    for name, others in ALONE.items():
-        if installed("--no-deps", name):
-            installed(*(of_torch() if name == "torch" else others))
+    wrong = {name: installed(name) for name in WHOLE}
+    wrong |= {name: installed_alone(name, *more) for name, more in ALONE.items()}
+    for name, what in wrong.items():
+        if what:
+            print(f"skipped: Python: {name} cannot be had: {what}")
 
 
 if __name__ == "__main__":

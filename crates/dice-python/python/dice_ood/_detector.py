@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import warnings
 from typing import Any
 
@@ -15,6 +16,9 @@ from ._head import Head
 from ._result import Scored
 
 _PARAMETERS = ("spec", "head", "target_acceptance", "calibration_fraction", "seed")
+
+# Held by the first thread that asks a detector of `partial_fit`, which is fitted then.
+_FIRST = threading.Lock()
 
 # Shares of the training features that are tried where the wanted one holds out too few for the promise.
 _LARGER = (0.2, 0.3, 0.4, 0.5)
@@ -282,10 +286,12 @@ class Detector:
         engine: _native.Fitted | None = self.__dict__.get("_engine")
         if engine is not None:
             return engine
-        if "_statistics" not in self.__dict__:
-            raise not_fitted(f"This {type(self).__name__} instance is not fitted yet", "call fit first")
-        self._fit_statistics(self._statistics, None, self._partial_head)
-        return self._engine
+        with _FIRST:
+            if "_engine" not in self.__dict__:
+                if "_statistics" not in self.__dict__:
+                    raise not_fitted(f"This {type(self).__name__} instance is not fitted yet", "call fit first")
+                self._fit_statistics(self._statistics, None, self._partial_head)
+            return self._engine
 
     # Asking
 
