@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -20,8 +22,9 @@ def of(page):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """What the code writes goes to a folder of its own."""
+    """What the code writes goes to a folder of its own; Spark starts this very Python."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
 
 
 @of(DOCS / "MIGRATE.md")
