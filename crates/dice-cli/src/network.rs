@@ -142,7 +142,7 @@ impl Network {
         })?;
         let location = Location::parse(file);
         let network = dice_onnx::Network::of_origin(&location, &recorded, &running.runtime)?;
-        let drift = Drift::of(&network, &location, &recorded, &running.runtime, artifact)?;
+        let drift = Drift::of(&network, &location, &recorded, &running.runtime, artifact);
         // Where it drifts, that is told with its size.
         if let Some(rounding) = network.found().rounding.filter(|_| drift.is_none()) {
             context.note(format_args!("Note: {rounding}"));

@@ -9,9 +9,10 @@ use dice_ood::{Error, ErrorKind, Remedy, Result};
 
 /// What runs a network: the runtime that is built in, or an ONNX Runtime that the user has.
 ///
-/// Written `built-in` or `onnxruntime=PATH`, or `onnxruntime@LEVEL=PATH` with a [`Level`] of its optimisation. Features of the two agree to 1e-4 of the largest feature for models that
-/// compute in f32. Models that compute in 8 bits round in places that are each runtime's own choice, and differ by many of
-/// their own steps, up to a quarter of the largest feature in deep ones: fit and score with the same runtime.
+/// Written `built-in` or `onnxruntime=PATH`, or `onnxruntime@LEVEL=PATH` with a [`Level`] of its optimisation. Features of the
+/// two agree to 1e-4 of the largest feature for models that compute in f32. Models that compute in 8 bits round in places that
+/// are each runtime's own choice, and differ by many of their own steps, up to a quarter of the largest feature in deep ones:
+/// fit and score with the same runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Runtime {
     /// `rten`, in Rust: nothing to install.
