@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dice_onnx::{
-    DECISION, Export as Exported, Exporter, FEATURES, FoundHead, HeadOptions, Model, Origin, P_VALUE, PREDICTION, SCORE,
+    DECISION, Export as Exported, Exporter, FEATURES, FoundHead, HeadOptions, Measured, Model, Origin, P_VALUE,
+    PREDICTION, Runtime, SCORE, measure, measure_alone,
 };
 use dice_ood::io::Location;
 use dice_ood::{Calibrated, Error, ErrorKind, Result, Spec};
@@ -17,8 +18,9 @@ use crate::score::choose;
 
 /// Put a detector inside its network, or write it alone: an ONNX file that returns OOD scores.
 ///
-/// With --model, the network again, with its operators and outputs as they are; a runtime may round those of a network in 16 or 8
-/// bits in other places than before, as more outputs change what it fuses. ood_score [N] (f32, higher = more in-distribution),
+/// With --model, the network again, with its operators and outputs as they are. A runtime may round those of a network in 16 or 8
+/// bits in other places than before, as more outputs change what it fuses: what it makes of both is measured on random inputs, and
+/// said. ood_score [N] (f32, higher = more in-distribution),
 /// p_value [N] (f32, conformal) and is_ood [N] (bool, by the detector's threshold) come after them. Without, a model from
 /// features [N, D] (f32) to these and prediction [N] (int64), for whoever has features. Any ONNX runtime serves the result.
 #[derive(clap::Args)]
@@ -39,6 +41,13 @@ pub(crate) struct Export {
     /// Megabytes that the detector's constants may take beside the head, such as a bank of training features.
     #[arg(long, value_name = "MB", default_value_t = 256)]
     max_size: usize,
+    /// What measures the exported model, beside the network and the detector that it is made of: built-in, or onnxruntime=PATH as in
+    /// `dice score`.
+    #[arg(long, default_value_t, value_name = "built-in|onnxruntime[@LEVEL]=PATH", hide_default_value = true)]
+    runtime: Runtime,
+    /// Random inputs to measure on; 0 measures nothing.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    measure: usize,
     /// Where to write; external data of the model are copied beside it.
     #[arg(long, short, value_name = "FILE.onnx", value_parser = |text: &str| crate::flags::ending(text, "onnx"))]
     pub(crate) output: PathBuf,
@@ -117,6 +126,10 @@ impl Export {
             location.path.display(),
         ));
         promise(calibrated, context);
+        self.tell_measured(context, |exported| {
+            let prepared = origin.map(|origin| &origin.prepared);
+            measure((&model, &found), exported, calibrated, prepared, &self.runtime, self.measure)
+        });
         match origin {
             Some(origin) => context.note(format_args!("Inputs must be prepared as for the fit: {}.", origin.prepared)),
             None => context.note(format_args!(
@@ -127,7 +140,28 @@ impl Export {
         for note in &found.notes {
             context.note(format_args!("Note: {note}"));
         }
+        if let Some(origin) = origin.filter(|_| found.rounding.is_some()) {
+            context.note(format_args!("The detector was fitted with {}.", origin.ran_by()));
+        }
         Ok(())
+    }
+
+    /// Runs what was written, and says what it gives. Nothing is wrong with a model that this runtime lacks operators for.
+    fn tell_measured(&self, context: &Context, measure: impl FnOnce(&Model) -> Result<Measured>) {
+        if self.measure == 0 || context.quiet {
+            return;
+        }
+        let runtime = self.runtime.name();
+        match Model::open(&self.output).and_then(|exported| measure(&exported)) {
+            Ok(measured) => context.note(format_args!(
+                "Measured by the {runtime} runtime on {} random inputs: {}.",
+                count(measured.rows),
+                found(&measured)
+            )),
+            Err(error) => {
+                context.note(format_args!("Could not be measured by the {runtime} runtime, because: {error}"))
+            }
+        }
     }
 
     fn alone(
@@ -149,6 +183,7 @@ impl Export {
             count(exported.added()),
         ));
         promise(calibrated, context);
+        self.tell_measured(context, |exported| measure_alone(exported, calibrated, &self.runtime, self.measure));
         if let Some(origin) = origin {
             context.note(format_args!(
                 "Features must be those that {} makes of inputs prepared as for the fit: {}.",
@@ -157,6 +192,26 @@ impl Export {
         }
         Ok(())
     }
+}
+
+/// What was found, in a sentence.
+fn found(measured: &Measured) -> String {
+    let own = measured.worst().map(|(name, difference)| match difference {
+        0.0 => "the network's own outputs are the same, bit for bit; ".to_owned(),
+        _ => format!(
+            "the network's own outputs differ by up to {difference:.1e} of the largest (`{}`); ",
+            name.escape_debug()
+        ),
+    });
+    let score = match measured.score {
+        0.0 => format!("{SCORE} is what the detector scores"),
+        difference => format!("{SCORE} differs from what the detector scores by up to {difference:.1e} of the largest"),
+    };
+    let decisions = measured.decisions.map(|differing| match differing {
+        0 => format!(", and {DECISION} decides the same"),
+        _ => format!(", and {DECISION} decides otherwise on {}", count(differing)),
+    });
+    [own, Some(score), decisions].into_iter().flatten().collect()
 }
 
 /// What the file says of where the detector comes from: what is handed on need not say in which folder it was made.

@@ -9,6 +9,7 @@ mod columns;
 mod data;
 mod demo;
 mod diagnose;
+mod drift;
 mod eval;
 mod explain;
 mod export;

@@ -9,6 +9,7 @@ use dice_ood::io::{Dataset, Location};
 use dice_ood::{Artifact, Block, Error, ErrorKind, FeatureSource, LinearHead, Result};
 
 use crate::columns::{Columns, tell};
+use crate::drift::Drift;
 use crate::keep::Keep;
 use crate::progress::Watched;
 use crate::report::count;
@@ -36,11 +37,12 @@ pub(crate) struct Running {
     /// What runs the network: built-in, or onnxruntime=PATH for an ONNX Runtime that you have, often several times as fast.
     ///
     /// PATH is its library (libonnxruntime.so, onnxruntime.dll, libonnxruntime.dylib) of version 1.21 or newer, or a folder
-    /// that holds it, such as that of the Python package onnxruntime.
+    /// that holds it, such as that of the Python package onnxruntime. onnxruntime@LEVEL=PATH has it optimise as far as LEVEL: none, basic,
+    /// extended or, by default, all. Quantised networks give other features at each.
     #[arg(
         long,
         default_value_t,
-        value_name = "built-in|onnxruntime=PATH",
+        value_name = "built-in|onnxruntime[@LEVEL]=PATH",
         hide_default_value = true,
         requires = "model"
     )]
@@ -75,6 +77,8 @@ pub(crate) struct Network {
     network: dice_onnx::Network,
     broken: Broken,
     keep: Option<Keep>,
+    /// Where it is quantised, and not run as it was for a detector's fit.
+    drift: Option<Drift>,
 }
 
 impl Network {
@@ -136,20 +140,19 @@ impl Network {
                 .expected("a record of the model and the preprocessing")
                 .fix("fit it with `dice fit --model`, or to features that `dice features` made")
         })?;
-        let network = dice_onnx::Network::of_origin(&Location::parse(file), &recorded, &running.runtime)?;
-        if network.rounds_differently(&recorded) {
-            context.note(format_args!(
-                "Note: fitted with the {} runtime and run with the {} one, which round quantised models differently.",
-                recorded.runtime,
-                network.origin().runtime
-            ));
+        let location = Location::parse(file);
+        let network = dice_onnx::Network::of_origin(&location, &recorded, &running.runtime)?;
+        let drift = Drift::of(&network, &location, &recorded, &running.runtime, artifact);
+        // Where it drifts, that is told with its size.
+        if let Some(rounding) = network.found().rounding.filter(|_| drift.is_none()) {
+            context.note(format_args!("Note: {rounding}"));
         }
-        Self::new(network, running)
+        Ok(Self { drift, ..Self::new(network, running)? })
     }
 
     fn new(network: dice_onnx::Network, running: &Running) -> Result<Self> {
         let keep = running.keep.as_deref().map(Keep::new).transpose()?;
-        Ok(Self { network, broken: running.broken(), keep })
+        Ok(Self { network, broken: running.broken(), keep, drift: None })
     }
 
     /// The linear head.
@@ -181,6 +184,9 @@ impl Network {
         data: &Dataset,
         context: &Context,
     ) -> Result<Box<dyn FeatureSource + 'a>> {
+        if let Some(drift) = &self.drift {
+            drift.tell(&self.network, |network| Ok(Box::new(network.features_of_arrays(data)?)), context);
+        }
         let name = &*data.names()[0];
         let open = |data: &Dataset| -> Result<Box<dyn FeatureSource + 'a>> {
             let source = self.network.features_of_arrays(data)?;
@@ -196,6 +202,9 @@ impl Network {
 
     /// The features of `set`.
     pub(crate) fn features<'a>(&'a self, set: &ImageSet, context: &'a Context) -> Result<Box<dyn FeatureSource + 'a>> {
+        if let Some(drift) = &self.drift {
+            drift.tell(&self.network, |network| Ok(Box::new(network.features(set, self.broken)?)), context);
+        }
         let open = || -> Result<Box<dyn FeatureSource + 'a>> {
             Ok(Box::new(Images { source: self.network.features(set, self.broken)?, context }))
         };

@@ -41,6 +41,37 @@ fn one_command_from_a_model_and_images_to_a_detector() {
 }
 
 #[test]
+fn an_export_says_what_was_measured() {
+    let desk = colours();
+    succeeded(&desk.line(FIT));
+    let export = |more: &str| {
+        let output = desk.line(&format!("export d.safetensors{more}"));
+        assert_eq!(succeeded(&output), "");
+        stderr(&output)
+    };
+    let same = "Measured by the built-in runtime on 8 random inputs: the network's own outputs are the same, bit for bit; ood_score ";
+    for model in ["colours.onnx", "apart.onnx"] {
+        succeeded(&desk.line(&FIT.replace("colours.onnx", model)));
+        let said = export(&format!(" --model {model} -o out/with.onnx").replace("out/", ""));
+        assert!(said.contains(same) && said.contains("is_ood decides the same"), "{said}");
+    }
+    let said = export(" -o alone.onnx --measure 3");
+    assert!(said.contains("Measured by the built-in runtime on 3 random inputs: ood_score "), "{said}");
+    assert!(!said.contains("own outputs"), "{said}");
+    assert!(!export(" -o alone.onnx --measure 0").contains("easured"));
+    assert_eq!(export(" -o alone.onnx --quiet"), "");
+    // A runtime that is not there is no reason to write nothing.
+    let said = export(" -o other.onnx --runtime onnxruntime=absent.so");
+    assert!(said.contains("Could not be measured by the onnxruntime runtime, because: absent.so"), "{said}");
+    assert!(desk.path("other.onnx").exists());
+    // Every operator of the demo's panel in one model.
+    succeeded(&desk.line("fit --features train.safetensors --head head.safetensors --calibration calibration.safetensors -o panel.safetensors"));
+    let output = desk.line("export panel.safetensors -o panel.onnx");
+    succeeded(&output);
+    assert!(stderr(&output).contains("on 8 random inputs: ood_score ") && stderr(&output).contains("decides the same"));
+}
+
+#[test]
 fn a_fit_shows_what_detectors_reject_of_distorted_images() {
     let desk = colours();
     let fit = FIT.replace("-d energy -d msp ", "");
@@ -95,6 +126,21 @@ fn tune_and_sweep_take_images_and_tune_distorts_them() {
     assert!(counted.iter().any(|set| set[0] == "mix"), "{told}");
     let one = desk.line("tune d.safetensors --model colours.onnx --id test --stand-ins 1 --tpr 0.8 -d msp");
     assert!(failed(&one, 1).contains("'flip'") && stderr(&one).contains("1 row"), "{}", stderr(&one));
+    // Copies of one image, and what a distortion makes of them.
+    fs::create_dir(desk.path("copies")).unwrap();
+    (0..20).for_each(|copy| {
+        fs::copy(desk.path("grey/03.bmp"), desk.path("copies").join(format!("{copy}.bmp"))).unwrap();
+    });
+    succeeded(&desk.line(
+        "features --model colours.onnx --images copies --preprocess plain.json --distort flip -o flipped.safetensors",
+    ));
+    for (model, copies) in [("--model colours.onnx", "copies"), ("", "flipped.safetensors")] {
+        let inputs = if model.is_empty() { "id.safetensors" } else { "test" };
+        succeeded(&desk.line("features --model colours.onnx --images test --preprocess plain.json -o id.safetensors"));
+        let line = format!("tune d.safetensors {model} --id {inputs} --standin blur={copies} --tpr 0.8 -d msp");
+        let message = failed(&desk.line(&line.replace("  ", " ")), 1);
+        assert!(message.contains("'blur'") && message.contains("20 rows that are all the same"), "{message}");
+    }
     let swept = succeeded(&desk.run(&[
         "sweep",
         "d.safetensors",

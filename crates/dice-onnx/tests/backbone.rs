@@ -23,7 +23,7 @@ fn onnxruntime() -> Option<Runtime> {
     if path.is_none() {
         println!("skipped: DICE_ONNXRUNTIME names no ONNX Runtime");
     }
-    Some(Runtime::OnnxRuntime(path?.into()))
+    Some(Runtime::onnx_runtime(path?))
 }
 
 /// Two made-up images `[2, C, H, W]` with their size, of normalised pixels or of levels.

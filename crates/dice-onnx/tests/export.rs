@@ -20,7 +20,7 @@ const ROWS: usize = 12;
 fn onnx_runtime() -> Option<Runtime> {
     let folder = ["-c", "import onnxruntime, os; print(os.path.dirname(onnxruntime.__file__))"];
     let folder = Command::new(python()?).args(folder).output().unwrap();
-    Some(Runtime::OnnxRuntime(String::from_utf8(folder.stdout).unwrap().trim().into()))
+    Some(Runtime::onnx_runtime(String::from_utf8(folder.stdout).unwrap().trim()))
 }
 
 /// Scores of `features` by `calibrated` against `scores` and `ood` of the exported model.

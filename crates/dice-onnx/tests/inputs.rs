@@ -58,13 +58,15 @@ fn runtimes() -> Vec<Runtime> {
     if path.is_none() {
         println!("without ONNX Runtime: DICE_ONNXRUNTIME names none");
     }
-    [Runtime::BuiltIn].into_iter().chain(path.map(|path| Runtime::OnnxRuntime(path.into()))).collect()
+    [Runtime::BuiltIn].into_iter().chain(path.map(Runtime::onnx_runtime)).collect()
 }
 
 #[test]
 fn features_of_arrays_are_those_of_onnx_runtime() {
     for runtime in runtimes() {
-        for (name, units) in [("text", 16), ("pooled", 16), ("table", 10), ("waves", 12)] {
+        for (name, units) in
+            [("text", 16), ("pooled", 16), ("selected", 16), ("averaged", 16), ("table", 10), ("waves", 12)]
+        {
             for exporter in ["torchscript", "dynamo"] {
                 let (model, data) = (format!("{name}-{exporter}"), data(&format!("{name}.npz")));
                 let network = open(&model, &data, &runtime).unwrap();
@@ -152,7 +154,7 @@ fn the_columns_of_a_table_are_known_by_name() {
 
 #[test]
 fn the_accounts_of_these_models_give_no_advice_on_images() {
-    for name in ["text", "pooled", "table", "waves"] {
+    for name in ["text", "pooled", "selected", "averaged", "table", "waves"] {
         let model = Model::open(folder().join(format!("{name}-dynamo.onnx"))).unwrap();
         let told = model.describe_with(&HeadOptions::default());
         assert!(told.contains("Head") && !told.contains("Images"), "{told}");
@@ -164,9 +166,15 @@ fn the_accounts_of_these_models_give_no_advice_on_images() {
 fn exported_models_serve_arrays() {
     let Some(python) = python() else { return };
     let scratch = tempfile::tempdir().unwrap();
-    for (name, exporter) in
-        [("text", "torchscript"), ("pooled", "dynamo"), ("table", "dynamo"), ("waves", "torchscript")]
-    {
+    for (name, exporter) in [
+        ("text", "torchscript"),
+        ("pooled", "dynamo"),
+        ("selected", "torchscript"),
+        ("selected", "dynamo"),
+        ("averaged", "dynamo"),
+        ("table", "dynamo"),
+        ("waves", "torchscript"),
+    ] {
         let (model, data) = (format!("{name}-{exporter}"), data(&format!("{name}.npz")));
         let network = open(&model, &data, &Runtime::BuiltIn).unwrap();
         let features = all(&mut network.features_of_arrays(&data).unwrap());

@@ -229,11 +229,11 @@ fn is_list(input: &ModelInput) -> bool {
         && input.axes.as_ref().is_none_or(|axes| axes.len() == 2)
 }
 
-fn is_mask(input: &ModelInput) -> bool {
+pub(crate) fn is_mask(input: &ModelInput) -> bool {
     is_list(input) && MASKS.contains(&input.name.as_str())
 }
 
 /// Whether files may lack it.
-fn is_made(input: &ModelInput) -> bool {
+pub(crate) fn is_made(input: &ModelInput) -> bool {
     is_mask(input) || is_list(input) && TYPES.contains(&input.name.as_str())
 }

@@ -8,8 +8,9 @@ use crate::model::head::{FeatureLayout, Following, FoundHead, HeadOptions};
 use crate::model::linear::{Axis, Linear};
 use crate::model::node::{attribute, label_of, named};
 use crate::model::proto::NodeProto;
+use crate::model::rounding::rounding;
 use crate::model::sign::{Nonnegative, nonnegative};
-use crate::model::tail::{Effect, Tail, effect, effect_in, is_label, pools};
+use crate::model::tail::{Effect, Tail, effect, effect_in, is_label, pools, selected_position};
 use crate::model::trace::{Trace, from_features, from_node, from_outputs, leads_to, no_such_tensor};
 use crate::text::quoted;
 
@@ -49,7 +50,8 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
     let mut weights = linear.weights(graph).map_err(fail)?;
     let classes = weights.bias.len();
     let is_pooled = trace.tail.iter().any(|place| pools(&graph.nodes[*place]));
-    let many = positions(graph, linear, is_pooled).map_err(fail)?;
+    let selected = trace.tail.iter().find_map(|place| selected_position(graph, &graph.nodes[*place]));
+    let many = positions(graph, linear, is_pooled || selected.is_some()).map_err(fail)?;
 
     let tail = Tail::along(graph, linear, &trace.tail, &mut weights, many)?;
     check_classes(graph, trace, classes).map_err(fail)?;
@@ -57,16 +59,19 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         check_softmax(graph, trace).map_err(fail)?;
     }
     let mut notes = tail.notes(graph, linear, &trace.tail, many);
-    let layout = match (linear.axis, many) {
-        (Axis::First, _) => FeatureLayout::Columns,
-        (Axis::Channel, true) => FeatureLayout::Channels { exact: tail.exact },
-        (Axis::Last, true) => FeatureLayout::Positions { exact: tail.exact },
+    let layout = match (linear.axis, many, selected) {
+        (Axis::First, ..) => FeatureLayout::Columns,
+        (Axis::Last, true, Some(position)) => FeatureLayout::Selected { position },
+        (Axis::Channel, true, _) => FeatureLayout::Channels { exact: tail.exact },
+        (Axis::Last, true, None) => FeatureLayout::Positions { exact: tail.exact },
         _ => FeatureLayout::Rows,
     };
     let (features, layout) = match &options.features {
         None => (linear.features, layout),
         Some(wanted) => override_features(graph, linear, layout, wanted, &mut notes)?,
     };
+    let rounding = rounding(graph, features);
+    notes.extend(rounding.map(|rounding| rounding.to_string()));
     let units = weights.units;
     let head = LinearHead::from_rows(weights.weight, weights.bias, units)
         .map_err(|error| error.tensor(named(node)).fix("the weights of the model are damaged"))?;
@@ -77,6 +82,7 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         features: features.to_owned(),
         layout,
         quantization: linear.quantization.filter(|_| features == linear.features),
+        rounding,
         logits: tail.logits.to_owned(),
         followed_by: tail.pending.iter().map(|place| following(&graph.nodes[*place])).collect(),
         output: trace.output.to_owned(),
@@ -85,7 +91,7 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
     })
 }
 
-/// Whether the head is applied at many positions of its features.
+/// Whether the head is applied at many positions of its features, which are pooled, or one selected, behind it where `is_pooled`.
 fn positions(graph: &Graph, linear: &Linear, is_pooled: bool) -> Result<bool> {
     let extents = declared(graph, linear.features);
     let inner = extents.as_deref().and_then(|extents| match linear.axis {

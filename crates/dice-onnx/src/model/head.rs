@@ -5,6 +5,7 @@ use std::fmt;
 use dice_ood::LinearHead;
 
 use crate::model::linear::Quantization;
+use crate::model::rounding::Rounding;
 use crate::model::sign::Nonnegative;
 use crate::text::quoted;
 
@@ -37,11 +38,19 @@ pub enum FeatureLayout {
         /// Whether averaging and the head commute in this model.
         exact: bool,
     },
+    /// `[N, T, D]`: one of the T positions, which the model selects behind its head.
+    Selected {
+        /// Which one, from 0; -1 is the last.
+        position: i64,
+    },
 }
 
 impl fmt::Display for FeatureLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Selected { position } => {
+                return write!(f, "a sequence [N, T, D], of which position {position} is taken");
+            }
             Self::Rows => "[N, D], after flattening axes of one",
             Self::Columns => "[D, N], to be transposed",
             Self::Channels { .. } => "a map [N, D, H, W], to be averaged over its positions",
@@ -75,6 +84,8 @@ pub struct FoundHead {
     pub layout: FeatureLayout,
     /// How that tensor stores features, where it is one of integers.
     pub quantization: Option<Quantization>,
+    /// How the network rounds on the way to that tensor, where it is quantised.
+    pub rounding: Option<Rounding>,
     /// The tensor that holds `W h + b`, up to the rounding that the notes name.
     pub logits: String,
     /// What stands between the logits and the output, in order.

@@ -313,7 +313,7 @@ fn quantised_forms() {
         .node("DequantizeLinear", &["aq", "s", "z"], &["y"], &[]);
     let head = found(&fake);
     assert_eq!((values(&head), head.features.as_str()), ((ROWS.to_vec(), vec![3.0, 4.0]), "hd"));
-    assert_eq!((head.logits.as_str(), head.followed_by.len(), head.notes.len()), ("a", 2, 2));
+    assert_eq!((head.logits.as_str(), head.followed_by.len(), head.notes.len()), ("a", 2, 3));
 }
 
 #[test]
@@ -493,15 +493,16 @@ fn a_position_selected_behind_the_layer_is_told_apart() {
     let head = found(&before.node("Gemm", &["h", "w", "b"], &["y"], &[]).output("y", &[0, 2]));
     assert_eq!((head.features.as_str(), head.layout), ("h", FeatureLayout::Rows));
     let behind = sequence().node("MatMul", &["x", "w"], &["m"], &[]).node("Add", &["m", "b"], &["l"], &[]);
-    for behind in [
-        behind.clone().node("Gather", &["l", "first"], &["y"], &[int("axis", 1)]),
-        behind.node("GatherND", &["l", "first"], &["y"], &[]),
-    ] {
-        let error = refusal(&behind.output("y", &[0, 2]));
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        for part in ["every position of a sequence", "head(hidden[:, 0])", "node_m"] {
-            assert!(error.to_string().contains(part), "{error}");
-        }
+    let selected = behind.clone().node("Gather", &["l", "first"], &["y"], &[int("axis", 1)]).output("y", &[0, 2]);
+    let selected = found(&selected);
+    assert_eq!((&*selected.features, selected.layout), ("x", FeatureLayout::Selected { position: 0 }));
+    assert_eq!((&*selected.operator, &*selected.logits), ("MatMul, Add, Gather", "y"));
+    assert!(selected.notes[0].contains("one is selected behind it"), "{:?}", selected.notes);
+    // A position that is computed.
+    let error = refusal(&behind.node("GatherND", &["l", "first"], &["y"], &[]).output("y", &[0, 2]));
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    for part in ["every position of a sequence", "head(hidden[:, 0])", "node_m"] {
+        assert!(error.to_string().contains(part), "{error}");
     }
     // Logits of two axes have no positions.
     let picked = network().floats("w", &[3, 2], &COLUMNS).ints("first", &[0]).node("MatMul", &["h", "w"], &["l"], &[]);

@@ -10,6 +10,7 @@ pub(crate) mod linear;
 pub(crate) mod node;
 mod operations;
 pub(crate) mod proto;
+pub(crate) mod rounding;
 pub(crate) mod sign;
 mod softmax;
 mod tail;
@@ -115,6 +116,17 @@ impl Model {
     pub(crate) fn depth(&self) -> Result<usize> {
         let graph = self.graph()?;
         Ok(graph.depth() + self.operators.saturating_sub(graph.nodes.len()))
+    }
+
+    /// How many rows the table has that the input `name` looks up, where the graph says so.
+    pub(crate) fn rows_looked_up(&self, name: &str) -> Option<i64> {
+        let graph = self.graph().ok()?;
+        let table = |place: &usize| {
+            let node = &graph.nodes[*place];
+            let looks_up = node.op_type == "Gather" && node.input.get(1).is_some_and(|indices| indices == name);
+            graph.constant_shape(node.input.first().filter(|_| looks_up)?).ok()?.first().copied()
+        };
+        graph.consumers(name).iter().find_map(table).and_then(|rows| i64::try_from(rows).ok()).filter(|rows| *rows > 0)
     }
 
     pub(crate) fn folder(&self) -> &Path {

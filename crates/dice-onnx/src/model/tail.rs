@@ -4,7 +4,7 @@ use dice_ood::Result;
 
 use crate::model::graph::Graph;
 use crate::model::linear::{Linear, Weights, per_class};
-use crate::model::node::{float, named};
+use crate::model::node::{float, integer, named};
 use crate::model::proto::NodeProto;
 use crate::model::softmax;
 
@@ -17,6 +17,7 @@ pub(crate) enum Effect {
     Affine,
     Rounding,
     Average,
+    Select,
     Probabilities,
     Nonlinear,
     Label,
@@ -44,7 +45,17 @@ pub(crate) fn effect(node: &NodeProto) -> Effect {
 pub(crate) fn effect_in(graph: &Graph, node: &NodeProto) -> Effect {
     match effect(node) {
         Effect::Affine if softmax::logits_of(graph, node).is_some() => Effect::Probabilities,
+        Effect::Foreign if selected_position(graph, node).is_some() => Effect::Select,
         effect => effect,
+    }
+}
+
+/// The position of a sequence `[N, T, C]` that an operator selects, where the model fixes it: from 0, or from -1 backwards.
+pub(crate) fn selected_position(graph: &Graph, node: &NodeProto) -> Option<i64> {
+    let second = node.op_type == "Gather" && integer(node, "axis", 0) == 1;
+    match graph.small(node.input.get(1).filter(|_| second)?)?.as_ints().ok()? {
+        [only] => Some(*only),
+        _ => None,
     }
 }
 
@@ -114,13 +125,13 @@ impl<'m> Tail<'m> {
                     read.rounded |= read.integers;
                     read.open = !cuts(graph, node);
                 }
-                Effect::Average if read.open && many => read.advance(graph, output),
+                Effect::Average | Effect::Select if read.open && many => read.advance(graph, output),
                 Effect::Rounding if read.integers && read.pending.len() == 1 => {
                     read.advance(graph, output);
                     read.integers = false;
                 }
                 Effect::Rounding if !cuts(graph, node) => {}
-                Effect::Shape | Effect::Average => {}
+                Effect::Shape | Effect::Average | Effect::Select => {}
                 _ => {
                     // An operator before the pooling acts on each position: averaging and the head no longer commute.
                     let pooled_later = tail[at..].iter().any(|later| pools(&graph.nodes[*later]));
@@ -163,7 +174,9 @@ impl<'m> Tail<'m> {
         if linear.cuts || tail.iter().any(|place| cuts(graph, &graph.nodes[*place])) {
             notes.push("The model's rounding cuts negative logits off, as a Relu would; W h + b keeps them.".into());
         }
-        if many && self.exact {
+        if tail.iter().any(|place| effect_in(graph, &graph.nodes[*place]) == Effect::Select) {
+            notes.push("The head is applied at every position, and one is selected behind it: its features give the same logits.".into());
+        } else if many && self.exact {
             notes.push(
                 "The head stands before pooling; both are linear, so features averaged first give the same logits."
                     .into(),

@@ -9,7 +9,7 @@ use crate::model::linear::Linear;
 use crate::model::node::{ADDED, is_standard, named};
 use crate::model::proto::NodeProto;
 use crate::model::softmax;
-use crate::model::tail::{Effect, effect, is_label};
+use crate::model::tail::{Effect, effect, is_label, selected_position};
 use crate::text::quoted;
 
 /// Longest way from a head to an output, and most outputs looked at.
@@ -283,10 +283,11 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
             input(0)
         }
         "Gather" | "GatherND" | "GatherElements" | "Slice" => {
-            return match input(0).and_then(|tensor| layer_at_positions(graph, tensor)) {
-                Some(linear) => Err(selected(graph, node, &linear)),
-                None => refuse("an operator that does not follow a head"),
-            };
+            match input(0).and_then(|tensor| layer_at_positions(graph, tensor)) {
+                Some(_) if selected_position(graph, node).is_some() => input(0),
+                Some(linear) => return Err(selected(graph, node, &linear)),
+                None => return refuse("an operator that does not follow a head"),
+            }
         }
         _ if effect(node) == Effect::Foreign => return refuse("an operator that does not follow a head"),
         _ => input(0),
@@ -321,7 +322,7 @@ fn selected(graph: &Graph, node: &NodeProto, linear: &Linear) -> Error {
     let layer = named(&graph.nodes[linear.node]);
     Error::new(ErrorKind::Unsupported, format!("{layer} before it, applied at every position of a sequence"))
         .tensor(named(node))
-        .expected("one position selected before the layer")
+        .expected("a position that the model fixes, as in head(hidden)[:, 0], or one selected before the layer")
         .fix("export it so, which gives the same logits: head(hidden[:, 0]) in place of head(hidden)[:, 0]")
 }
 

@@ -96,8 +96,9 @@ impl Hash {
         let mut hash = Self(Sha256::new());
         hash.number(MAKING);
         hash.part(env!("CARGO_PKG_VERSION").as_bytes());
-        let Origin { model: _, fingerprint, head, features, prepared, runtime } = origin;
-        for part in [fingerprint, head, features, &format!("{prepared:?}"), runtime] {
+        let Origin { model: _, fingerprint, head, features, prepared, runtime, level } = origin;
+        let level = level.as_deref().unwrap_or_default();
+        for part in [fingerprint, head, features, &format!("{prepared:?}"), runtime, level] {
             hash.part(part.as_bytes());
         }
         hash

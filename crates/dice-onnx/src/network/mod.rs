@@ -1,6 +1,7 @@
 //! A network that is ready to make features: a model, its head, a runtime, and what its inputs are made of, which must agree.
 
 pub(crate) mod key;
+pub(crate) mod measure;
 pub(crate) mod origin;
 
 use std::path::{Path, PathBuf};
@@ -130,9 +131,11 @@ impl Network {
         self.suggested.as_ref()
     }
 
-    /// Whether features differ from those of `recorded` by the rounding of a quantised model, which runtimes choose differently.
+    /// Whether features differ from those of `recorded` by the rounding of a quantised model, which another runtime, or another level of its
+    /// optimisation, does elsewhere. A level that is not recorded is taken to be the same.
     pub fn rounds_differently(&self, recorded: &Origin) -> bool {
-        self.found.quantization.is_some() && recorded.runtime != self.origin.runtime
+        let other_level = recorded.level.is_some() && recorded.level != self.origin.level;
+        self.found.rounding.is_some() && (recorded.runtime != self.origin.runtime || other_level)
     }
 
     /// The features of `set`.
@@ -220,6 +223,7 @@ fn suggestion(backbone: &Backbone) -> Result<(Suggested, Preprocess)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::model::rounding::Rounding;
     use crate::testing::Builder;
 
     fn write(folder: &Path, name: &str, weight: f32) -> PathBuf {
@@ -275,6 +279,14 @@ mod tests {
         let again = Network::of_origin(&at(&path, ""), &recorded, &Runtime::BuiltIn).unwrap();
         assert_eq!(again.origin(), network.origin());
         assert!(!again.rounds_differently(&recorded));
+        // A network in f32 is the same in another runtime; a quantised one is not, but where its level is not recorded.
+        let elsewhere = Origin { runtime: "onnxruntime".into(), ..recorded.clone() };
+        assert!(!again.rounds_differently(&elsewhere));
+        let mut quantised = again;
+        quantised.found.rounding = Some(Rounding::Static);
+        let level = |level: Option<&str>| Origin { level: level.map(Into::into), ..recorded.clone() };
+        assert!(quantised.rounds_differently(&elsewhere) && quantised.rounds_differently(&level(Some("none"))));
+        assert!(!quantised.rounds_differently(&level(None)) && !quantised.rounds_differently(&recorded));
         assert!(Network::of_origin(&at(&path, "#y"), &recorded, &Runtime::BuiltIn).is_ok());
         for (named, expected) in
             [("#z", "`node_y`, the head that the detector was fitted to"), ("#nonsense", "nonsense")]

@@ -21,6 +21,7 @@ const PREPROCESS: &str = "preprocess";
 const INPUTS: &str = "inputs";
 const COLUMNS: &str = "input_columns";
 const RUNTIME: &str = "runtime";
+const LEVEL: &str = "runtime_level";
 
 /// What the inputs of a network are made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +78,8 @@ pub struct Origin {
     pub prepared: Prepared,
     /// [`Runtime::name`](crate::Runtime::name) of what ran the network.
     pub runtime: String,
+    /// [`Level::name`](crate::Level::name) of its optimisation, where that is recorded.
+    pub level: Option<String>,
 }
 
 impl Origin {
@@ -89,10 +92,17 @@ impl Origin {
             features: found.features.clone(),
             prepared,
             runtime: backbone.runtime().to_owned(),
+            level: Some(backbone.level().name().to_owned()),
         }
     }
 
-    /// As the notes of a file: `model`, `model_sha256`, `head_node`, `features_tensor`, `runtime`, and `preprocess` in JSON; or of
+    /// What ran the network, for people: its name and, where it is recorded, the level of its optimisation.
+    pub fn ran_by(&self) -> String {
+        let level = self.level.as_ref().map(|level| format!(" at level {level}"));
+        format!("the {} runtime{}", self.runtime, level.unwrap_or_default())
+    }
+
+    /// As the notes of a file: `model`, `model_sha256`, `head_node`, `features_tensor`, `runtime`, `runtime_level`, and `preprocess` in JSON; or of
     /// arrays `inputs`, and `input_columns` in JSON where these were the columns of a table.
     ///
     /// # Errors
@@ -114,7 +124,8 @@ impl Origin {
             (FEATURES, self.features.clone()),
             (RUNTIME, self.runtime.clone()),
         ];
-        Ok(notes.into_iter().chain(prepared).map(|(key, value)| (key.to_owned(), value)).collect())
+        let level = self.level.clone().map(|level| (LEVEL, level));
+        Ok(notes.into_iter().chain(level).chain(prepared).map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     /// Reads what [`Origin::to_notes`] wrote; `None` where the notes hold no origin.
@@ -152,6 +163,7 @@ impl Origin {
             features: note(FEATURES)?,
             prepared,
             runtime: note(RUNTIME)?,
+            level: notes.get(LEVEL).cloned(),
         }))
     }
 
@@ -251,11 +263,16 @@ mod tests {
             features: "h".into(),
             prepared: Prepared::Images(Preprocess::preset("imagenet").unwrap()),
             runtime: "built-in".into(),
+            level: Some("all".into()),
         };
         let notes = origin.to_notes().unwrap();
         assert_eq!(Origin::of_notes(&notes).unwrap(), Some(origin.clone()));
         assert_eq!(Origin::of_notes(&BTreeMap::new()).unwrap(), None);
-        for key in notes.keys().filter(|key| *key != FINGERPRINT) {
+        // Files that were written before levels were recorded.
+        let mut older = notes.clone();
+        older.remove(LEVEL);
+        assert_eq!(Origin::of_notes(&older).unwrap(), Some(Origin { level: None, ..origin.clone() }));
+        for key in notes.keys().filter(|key| ![FINGERPRINT, LEVEL].contains(&key.as_str())) {
             let mut damaged = notes.clone();
             damaged.remove(key);
             assert!(Origin::of_notes(&damaged).unwrap_err().to_string().contains(key.as_str()));

@@ -11,10 +11,10 @@ use crate::images::preprocess::PixelLayout;
 use crate::model::Model;
 use crate::model::head::{FeatureLayout, FoundHead};
 use crate::model::linear::Quantization;
-use crate::model::proto::NodeProto;
-use crate::run::engine::{Engine, FeatureTensor, INSTEAD, InputTensor};
+use crate::model::rounding::Rounding;
+use crate::run::engine::{Engine, INSTEAD, InputTensor, OutputTensor};
 use crate::run::input::{InputShape, ModelInput};
-use crate::run::runtime::Runtime;
+use crate::run::runtime::{Level, Runtime};
 use crate::run::{builtin, onnxruntime};
 use crate::text::quoted;
 
@@ -61,17 +61,9 @@ impl Backbone {
         let inputs = ModelInput::all(model)?;
         let images = InputShape::of(model, &inputs);
         let depth = checked_depth(model)?;
-        let engine = on_stack_for(depth, || -> Result<Box<dyn Engine>> {
-            Ok(match runtime {
-                Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, &inputs, &found.features)?),
-                Runtime::OnnxRuntime(library) => {
-                    Box::new(onnxruntime::OnnxRuntime::new(model, &inputs, &found.features, library)?)
-                }
-            })
-        })??;
-        // Dynamic quantisation scales by all values of a run: images in one run would change each other's features.
-        let dynamic = |node: &NodeProto| node.op_type.starts_with("DynamicQuantize");
-        let alone = model.proto().graph.iter().flat_map(|graph| &graph.node).any(dynamic);
+        let engine = engine(model, &inputs, Some(&found.features), runtime, depth)?;
+        // Scales that are those of all values of a run: images in one run would change each other's features.
+        let alone = found.rounding == Some(Rounding::Dynamic);
         let (units, layout) = (found.units(), found.layout);
         let (name, quantization) = (found.features.clone(), found.quantization);
         Ok(Self {
@@ -117,6 +109,11 @@ impl Backbone {
     /// [`Runtime::name`] of what runs it.
     pub fn runtime(&self) -> &'static str {
         self.runtime
+    }
+
+    /// How far that runtime rewrote it.
+    pub fn level(&self) -> Level {
+        self.engine.level()
     }
 
     /// [`Model::fingerprint`] of the model.
@@ -198,44 +195,39 @@ impl Backbone {
     /// # Errors
     /// [`ErrorKind::Argument`] for values that an input's type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
     pub(crate) fn run_arrays(&self, arrays: &[RowArrays], rows: usize) -> Result<Vec<f32>> {
-        let fixed = self.inputs.iter().find_map(ModelInput::batch);
-        let each: usize = arrays.iter().map(|array| array.shape.iter().product::<usize>()).sum();
-        let batch = match fixed {
-            None if !self.alone => rows.min(self.engine.most_at_once().min(LARGE_RUN).max(SMALL_RUN / each.max(1))),
-            fixed => fixed.unwrap_or(1),
-        };
+        let (fixed, batch) = (self.fixed_batch(), self.batch_of_arrays(arrays, rows));
         let mut features = Vec::with_capacity(rows * self.units);
         for first in (0..rows).step_by(batch) {
             let held = batch.min(rows - first);
             let run = fixed.unwrap_or(held);
             // A model of fixed batch gets its last part filled up with the last row, whose features are dropped.
             let parts: Vec<RowArrays> = arrays.iter().map(|array| array.part(first, held, run)).collect();
-            let inputs = self.inputs.iter().zip(&parts).map(|(input, part)| self.tensor(input, part, run));
+            let inputs = self.inputs.iter().zip(&parts).map(|(input, part)| tensor(input, part, run));
             let made = self.run_once(&inputs.collect::<Result<Vec<_>>>()?, run)?;
             features.extend_from_slice(&made[..held * self.units]);
         }
         Ok(features)
     }
 
-    fn tensor<'a>(&self, input: &ModelInput, part: &'a RowArrays, rows: usize) -> Result<InputTensor<'a>> {
-        let refuse = |value: String| {
-            Error::new(ErrorKind::Argument, format!("the value {value}"))
-                .tensor(quoted(&input.name))
-                .expected(format!("what {} can hold", input.element))
-        };
-        let values = match &part.values {
-            ArrayValues::Floats(values) => input.element.floats(values).map_err(|value| refuse(value.to_string()))?,
-            ArrayValues::Integers(values) => {
-                input.element.integers(values).map_err(|value| refuse(value.to_string()))?
-            }
-        };
-        Ok(InputTensor { values, shape: std::iter::once(rows).chain(part.shape.iter().copied()).collect() })
+    /// N, where the model fixes it.
+    pub(crate) fn fixed_batch(&self) -> Option<usize> {
+        self.inputs.iter().find_map(ModelInput::batch)
+    }
+
+    /// How many of `rows` of `arrays` are run together.
+    pub(crate) fn batch_of_arrays(&self, arrays: &[RowArrays], rows: usize) -> usize {
+        let each: usize = arrays.iter().map(|array| array.shape.iter().product::<usize>()).sum();
+        match self.fixed_batch() {
+            None if !self.alone => rows.min(self.engine.most_at_once().min(LARGE_RUN).max(SMALL_RUN / each.max(1))),
+            fixed => fixed.unwrap_or(1),
+        }
     }
 
     fn run_once(&self, inputs: &[InputTensor<'_>], rows: usize) -> Result<Vec<f32>> {
         let refuse = |kind, found: String| Error::new(kind, found).file(self.path.display()).tensor(quoted(&self.name));
         let run = on_stack_for(self.depth, || self.engine.run(inputs))?;
-        let FeatureTensor { shape, mut values, are_integers } = run.map_err(|what| {
+        let only = run.and_then(|tensors| tensors.into_iter().next().ok_or_else(|| "no result".into()));
+        let OutputTensor { shape, mut values, are_integers } = only.map_err(|what| {
             refuse(ErrorKind::Unsupported, what)
                 .expected("a model that the runtime can run")
                 .fix(INSTEAD)
@@ -272,8 +264,34 @@ impl Backbone {
                 };
                 (shape.last() == Some(&units)).then(|| (0..total).map(|i| average(i / units, i % units)).collect())
             }
+            FeatureLayout::Selected { position } => {
+                let [_, positions, width] = *shape else { return None };
+                let from_end = if position < 0 { positions as i64 } else { 0 };
+                let place = usize::try_from(position + from_end).ok().filter(|place| *place < positions)?;
+                let fits = width == units && values.len() == total * positions;
+                let of_row = |row: usize| values[(row * positions + place) * units..].iter().take(units);
+                fits.then(|| (0..rows).flat_map(of_row).copied().collect())
+            }
         }
     }
+}
+
+/// `model` in `runtime`, up to the tensor `wanted` or with all its outputs; `depth` is that of the model.
+pub(super) fn engine(
+    model: &Model,
+    inputs: &[ModelInput],
+    wanted: Option<&str>,
+    runtime: &Runtime,
+    depth: usize,
+) -> Result<Box<dyn Engine>> {
+    on_stack_for(depth, || -> Result<Box<dyn Engine>> {
+        Ok(match runtime {
+            Runtime::BuiltIn => Box::new(builtin::BuiltIn::new(model, inputs, wanted)?),
+            Runtime::OnnxRuntime { library, level } => {
+                Box::new(onnxruntime::OnnxRuntime::new(model, inputs, wanted, library, *level)?)
+            }
+        })
+    })?
 }
 
 /// An array of some rows that have one shape.
@@ -286,7 +304,7 @@ pub(crate) struct RowArrays {
 
 impl RowArrays {
     /// `count` rows from `first` on, and the last of them again until there are `run`.
-    fn part(&self, first: usize, count: usize, run: usize) -> Self {
+    pub(super) fn part(&self, first: usize, count: usize, run: usize) -> Self {
         fn of<T: Copy>(values: &[T], each: usize, first: usize, count: usize, run: usize) -> Vec<T> {
             let held = &values[first * each..(first + count) * each];
             let last = &held[held.len() - each..];
@@ -303,7 +321,21 @@ impl RowArrays {
     }
 }
 
-fn checked_depth(model: &Model) -> Result<usize> {
+/// `part`, of `rows` rows, as `input` takes it.
+pub(super) fn tensor<'a>(input: &ModelInput, part: &'a RowArrays, rows: usize) -> Result<InputTensor<'a>> {
+    let refuse = |value: String| {
+        Error::new(ErrorKind::Argument, format!("the value {value}"))
+            .tensor(quoted(&input.name))
+            .expected(format!("what {} can hold", input.element))
+    };
+    let values = match &part.values {
+        ArrayValues::Floats(values) => input.element.floats(values).map_err(|value| refuse(value.to_string()))?,
+        ArrayValues::Integers(values) => input.element.integers(values).map_err(|value| refuse(value.to_string()))?,
+    };
+    Ok(InputTensor { values, shape: std::iter::once(rows).chain(part.shape.iter().copied()).collect() })
+}
+
+pub(super) fn checked_depth(model: &Model) -> Result<usize> {
     let depth = model.depth()?;
     if depth <= MAX_DEPTH {
         return Ok(depth);
@@ -316,7 +348,7 @@ fn checked_depth(model: &Model) -> Result<usize> {
 }
 
 /// Does `work` on a stack that recursion over a chain of `depth` operators fits, which that of this thread may not be.
-fn on_stack_for<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+pub(super) fn on_stack_for<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
     /// What every thread has room for.
     const SHALLOW: usize = 256;
     /// More than a call takes in the runtimes, without optimisation too.
@@ -380,7 +412,7 @@ mod tests {
         if path.is_none() {
             println!("without ONNX Runtime: DICE_ONNXRUNTIME names none");
         }
-        [Runtime::BuiltIn].into_iter().chain(path.map(|path| Runtime::OnnxRuntime(path.into()))).collect()
+        [Runtime::BuiltIn].into_iter().chain(path.map(Runtime::onnx_runtime)).collect()
     }
 
     #[test]
@@ -532,7 +564,7 @@ mod tests {
         // A device, and a library of another kind where it lies there.
         paths.extend(["/dev/zero", "/lib/x86_64-linux-gnu/libm.so.6"].map(PathBuf::from));
         for path in paths {
-            let error = prepared(&builder, &Runtime::OnnxRuntime(path.clone())).err().unwrap();
+            let error = prepared(&builder, &Runtime::onnx_runtime(path.clone())).err().unwrap();
             println!("{error}");
             // Where the other tests have opened one, no second one is.
             let told =

@@ -13,8 +13,9 @@ use crate::model::external;
 use crate::model::node::is_standard;
 use crate::model::proto::{AttributeProto, NodeProto, TensorProto};
 use crate::model::tensor::{count_of, shape_of};
-use crate::run::engine::{Engine, FeatureTensor, INSTEAD, InputTensor, InputValues};
+use crate::run::engine::{Engine, INSTEAD, InputTensor, InputValues, OutputTensor};
 use crate::run::input::{Element, ModelInput};
+use crate::run::runtime::Level;
 use crate::text::quoted;
 use crate::write::splice::{only_output, replace_initializers, replace_operators};
 
@@ -24,14 +25,17 @@ const AT_ONCE: usize = 8;
 pub(super) struct BuiltIn {
     model: rten::Model,
     inputs: Vec<NodeId>,
-    output: NodeId,
+    outputs: Vec<NodeId>,
     options: RunOptions,
+    level: Level,
 }
 
 impl BuiltIn {
+    /// `model` up to the tensor `wanted`, or with all its outputs.
+    ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for an operator or a type of input that the runtime lacks.
-    pub(super) fn new(model: &Model, inputs: &[ModelInput], features: &str) -> Result<Self> {
+    pub(super) fn new(model: &Model, inputs: &[ModelInput], wanted: Option<&str>) -> Result<Self> {
         let unsupported = |what: String| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(model.path().display())
@@ -54,28 +58,36 @@ impl BuiltIn {
         };
         let guarded_load =
             |load: &dyn Fn() -> std::result::Result<rten::Model, rten::LoadError>| guard(load).map_err(unsupported);
+        let mut level = Level::All;
         let loaded = if whole.is_some() || !model.tensors().any(TensorProto::is_external) {
             // Optimisers keep the tensors of outputs: as the only output the features stay a tensor of their own.
-            let pruned = only_output(rewritten.as_deref().unwrap_or(bytes), features).map_err(located)?;
+            let bytes = rewritten.as_deref().unwrap_or(bytes);
+            let pruned = wanted.map_or(Ok(bytes.to_vec()), |wanted| only_output(bytes, wanted)).map_err(located)?;
             guarded_load(&|| options(true).load(pruned.clone()))?
         } else if rewritten.is_none() {
             // The runtime looks for weights in other files beside the model file, so that this is opened by its path.
             let loaded = guarded_load(&|| options(true).load_file(model.path()))?;
-            match loaded.find_node(features) {
-                Some(_) => loaded,
-                None => guarded_load(&|| options(false).load_file(model.path()))?,
+            match wanted.map(|wanted| loaded.find_node(wanted)) {
+                Some(None) => {
+                    level = Level::None;
+                    guarded_load(&|| options(false).load_file(model.path()))?
+                }
+                _ => loaded,
             }
         } else {
             return Err(unsupported("products of integers, with weights in other files".into()));
         };
         let node =
             |name: &str| loaded.find_node(name).ok_or_else(|| unsupported(format!("no tensor {}", quoted(name))));
-        let output = node(features)?;
+        let outputs = match wanted {
+            Some(wanted) => vec![node(wanted)?],
+            None => loaded.output_ids().to_vec(),
+        };
         let inputs = inputs.iter().map(|input| node(&input.name)).collect::<Result<Vec<_>>>()?;
         // The default of rten is the number of physical cores, whatever number of threads was asked for.
         let pool = ThreadPool::with_num_threads(rayon::current_num_threads());
         let options = RunOptions::default().with_thread_pool(Some(Arc::new(pool)));
-        Ok(Self { model: loaded, inputs, output, options })
+        Ok(Self { model: loaded, inputs, outputs, options, level })
     }
 }
 
@@ -180,22 +192,30 @@ fn view<'a>(input: &'a InputTensor<'_>) -> std::result::Result<ValueOrView<'a>, 
     })
 }
 
+/// What rten gives, in f32.
+fn output(value: Value) -> std::result::Result<OutputTensor, String> {
+    let shape = value.as_view().shape().to_vec();
+    let (values, are_integers) = match value {
+        Value::FloatTensor(tensor) => (tensor.into_data(), false),
+        Value::UInt8Tensor(tensor) => (tensor.iter().map(|value| f32::from(*value)).collect(), true),
+        Value::Int8Tensor(tensor) => (tensor.iter().map(|value| f32::from(*value)).collect(), true),
+        Value::Int32Tensor(tensor) => (tensor.iter().map(|value| *value as f32).collect(), true),
+        _ => return Err("an output of another type than numbers".into()),
+    };
+    Ok(OutputTensor { shape, values, are_integers })
+}
+
 impl Engine for BuiltIn {
-    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<FeatureTensor, String> {
+    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<Vec<OutputTensor>, String> {
         let inputs = self.inputs.iter().zip(inputs);
         let inputs = inputs.map(|(node, input)| Ok((*node, view(input)?)));
         let inputs = inputs.collect::<std::result::Result<Vec<(NodeId, ValueOrView)>, String>>()?;
-        let run = || self.model.run(inputs, &[self.output], Some(self.options.clone()));
-        let mut values = guard(run)?;
-        let value = values.pop().ok_or("no result")?;
-        let shape = value.as_view().shape().to_vec();
-        let (values, are_integers) = match value {
-            Value::FloatTensor(tensor) => (tensor.into_data(), false),
-            Value::UInt8Tensor(tensor) => (tensor.iter().map(|value| f32::from(*value)).collect(), true),
-            Value::Int8Tensor(tensor) => (tensor.iter().map(|value| f32::from(*value)).collect(), true),
-            _ => return Err("features of another type".into()),
-        };
-        Ok(FeatureTensor { shape, values, are_integers })
+        let run = || self.model.run(inputs, &self.outputs, Some(self.options.clone()));
+        guard(run)?.into_iter().map(output).collect()
+    }
+
+    fn level(&self) -> Level {
+        self.level
     }
 
     fn most_at_once(&self) -> usize {

@@ -4,13 +4,18 @@ use std::borrow::Cow;
 
 use half::f16;
 
+use crate::run::runtime::Level;
+
 /// What to do where the built-in runtime cannot run a model.
 pub(super) const INSTEAD: &str = "ONNX Runtime may run it; or compute the features where you train";
 
-/// A model that a runtime has prepared, from its inputs to its features tensor. Errors are the runtime's own words.
+/// A model that a runtime has prepared, from its inputs to the tensors that were asked for. Errors are the runtime's own words.
 pub(super) trait Engine: Send + Sync {
-    /// The features tensor of `inputs`, one for each of the model's, in its order.
-    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<FeatureTensor, String>;
+    /// The tensors that `inputs`, one for each of the model's in its order, give: the one that was asked for, or all outputs.
+    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<Vec<OutputTensor>, String>;
+
+    /// How far the runtime rewrote the model.
+    fn level(&self) -> Level;
 
     /// The most rows of inputs that are worth running together.
     fn most_at_once(&self) -> usize {
@@ -36,8 +41,8 @@ pub(super) enum InputValues<'a> {
     Bool(Vec<bool>),
 }
 
-/// A features tensor, its stored values converted to f32.
-pub(super) struct FeatureTensor {
+/// A tensor that a runtime gives, its stored values converted to f32.
+pub(super) struct OutputTensor {
     pub(super) shape: Vec<usize>,
     pub(super) values: Vec<f32>,
     pub(super) are_integers: bool,

@@ -6,3 +6,4 @@ mod engine;
 pub(crate) mod input;
 mod onnxruntime;
 pub(crate) mod runtime;
+pub(crate) mod whole;

@@ -1,5 +1,6 @@
 //! Networks in an ONNX Runtime that is opened at run time.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,13 +10,14 @@ use half::f16;
 use ort::LoadDynamicError;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use crate::model::Model;
-use crate::run::engine::{Engine, FeatureTensor, InputTensor, InputValues};
+use crate::run::engine::{Engine, InputTensor, InputValues, OutputTensor};
 use crate::run::input::ModelInput;
-use crate::run::runtime::{INSTALL, library};
+use crate::run::runtime::{INSTALL, Level, library};
 use crate::text::quoted;
 use crate::write::splice::only_output;
 
@@ -26,33 +28,54 @@ pub(super) struct OnnxRuntime {
     session: Mutex<Session>,
     /// The names of the inputs.
     inputs: Vec<String>,
+    level: Level,
 }
 
 impl OnnxRuntime {
+    /// `model` up to the tensor `wanted`, or with all its outputs, in the library at `path`.
+    ///
     /// # Errors
-    /// Those of opening the library at `path`, and [`ErrorKind::Unsupported`] for a model that it cannot run.
-    pub(super) fn new(model: &Model, inputs: &[ModelInput], features: &str, path: &Path) -> Result<Self> {
+    /// Those of opening the library, and [`ErrorKind::Unsupported`] for a model that it cannot run.
+    pub(super) fn new(
+        model: &Model,
+        inputs: &[ModelInput],
+        wanted: Option<&str>,
+        path: &Path,
+        level: Level,
+    ) -> Result<Self> {
         let environment = opened(library(path)?)?;
         // Features are seldom an output of the model. With them as its only output, the runtime drops the operators behind them.
-        let pruned = only_output(model.bytes(), features).map_err(|error| error.file(model.path().display()))?;
+        let pruned = match wanted {
+            Some(wanted) => {
+                only_output(model.bytes(), wanted).map_err(|error| error.file(model.path().display()))?.into()
+            }
+            None => Cow::Borrowed(model.bytes()),
+        };
         let folder = std::path::absolute(model.folder()).map_err(|error| Error::io(model.folder(), error))?;
-        let session = guard(|| session(&environment, &pruned, &folder)).map_err(|what| {
+        let session = guard(|| session(&environment, &pruned, &folder, level)).map_err(|what| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(model.path().display())
-                .tensor(quoted(features))
+                .tensor(wanted.map_or_else(|| "outputs".into(), quoted))
                 .expected("a model that this ONNX Runtime can run")
                 .fix("a newer ONNX Runtime may; or compute the features where you train")
                 .with_remedy(Remedy::RuntimeOrFeatures)
         })?;
-        Ok(Self { session: Mutex::new(session), inputs: inputs.iter().map(|input| input.name.clone()).collect() })
+        let inputs = inputs.iter().map(|input| input.name.clone()).collect();
+        Ok(Self { session: Mutex::new(session), inputs, level })
     }
 }
 
-fn session(environment: &Environment, model: &[u8], folder: &Path) -> ort::Result<Session> {
+fn session(environment: &Environment, model: &[u8], folder: &Path, level: Level) -> ort::Result<Session> {
     // A model from memory has no folder of its own to find its weights in.
     let key = "session.model_external_initializers_file_folder_path";
     Session::builder(environment)?
         .with_log_level(LogLevel::Fatal)?
+        .with_optimization_level(match level {
+            Level::None => GraphOptimizationLevel::Disable,
+            Level::Basic => GraphOptimizationLevel::Level1,
+            Level::Extended => GraphOptimizationLevel::Level2,
+            Level::All => GraphOptimizationLevel::All,
+        })?
         .with_intra_threads(rayon::current_num_threads())?
         // Threads that wait for the next operator spin; after the last operator of a run they stop, and leave the cores to decoding.
         .with_config_entry("session.force_spinning_stop", "1")?
@@ -101,15 +124,19 @@ fn opened(library: PathBuf) -> Result<Environment> {
 }
 
 impl Engine for OnnxRuntime {
-    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<FeatureTensor, String> {
-        let run = || -> ort::Result<Option<FeatureTensor>> {
+    fn run(&self, inputs: &[InputTensor<'_>]) -> std::result::Result<Vec<OutputTensor>, String> {
+        let run = || -> ort::Result<Option<Vec<OutputTensor>>> {
             let given = self.inputs.iter().zip(inputs).map(|(name, input)| Ok((name.as_str(), view(input)?)));
             let given = given.collect::<ort::Result<Vec<_>>>()?;
             let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
             let outputs = session.run(given)?;
-            features(&outputs[0])
+            outputs.values().map(|value| output(&value)).collect()
         };
-        guard(run).and_then(|features| features.ok_or_else(|| "features of another type".into()))
+        guard(run).and_then(|outputs| outputs.ok_or_else(|| "an output of another type than numbers".into()))
+    }
+
+    fn level(&self) -> Level {
+        self.level
     }
 }
 
@@ -127,15 +154,16 @@ fn view<'a>(input: &'a InputTensor<'_>) -> ort::Result<SessionInputValue<'a>> {
     })
 }
 
-fn features(value: &DynValue) -> ort::Result<Option<FeatureTensor>> {
+/// What the runtime gives, in f32; `None` for what is no tensor of numbers.
+fn output(value: &DynValue) -> ort::Result<Option<OutputTensor>> {
     fn read<T: PrimitiveTensorElementType + Copy>(
         value: &DynValue,
         float: impl Fn(T) -> f32,
         are_integers: bool,
-    ) -> ort::Result<Option<FeatureTensor>> {
+    ) -> ort::Result<Option<OutputTensor>> {
         let (shape, values) = value.try_extract_tensor::<T>()?;
         let shape = shape.iter().map(|extent| usize::try_from(*extent).unwrap_or(0)).collect();
-        Ok(Some(FeatureTensor { shape, values: values.iter().map(|value| float(*value)).collect(), are_integers }))
+        Ok(Some(OutputTensor { shape, values: values.iter().map(|value| float(*value)).collect(), are_integers }))
     }
     match value.dtype().tensor_type() {
         Some(TensorElementType::Float32) => read(value, |value: f32| value, false),
@@ -143,6 +171,9 @@ fn features(value: &DynValue) -> ort::Result<Option<FeatureTensor>> {
         Some(TensorElementType::Float64) => read(value, |value: f64| value as f32, false),
         Some(TensorElementType::Uint8) => read(value, |value: u8| value.into(), true),
         Some(TensorElementType::Int8) => read(value, |value: i8| value.into(), true),
+        Some(TensorElementType::Int32) => read(value, |value: i32| value as f32, true),
+        Some(TensorElementType::Int64) => read(value, |value: i64| value as f32, true),
+        Some(TensorElementType::Bool) => read(value, |value: bool| f32::from(u8::from(value)), true),
         _ => Ok(None),
     }
 }

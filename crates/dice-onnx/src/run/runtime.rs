@@ -9,9 +9,10 @@ use dice_ood::{Error, ErrorKind, Remedy, Result};
 
 /// What runs a network: the runtime that is built in, or an ONNX Runtime that the user has.
 ///
-/// Written `built-in` or `onnxruntime=PATH`. Features of the two agree to 1e-4 of the largest feature for models that
-/// compute in f32. Models that compute in 8 bits round in places that are each runtime's own choice, and differ by many of
-/// their own steps, up to a quarter of the largest feature in deep ones: fit and score with the same runtime.
+/// Written `built-in` or `onnxruntime=PATH`, or `onnxruntime@LEVEL=PATH` with a [`Level`] of its optimisation. Features of the
+/// two agree to 1e-4 of the largest feature for models that compute in f32. Models that compute in 8 bits round in places that
+/// are each runtime's own choice, and differ by many of their own steps, up to a quarter of the largest feature in deep ones:
+/// fit and score with the same runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Runtime {
     /// `rten`, in Rust: nothing to install.
@@ -19,11 +20,65 @@ pub enum Runtime {
     BuiltIn,
     /// ONNX Runtime 1.21 or newer, opened at run time: its shared library, or a folder that holds it, such as that of the
     /// Python package `onnxruntime`.
-    OnnxRuntime(PathBuf),
+    OnnxRuntime {
+        /// Where it is.
+        library: PathBuf,
+        /// How far it rewrites a model before it runs it.
+        level: Level,
+    },
+}
+
+/// How far a runtime rewrites a model before it runs it. Models in f32 give the same features at all levels, up to rounding; quantised
+/// ones do not.
+///
+/// Written `none`, `basic`, `extended` or `all`, which ONNX Runtime calls `ORT_DISABLE_ALL` to `ORT_ENABLE_ALL`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Not at all.
+    None,
+    /// What does not change results.
+    Basic,
+    /// Operators merged for a kind of processor too.
+    Extended,
+    /// All that the runtime has, as it does by itself.
+    #[default]
+    All,
+}
+
+impl Level {
+    const ALL: [Self; 4] = [Self::None, Self::Basic, Self::Extended, Self::All];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Basic => "basic",
+            Self::Extended => "extended",
+            Self::All => "all",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Level {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == text).ok_or_else(|| {
+            Error::new(ErrorKind::Argument, crate::text::quoted(text))
+                .tensor("optimisation level")
+                .expected(Self::ALL.map(Self::name).join(", "))
+        })
+    }
 }
 
 /// How [`Runtime::OnnxRuntime`] begins when written.
-const PREFIX: &str = "onnxruntime=";
+const ONNX_RUNTIME: &str = "onnxruntime";
 
 /// What to do without a library of ONNX Runtime.
 pub(super) const INSTALL: &str = "give the path of libonnxruntime.so (onnxruntime.dll, libonnxruntime.dylib) of a release of \
@@ -34,8 +89,13 @@ impl Runtime {
     pub fn name(&self) -> &'static str {
         match self {
             Self::BuiltIn => "built-in",
-            Self::OnnxRuntime(_) => "onnxruntime",
+            Self::OnnxRuntime { .. } => ONNX_RUNTIME,
         }
+    }
+
+    /// The ONNX Runtime at `library`, as it runs models by itself.
+    pub fn onnx_runtime(library: impl Into<PathBuf>) -> Self {
+        Self::OnnxRuntime { library: library.into(), level: Level::All }
     }
 }
 
@@ -43,8 +103,12 @@ impl FromStr for Runtime {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.strip_prefix(PREFIX) {
-            Some(path) if !path.is_empty() => Ok(Self::OnnxRuntime(path.into())),
+        let named = text.strip_prefix(ONNX_RUNTIME).and_then(|rest| rest.split_once('='));
+        match named {
+            Some(("", path)) if !path.is_empty() => Ok(Self::onnx_runtime(path)),
+            Some((level, path)) if level.starts_with('@') && !path.is_empty() => {
+                Ok(Self::OnnxRuntime { library: path.into(), level: level[1..].parse()? })
+            }
             None if text == "built-in" => Ok(Self::BuiltIn),
             _ => Err(Error::new(ErrorKind::Argument, crate::text::quoted(text))
                 .tensor("runtime")
@@ -58,7 +122,8 @@ impl fmt::Display for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BuiltIn => f.write_str("built-in"),
-            Self::OnnxRuntime(path) => write!(f, "{PREFIX}{}", path.display()),
+            Self::OnnxRuntime { library, level: Level::All } => write!(f, "{ONNX_RUNTIME}={}", library.display()),
+            Self::OnnxRuntime { library, level } => write!(f, "{ONNX_RUNTIME}@{level}={}", library.display()),
         }
     }
 }
@@ -142,13 +207,15 @@ mod tests {
 
     #[test]
     fn runtimes_are_written_as_they_are_read() {
-        for text in ["built-in", "onnxruntime=/opt/lib/libonnxruntime.so"] {
+        for text in ["built-in", "onnxruntime=/opt/lib/libonnxruntime.so", "onnxruntime@basic=a=b/"] {
             assert_eq!(text.parse::<Runtime>().unwrap().to_string(), text);
         }
         for text in ["", "onnxruntime", "onnxruntime=", "tensorrt", "Built-in"] {
             let error = text.parse::<Runtime>().unwrap_err().to_string();
             assert!(error.contains("onnxruntime=PATH"), "{error}");
         }
+        let error = "onnxruntime@most=lib".parse::<Runtime>().unwrap_err().to_string();
+        assert!(error.contains("`most`") && error.contains("none, basic, extended, all"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Nothing of a network changes: a few standard operators behind the features tensor are appended ([`crate::write::splice`]), so
 //! its own outputs stay what they are, bit for bit, and any ONNX runtime serves the detector. One runtime makes an exception
 //! for models in f16 on CPUs: ONNX Runtime, when it optimises, keeps f32 between their operators and rounds where a tensor
-//! is read, so that any further reader can move their outputs by the last bit of an f16.
+//! is read, so that any further reader can move their outputs by the last bit of an f16; [`crate::measure`] says by how much.
 //!
 //! ```text
 //! features -> [N, D] -> what the detector says of itself (dice_ood::graph, lowered by crate::write::lower) -> ood_score
@@ -374,7 +374,7 @@ impl Addition {
             FeatureLayout::Rows => &[-1, units],
             FeatureLayout::Columns => &[units, -1],
             FeatureLayout::Channels { .. } => &[0, units, -1],
-            FeatureLayout::Positions { .. } => &[0, -1, units],
+            FeatureLayout::Positions { .. } | FeatureLayout::Selected { .. } => &[0, -1, units],
         };
         let reshaped = operators.reshape(&found.features, shape);
         let mut rows = operators.cast(&reshaped, element::FLOAT);
@@ -393,6 +393,10 @@ impl Addition {
             }
             FeatureLayout::Channels { .. } => operators.reduce("ReduceMean", &rows, 2),
             FeatureLayout::Positions { .. } => operators.reduce("ReduceMean", &rows, 1),
+            FeatureLayout::Selected { position } => {
+                let position = operators.integers("position", &[position]);
+                operators.node("Gather", &[&rows, &position], vec![AttributeProto::int("axis", 1)])
+            }
         };
         operators.reshape(&mean, &[-1, units])
     }

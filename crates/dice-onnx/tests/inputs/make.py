@@ -4,9 +4,11 @@
     pip install numpy torch onnx onnxruntime onnxscript safetensors pyarrow
     python make.py [FOLDER]     # rewrites the files beside this one, or writes to FOLDER
 
-A text classifier (token ids and a mask; its head reads the first token), one whose head reads the mean over tokens, a perceptron
-of a table, and a convolution over time. Each model NAME-EXPORTER.onnx has its inputs in NAME.npz, and in expected.safetensors the
-features that ONNX Runtime computes, one row at a time. text.parquet holds the texts of text.npz as lists without padding.
+A text classifier (token ids and a mask; its head reads the first token), one whose head reads the mean over tokens, two whose head
+is applied to every token, of whose logits the last are selected or the mean is taken, a perceptron of a table, and a convolution over time.
+Each model NAME-EXPORTER.onnx has its inputs in NAME.npz, and in expected.safetensors the features that ONNX Runtime computes, one row at
+a time. text.parquet holds the texts of text.npz as lists without padding. The text classifier and the convolution are there quantised too,
+as ONNX Runtime does it: text-dynamic.onnx, waves-qdq.onnx, waves-operators.onnx.
 Last run with torch 2.15.0, onnxruntime 1.32.0, onnx 1.23.2, onnxscript 0.7.2.
 """
 import pathlib
@@ -24,11 +26,11 @@ VOCABULARY, LENGTH, WIDTH, CLASSES, ROWS = 40, 12, 16, 4, 24
 
 
 class Text(nn.Module):
-    """One layer of attention; the head reads the first token, or the mean over those that count."""
+    """One layer of attention; the head reads the first token, the mean over those that count, or all of them."""
 
-    def __init__(self, pooled):
+    def __init__(self, reads):
         super().__init__()
-        self.pooled = pooled
+        self.reads = reads
         self.tokens, self.places = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(64, WIDTH)
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.norm, self.last_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
@@ -43,7 +45,11 @@ class Text(nn.Module):
         scores = scores + (1.0 - attention_mask[:, None, :].to(scores.dtype)) * -1e4
         x = x + self.out(scores.softmax(-1) @ v)
         x = self.last_norm(x + self.narrow(torch.relu(self.wide(x))))
-        if self.pooled:
+        if self.reads == "all, of which the last is selected":
+            return self.head(x)[:, -1]
+        if self.reads == "all, whose mean is taken":
+            return self.head(x).mean(1)
+        if self.reads == "the mean":
             weight = attention_mask[:, :, None].to(x.dtype)
             x = (x * weight).sum(1) / weight.sum(1)
         else:
@@ -100,19 +106,38 @@ def bare(path):
     onnx.save(model, path)
 
 
-def features(path, inputs):
-    """What the last linear layer reads, one row at a time."""
+def quantise(folder, waves):
+    """The text classifier with scales that each run computes, and the convolution with fixed ones in both forms."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.rows = iter([{name: array[row : row + 1] for name, array in waves.items()} for row in range(ROWS)])
+
+        def get_next(self):
+            return next(self.rows, None)
+
+    quantize_dynamic(folder / "text-torchscript.onnx", folder / "text-dynamic.onnx")
+    for name, form in (("qdq", QuantFormat.QDQ), ("operators", QuantFormat.QOperator)):
+        quantize_static(folder / "waves-torchscript.onnx", folder / f"waves-{name}.onnx", Reader(), quant_format=form)
+
+
+def features(path, inputs, position):
+    """What the last linear layer reads, one row at a time; at `position` where it reads all tokens, or on average."""
     model = onnx.load(path)
     graph = model.graph
     makers = {output: node for node in graph.node for output in node.output}
     node = makers[graph.output[0].name]
     while node.op_type not in ("Gemm", "MatMul"):
-        node = makers[next(name for name in node.input if name in makers)]
+        node = makers[next(name for name in node.input if name in makers and makers[name].op_type != "Constant")]
     graph.output.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     rows = len(next(iter(inputs.values())))
     one = lambda row: {name: array[row : row + 1] for name, array in inputs.items()}
-    return np.concatenate([session.run([node.input[0]], one(row))[0] for row in range(rows)])
+    read = np.concatenate([session.run([node.input[0]], one(row))[0] for row in range(rows)])
+    if read.ndim == 2:
+        return read
+    return read.mean(1) if position is None else np.ascontiguousarray(read[:, position])
 
 
 def main(folder=pathlib.Path(__file__).parent):
@@ -121,18 +146,24 @@ def main(folder=pathlib.Path(__file__).parent):
     random = np.random.default_rng(0)
     token_axes = {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
     cases = {
-        "text": (Text(pooled=False), texts(random), token_axes),
-        "pooled": (Text(pooled=True), texts(random), token_axes),
+        "text": (Text(reads="the first"), texts(random), token_axes),
+        "pooled": (Text(reads="the mean"), texts(random), token_axes),
         "table": (table(), {"x": random.normal(size=(ROWS, 6)).astype(np.float32)}, {"x": {0: "batch"}}),
         "waves": (waves(), {"wave": random.normal(size=(ROWS, 2, 64)).astype(np.float32)}, {"wave": {0: "batch", 2: "time"}}),
+    }
+    # Behind the others, whose random numbers stay the same.
+    cases |= {
+        "selected": (Text(reads="all, of which the last is selected"), texts(random), token_axes),
+        "averaged": (Text(reads="all, whose mean is taken"), texts(random), token_axes),
     }
     expected = {}
     for name, (model, inputs, free) in cases.items():
         np.savez(folder / f"{name}.npz", **inputs)
         for path in export(model.eval(), inputs, free, folder, name):
             onnx.checker.check_model(str(path), full_check=True)
-            expected[path.stem] = features(path, inputs)
+            expected[path.stem] = features(path, inputs, -1 if name == "selected" else None)
     save_file(expected, folder / "expected.safetensors")
+    quantise(folder, cases["waves"][1])
     unpadded(cases["text"][1], folder / "text.parquet")
 
 

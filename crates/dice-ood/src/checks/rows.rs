@@ -143,6 +143,19 @@ impl Witness {
             .fix("was the same file given twice?"))
     }
 
+    /// Refuses rows that are all the same: of one input repeated, nothing follows for others.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Argument`]; whoever calls names the set.
+    pub(crate) fn refuse_alike(&mut self) -> Result<()> {
+        self.hashes.settle();
+        if self.rows < 2 || self.hashes.distinct() != 1 {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Argument, format!("{} rows that are all the same", self.rows))
+            .expected("different inputs: of one input repeated, nothing follows for others"))
+    }
+
     /// A number that depends on which rows came by, and not on their order.
     pub(crate) fn fingerprint(&mut self) -> u64 {
         self.hashes.settle();

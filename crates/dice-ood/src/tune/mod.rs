@@ -127,8 +127,8 @@ pub struct Hopeful {
 /// better half of them on twice as many, until all rows have chosen.
 ///
 /// # Errors
-/// [`ErrorKind::Argument`] for no candidates, one twice, real sets that share more than 1 % of their rows with `id`, fewer than three classes
-/// to hold out of, and stand-ins that no candidate tells apart; [`ErrorKind::Empty`] for sets of fewer than ten rows;
+/// [`ErrorKind::Argument`] for no candidates, one twice, real sets that share more than 1 % of their rows with `id`, stand-ins of one row repeated,
+/// fewer than three classes to hold out of, and stand-ins that no candidate tells apart; [`ErrorKind::Empty`] for sets of fewer than ten rows;
 /// [`ErrorKind::Missing`] for held-out classes without labels or features; [`ErrorKind::Calibration`] for too few inputs; and what
 /// fitting, reading and scoring meet.
 #[expect(clippy::too_many_arguments, reason = "inputs, what is asked of them, and who is told")]

@@ -46,7 +46,7 @@ impl Survey {
         }
         let mut survey = Self { id_rows, labels, sets: Vec::new(), fingerprint: witness.fingerprint() };
         // A distortion may leave what the network sees as it was: such stand-ins are dropped later, where no candidate tells them apart.
-        let may_overlap = matches!(validation, Validation::StandIns(_));
+        let stand_ins = matches!(validation, Validation::StandIns(_));
         if let Validation::Sets(sets) | Validation::StandIns(sets) = validation {
             if sets.is_empty() {
                 return Err(Error::new(ErrorKind::Argument, "none")
@@ -54,7 +54,7 @@ impl Survey {
                     .expected("at least one"));
             }
             for (name, open) in sets {
-                survey.add(head, (name, open), &mut witness, may_overlap, progress)?;
+                survey.add(head, (name, open), &mut witness, stand_ins, progress)?;
             }
         }
         Ok(survey)
@@ -65,7 +65,7 @@ impl Survey {
         head: &LinearHead,
         (name, open): (&str, &Open<'_>),
         id: &mut Witness,
-        may_overlap: bool,
+        stand_ins: bool,
         progress: &mut dyn Progress,
     ) -> Result<()> {
         if self.sets.iter().any(|(known, _)| known == name) {
@@ -76,8 +76,9 @@ impl Survey {
         let (mut witness, rows) = watched(head, open, name, &mut |_| (), progress)?;
         let named = |error: Error| error.argument(format!("validation set '{name}'"));
         refuse_few(rows, "half of them choose, the others report").map_err(named)?;
-        if !may_overlap {
-            witness.refuse_shared(id).map_err(named)?;
+        match stand_ins {
+            true => witness.refuse_alike().map_err(named)?,
+            false => witness.refuse_shared(id).map_err(named)?,
         }
         self.fingerprint = self.fingerprint.rotate_left(7).wrapping_add(witness.fingerprint());
         self.sets.push((name.to_owned(), rows));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::features::ArraySource;
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 
 const UNITS: usize = 12;
 const CLASSES: usize = 5;
@@ -232,6 +232,9 @@ fn what_cannot_choose_is_refused_by_name() {
     let one = (case.far.0.slice(s![..1, ..]).to_owned(), vec![0]);
     let message = refused(Validation::StandIns(vec![("blur".into(), unlabelled(&one))]), &["msp"]);
     assert!(message.contains("'blur'") && message.contains("1 row"), "{message}");
+    let repeated = (case.far.0.select(Axis(0), &[0; 40]), vec![0; 40]);
+    let message = refused(Validation::StandIns(vec![("blur".into(), unlabelled(&repeated))]), &["msp"]);
+    assert!(message.contains("'blur'") && message.contains("40 rows that are all the same"), "{message}");
     assert!(refused(Validation::Sets(Vec::new()), &["msp"]).contains("validation sets"));
     assert!(refused(case.sets(), &[]).contains("candidates"));
     assert!(refused(case.sets(), &["msp", "msp"]).contains("twice"));
