@@ -11,6 +11,7 @@ use crate::images::preprocess::PixelLayout;
 use crate::model::Model;
 use crate::model::head::{FeatureLayout, FoundHead};
 use crate::model::linear::Quantization;
+use crate::model::node::attribute;
 use crate::model::proto::NodeProto;
 use crate::run::engine::{Engine, FeatureTensor, INSTEAD, InputTensor};
 use crate::run::input::{InputShape, ModelInput};
@@ -69,9 +70,7 @@ impl Backbone {
                 }
             })
         })??;
-        // Dynamic quantisation scales by all values of a run: images in one run would change each other's features.
-        let dynamic = |node: &NodeProto| node.op_type.starts_with("DynamicQuantize");
-        let alone = model.proto().graph.iter().flat_map(|graph| &graph.node).any(dynamic);
+        let alone = model.proto().graph.iter().flat_map(|graph| &graph.node).any(mixes_rows);
         let (units, layout) = (found.units(), found.layout);
         let (name, quantization) = (found.features.clone(), found.quantization);
         Ok(Self {
@@ -303,6 +302,13 @@ impl RowArrays {
     }
 }
 
+/// Dynamic quantisation scales by all values of a run, and means and variances are by default those of all rows: rows in one run would
+/// change each other's features.
+fn mixes_rows(node: &NodeProto) -> bool {
+    let of_all = |node| attribute(node, "axes").is_none_or(|axes| axes.ints.contains(&0));
+    node.op_type.starts_with("DynamicQuantize") || node.op_type == "MeanVarianceNormalization" && of_all(node)
+}
+
 fn checked_depth(model: &Model) -> Result<usize> {
     let depth = model.depth()?;
     if depth <= MAX_DEPTH {
@@ -506,7 +512,7 @@ mod tests {
     #[test]
     fn a_missing_operator_is_named_with_a_runtime_that_has_it() {
         let mut builder = means(&[0, 3, 2, 2], element::FLOAT);
-        builder.graph().node[0].op_type = "MeanVarianceNormalization".into();
+        builder.graph().node[0].op_type = "Bernoulli".into();
         builder.graph().node[0].attribute.clear();
         for runtime in runtimes() {
             match prepared(&builder, &runtime) {
@@ -514,7 +520,7 @@ mod tests {
                 Err(error) => {
                     assert!(runtime == Runtime::BuiltIn && error.kind() == ErrorKind::Unsupported, "{error}");
                     assert_eq!(error.remedy(), Some(Remedy::RuntimeOrFeatures), "{error}");
-                    for part in ["MeanVarianceNormalization", "ONNX Runtime"] {
+                    for part in ["Bernoulli", "ONNX Runtime"] {
                         assert!(error.to_string().contains(part), "{error}");
                     }
                 }

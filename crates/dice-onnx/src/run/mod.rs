@@ -4,5 +4,6 @@ pub(crate) mod backbone;
 mod builtin;
 mod engine;
 pub(crate) mod input;
+mod instead;
 mod onnxruntime;
 pub(crate) mod runtime;
