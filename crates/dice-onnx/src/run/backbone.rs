@@ -11,6 +11,8 @@ use crate::images::preprocess::PixelLayout;
 use crate::model::Model;
 use crate::model::head::{FeatureLayout, FoundHead};
 use crate::model::linear::Quantization;
+use crate::model::node::attribute;
+use crate::model::proto::NodeProto;
 use crate::model::rounding::Rounding;
 use crate::run::engine::{Engine, INSTEAD, InputTensor, OutputTensor};
 use crate::run::input::{InputShape, ModelInput};
@@ -63,7 +65,8 @@ impl Backbone {
         let depth = checked_depth(model)?;
         let engine = engine(model, &inputs, Some(&found.features), runtime, depth)?;
         // Scales that are those of all values of a run: images in one run would change each other's features.
-        let alone = found.rounding == Some(Rounding::Dynamic);
+        let nodes = model.proto().graph.iter().flat_map(|graph| &graph.node);
+        let alone = found.rounding == Some(Rounding::Dynamic) || nodes.into_iter().any(mixes_rows);
         let (units, layout) = (found.units(), found.layout);
         let (name, quantization) = (found.features.clone(), found.quantization);
         Ok(Self {
@@ -335,6 +338,11 @@ pub(super) fn tensor<'a>(input: &ModelInput, part: &'a RowArrays, rows: usize) -
     Ok(InputTensor { values, shape: std::iter::once(rows).chain(part.shape.iter().copied()).collect() })
 }
 
+/// Whether an operator takes means and variances of all rows, as is its default: rows in one run would change each other's features.
+fn mixes_rows(node: &NodeProto) -> bool {
+    node.op_type == "MeanVarianceNormalization" && attribute(node, "axes").is_none_or(|axes| axes.ints.contains(&0))
+}
+
 pub(super) fn checked_depth(model: &Model) -> Result<usize> {
     let depth = model.depth()?;
     if depth <= MAX_DEPTH {
@@ -538,7 +546,7 @@ mod tests {
     #[test]
     fn a_missing_operator_is_named_with_a_runtime_that_has_it() {
         let mut builder = means(&[0, 3, 2, 2], element::FLOAT);
-        builder.graph().node[0].op_type = "MeanVarianceNormalization".into();
+        builder.graph().node[0].op_type = "Bernoulli".into();
         builder.graph().node[0].attribute.clear();
         for runtime in runtimes() {
             match prepared(&builder, &runtime) {
@@ -546,7 +554,7 @@ mod tests {
                 Err(error) => {
                     assert!(runtime == Runtime::BuiltIn && error.kind() == ErrorKind::Unsupported, "{error}");
                     assert_eq!(error.remedy(), Some(Remedy::RuntimeOrFeatures), "{error}");
-                    for part in ["MeanVarianceNormalization", "ONNX Runtime"] {
+                    for part in ["Bernoulli", "ONNX Runtime"] {
                         assert!(error.to_string().contains(part), "{error}");
                     }
                 }

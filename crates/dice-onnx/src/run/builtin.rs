@@ -10,14 +10,14 @@ use rten_tensor::{Layout as _, Tensor, TensorView, prelude::*};
 use crate::model::Model;
 use crate::model::element;
 use crate::model::external;
-use crate::model::node::is_standard;
-use crate::model::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::model::proto::TensorProto;
 use crate::model::tensor::{count_of, shape_of};
 use crate::run::engine::{Engine, INSTEAD, InputTensor, InputValues, OutputTensor};
 use crate::run::input::{Element, ModelInput};
+use crate::run::instead::with_known_operators;
 use crate::run::runtime::Level;
 use crate::text::quoted;
-use crate::write::splice::{only_output, replace_initializers, replace_operators};
+use crate::write::splice::{only_output, replace_initializers};
 
 /// More images than this leave the caches between operators: 32 run at half to four fifths of the speed.
 const AT_ONCE: usize = 8;
@@ -50,7 +50,7 @@ impl BuiltIn {
         let located = |error: Error| error.file(model.path().display());
         let whole = with_weights(model).map_err(located)?;
         let bytes = whole.as_deref().unwrap_or(model.bytes());
-        let rewritten = in_floats(model, bytes).map_err(located)?;
+        let rewritten = with_known_operators(model.proto(), bytes).map_err(located)?;
         let options = |optimise: bool| {
             let mut options = ModelOptions::with_all_ops();
             options.enable_optimization(optimise);
@@ -75,7 +75,11 @@ impl BuiltIn {
                 _ => loaded,
             }
         } else {
-            return Err(unsupported("products of integers, with weights in other files".into()));
+            let what = format!(
+                "operators to be replaced, with more than {} MiB of weights in other files",
+                MOST_WEIGHTS >> 20
+            );
+            return Err(unsupported(what));
         };
         let node =
             |name: &str| loaded.find_node(name).ok_or_else(|| unsupported(format!("no tensor {}", quoted(name))));
@@ -115,60 +119,6 @@ fn with_weights(model: &Model) -> Result<Option<Vec<u8>>> {
         Ok(Some(TensorProto { raw_data: Some(raw_data), external_data: Vec::new(), data_location: 0, ..tensor }))
     };
     replace_initializers(model.bytes(), taken_in).map(Some)
-}
-
-/// The model with ConvInteger and MatMulInteger as Conv and MatMul of the same whole numbers in f32; `None` without these.
-///
-/// rten 0.27 computes both wrongly where zero points are not zero: of MobileNetV2 quantised by ONNX Runtime no prediction
-/// survives. f32 holds the sums to 2^24 exactly, and to 2^-24 of their size beyond. `bytes` are those of the model, whole.
-fn in_floats(model: &Model, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-    let floating = |node: &NodeProto| match &*node.op_type {
-        "ConvInteger" if is_standard(node) => Some("Conv"),
-        "MatMulInteger" if is_standard(node) => Some("MatMul"),
-        _ => None,
-    };
-    let graph = model.proto().graph.iter();
-    if !graph.flat_map(|graph| &graph.node).any(|node| floating(node).is_some()) {
-        return Ok(None);
-    }
-    replace_operators(bytes, |node| floating(&node).map(|operator| products(&node, operator))).map(Some)
-}
-
-/// `node`, which multiplies integers, as operators that end in `operator` on floats.
-fn products(node: &NodeProto, operator: &str) -> Vec<NodeProto> {
-    let output = node.output.first().map_or("", String::as_str);
-    let mut nodes = Vec::new();
-    let mut add = |operator: &str, input: Vec<String>, name: String, attribute: Vec<AttributeProto>| {
-        let op_type = operator.to_owned();
-        nodes.push(NodeProto { input, output: vec![name.clone()], op_type, attribute, ..NodeProto::default() });
-        name
-    };
-    let cast = |to: i32| vec![AttributeProto::int("to", to.into())];
-    // Zero points of a filter, or of a row, lie along the first axis; those of a column along the last.
-    let shapes: [&[i64]; 2] = if operator == "Conv" { [&[-1], &[-1, 1, 1, 1]] } else { [&[-1, 1], &[-1]] };
-    let mut operands = Vec::new();
-    for (place, shape) in shapes.into_iter().enumerate() {
-        let name = |part: &str| format!("{output}/in floats/{place}/{part}");
-        let given = |place: usize| node.input.get(place).cloned().filter(|name| !name.is_empty());
-        let mut operand = add("Cast", given(place).into_iter().collect(), name("value"), cast(element::FLOAT));
-        if let Some(zero) = given(place + 2) {
-            let zero = add("Cast", vec![zero], name("zero"), cast(element::FLOAT));
-            let shape = TensorProto {
-                dims: vec![shape.len() as i64],
-                data_type: element::INT64,
-                int64_data: shape.to_vec(),
-                ..TensorProto::default()
-            };
-            let shape = vec![AttributeProto::tensor("value", shape)];
-            let shape = add("Constant", Vec::new(), name("shape"), shape);
-            let zero = add("Reshape", vec![zero, shape], name("zeros"), Vec::new());
-            operand = add("Sub", vec![operand, zero], name("difference"), Vec::new());
-        }
-        operands.push(operand);
-    }
-    let product = add(operator, operands, format!("{output}/in floats"), node.attribute.clone());
-    add("Cast", vec![product], output.to_owned(), cast(element::INT32));
-    nodes
 }
 
 /// An input for rten, which has 32 bits for whole numbers of 64 bits and for truth values.

@@ -50,18 +50,86 @@ pub(crate) fn only_output(model: &[u8], output: &str) -> Result<Vec<u8>> {
     Ok(parts.joined())
 }
 
-/// The encoded `model` with operators replaced: each by what `replacement` makes of it, where that is anything.
+/// The encoded `model` with operators replaced, those of subgraphs too: each by what `replacement` makes of it, where that is anything.
+/// `None` where it is so of none.
 ///
 /// # Errors
 /// As [`splice`].
 pub(crate) fn replace_operators(
     model: &[u8],
-    mut replacement: impl FnMut(NodeProto) -> Option<Vec<NodeProto>>,
-) -> Result<Vec<u8>> {
-    replace(model, NODE, |payload| {
-        let node = NodeProto::decode(payload).map_err(|_| damaged())?;
-        Ok(replacement(node).map(|node| GraphProto { node, ..GraphProto::default() }))
-    })
+    replacement: impl Fn(&NodeProto) -> Option<Vec<NodeProto>>,
+) -> Result<Option<Vec<u8>>> {
+    Holder::Model.rewritten(model, &replacement)
+}
+
+/// Messages on the way to operators. How deep they lie in each other is bounded when a model is opened.
+#[derive(Clone, Copy)]
+enum Holder {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+}
+
+impl Holder {
+    /// The message in a field that may hold operators. Those of functions are left alone.
+    fn child(self, field: u64) -> Option<Self> {
+        match (self, field) {
+            (Self::Model, GRAPH) | (Self::Attribute, 6 | 11) => Some(Self::Graph),
+            (Self::Graph, NODE) => Some(Self::Node),
+            (Self::Node, 5) => Some(Self::Attribute),
+            _ => None,
+        }
+    }
+
+    /// `bytes`, a message of this kind, with operators replaced.
+    fn rewritten(
+        self,
+        bytes: &[u8],
+        replacement: &dyn Fn(&NodeProto) -> Option<Vec<NodeProto>>,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut written: Option<Vec<u8>> = None;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let start = bytes.len() - rest.len();
+            let (tag, payload) = field(&mut rest).ok_or_else(damaged)?;
+            let whole = &bytes[start..bytes.len() - rest.len()];
+            let instead = match self.child(tag >> 3).filter(|_| tag & 7 == 2) {
+                Some(child) => child.instead(tag, payload, replacement)?,
+                None => None,
+            };
+            if instead.is_some() && written.is_none() {
+                written = Some(bytes[..start].to_vec());
+            }
+            if let Some(written) = &mut written {
+                written.extend_from_slice(instead.as_deref().unwrap_or(whole));
+            }
+        }
+        Ok(written)
+    }
+
+    /// The fields that replace the one of `tag` that holds `payload`, a message of this kind.
+    fn instead(
+        self,
+        tag: u64,
+        payload: &[u8],
+        replacement: &dyn Fn(&NodeProto) -> Option<Vec<NodeProto>>,
+    ) -> Result<Option<Vec<u8>>> {
+        if let Self::Node = self {
+            let node = NodeProto::decode(payload).map_err(|_| damaged())?;
+            if let Some(node) = replacement(&node) {
+                return Ok(Some(GraphProto { node, ..GraphProto::default() }.encode_to_vec()));
+            }
+        }
+        let field = |inner: Vec<u8>| {
+            let mut field = Vec::with_capacity(inner.len() + 11);
+            prost::encoding::encode_varint(tag, &mut field);
+            prost::encoding::encode_varint(inner.len() as u64, &mut field);
+            field.extend(inner);
+            field
+        };
+        Ok(self.rewritten(payload, replacement)?.map(field))
+    }
 }
 
 /// The encoded `model` with initializers of its graph replaced: each by what `replacement` makes of it, where that is anything.
@@ -72,27 +140,18 @@ pub(crate) fn replace_initializers(
     model: &[u8],
     mut replacement: impl FnMut(TensorProto) -> Result<Option<TensorProto>>,
 ) -> Result<Vec<u8>> {
-    replace(model, INITIALIZER, |payload| {
-        let tensor = TensorProto::decode(payload).map_err(|_| damaged())?;
-        Ok(replacement(tensor)?.map(|tensor| GraphProto { initializer: vec![tensor], ..GraphProto::default() }))
-    })
-}
-
-/// The encoded `model` with some `fields` of its graph replaced, by what `replacement` makes of their bytes.
-fn replace(
-    model: &[u8],
-    fields: u64,
-    mut replacement: impl FnMut(&[u8]) -> Result<Option<GraphProto>>,
-) -> Result<Vec<u8>> {
     let mut parts = Parts::of(model)?;
     let whole = std::mem::take(&mut parts.graph);
     let mut rest = &whole[..];
     while !rest.is_empty() {
         let start = rest;
         let (tag, payload) = field(&mut rest).ok_or_else(damaged)?;
-        let instead = if tag >> 3 == fields { replacement(payload)? } else { None };
+        let tensor = (tag >> 3 == INITIALIZER).then(|| TensorProto::decode(payload)).transpose();
+        let instead = tensor.map_err(|_| damaged())?.map(&mut replacement).transpose()?.flatten();
         match instead {
-            Some(instead) => instead.encode_raw(&mut parts.graph),
+            Some(tensor) => {
+                GraphProto { initializer: vec![tensor], ..GraphProto::default() }.encode_raw(&mut parts.graph);
+            }
             None => parts.graph.extend_from_slice(&start[..start.len() - rest.len()]),
         }
     }
@@ -174,7 +233,7 @@ mod tests {
         for end in 0..bytes.len() {
             let _ = splice(&bytes[..end], ModelProto::default());
             let _ = only_output(&bytes[..end], "y");
-            let _ = replace_operators(&bytes[..end], |node| Some(vec![node.clone(), node]));
+            let _ = replace_operators(&bytes[..end], |node| Some(vec![node.clone(), node.clone()]));
         }
         assert!(splice(b"", ModelProto::default()).is_err());
 
@@ -189,8 +248,8 @@ mod tests {
             let graph = ModelProto::decode(&replaced[..]).unwrap().graph.unwrap();
             graph.node.into_iter().map(|node| node.op_type).collect()
         };
-        let doubled = replace_operators(&spliced, |node| (node.op_type == "Neg").then(|| vec![node.clone(), node]));
-        assert_eq!(kinds(doubled.unwrap()), ["Relu", "Neg", "Neg"]);
-        assert_eq!(replace_operators(&spliced, |_| None).unwrap(), spliced);
+        let doubled = replace_operators(&spliced, |node| (node.op_type == "Neg").then(|| vec![node.clone(); 2]));
+        assert_eq!(kinds(doubled.unwrap().unwrap()), ["Relu", "Neg", "Neg"]);
+        assert_eq!(replace_operators(&spliced, |_| None).unwrap(), None);
     }
 }
