@@ -46,8 +46,8 @@ pub(crate) struct Export {
     #[arg(long, default_value_t, value_name = "built-in|onnxruntime[@LEVEL]=PATH", hide_default_value = true)]
     runtime: Runtime,
     /// Random inputs to measure on; 0 measures nothing.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    measure: usize,
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(..=1000))]
+    measure: u16,
     /// Where to write; external data of the model are copied beside it.
     #[arg(long, short, value_name = "FILE.onnx", value_parser = |text: &str| crate::flags::ending(text, "onnx"))]
     pub(crate) output: PathBuf,
@@ -128,7 +128,7 @@ impl Export {
         promise(calibrated, context);
         self.tell_measured(context, |exported| {
             let prepared = origin.map(|origin| &origin.prepared);
-            measure((&model, &found), exported, calibrated, prepared, &self.runtime, self.measure)
+            measure((&model, &found), exported, calibrated, prepared, &self.runtime, self.measure.into())
         });
         match origin {
             Some(origin) => context.note(format_args!("Inputs must be prepared as for the fit: {}.", origin.prepared)),
@@ -183,7 +183,7 @@ impl Export {
             count(exported.added()),
         ));
         promise(calibrated, context);
-        self.tell_measured(context, |exported| measure_alone(exported, calibrated, &self.runtime, self.measure));
+        self.tell_measured(context, |exported| measure_alone(exported, calibrated, &self.runtime, self.measure.into()));
         if let Some(origin) = origin {
             context.note(format_args!(
                 "Features must be those that {} makes of inputs prepared as for the fit: {}.",

@@ -31,9 +31,16 @@ ALONE = {
 }
 
 
+# Seconds for one installation: tests can wait for no more.
+MOST = 600
+
+
 def python(*arguments: str) -> str | None:
     """The last words of a Python that failed."""
-    done = subprocess.run([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        done = subprocess.run([sys.executable, *arguments], stderr=subprocess.PIPE, text=True, timeout=MOST)
+    except subprocess.TimeoutExpired:
+        return f"it took more than {MOST // 60} minutes"
     lines = done.stderr.strip().splitlines() or ["it says nothing"]
     return None if done.returncode == 0 else next((line for line in lines if line.startswith("ERROR")), lines[-1])
 

@@ -6,8 +6,8 @@ use std::process::Command;
 use dice_ood::io::guard;
 use prost::Message;
 use rten::{ModelOptions, Value, ValueOrView};
+use rten_tensor::Tensor;
 use rten_tensor::prelude::*;
-use rten_tensor::{Tensor, TensorView};
 use serde_json::Value as Json;
 
 use super::*;
