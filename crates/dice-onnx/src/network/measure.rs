@@ -2,11 +2,12 @@
 //! them, so that outputs may round elsewhere once there are more.
 
 use dice_ood::io::ArrayValues;
+use dice_ood::random::SplitMix64;
 use dice_ood::{Block, Calibrated, Decision, Error, ErrorKind, Result};
 use image::{DynamicImage, RgbImage};
 
 use crate::arrays::feed::{is_made, is_mask};
-use crate::images::preprocess::{PixelLayout, Preprocess};
+use crate::images::preprocess::Preprocess;
 use crate::model::Model;
 use crate::model::head::FoundHead;
 use crate::network::origin::Prepared;
@@ -18,6 +19,9 @@ use crate::write::export::{DECISION, FEATURES, SCORE};
 
 /// Extents that free axes are given, until the model runs: of a text, of a small image, of a wave.
 const EXTENTS: [usize; 3] = [16, 64, 1024];
+
+/// The same inputs each time.
+const SEED: u64 = 1;
 
 /// What an exported model gives for some inputs, beside what it should.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,8 +91,8 @@ pub fn measure(
 /// What the runtime lacks.
 pub fn measure_alone(exported: &Model, calibrated: &Calibrated, runtime: &Runtime, rows: usize) -> Result<Measured> {
     let units = calibrated.detector().head().units();
-    let mut random = Random(1);
-    let features: Vec<f32> = (0..rows * units).map(|_| random.fraction()).collect();
+    let mut random = SplitMix64::new(SEED);
+    let features: Vec<f32> = (0..rows * units).map(|_| fraction(&mut random)).collect();
     let whole = Whole::new(exported, runtime)?;
     let arrays = [RowArrays { shape: vec![units], values: ArrayValues::Floats(features.clone()) }];
     debug_assert_eq!(exported.inputs().first().map(|input| &*input.name), Some(FEATURES));
@@ -154,7 +158,7 @@ fn random_inputs(
     rows: usize,
     extent: usize,
 ) -> Result<Vec<RowArrays>> {
-    let mut random = Random(1);
+    let mut random = SplitMix64::new(SEED);
     if let Some(preprocess) = preprocess {
         return Ok(vec![noise(backbone, preprocess, rows, extent, &mut random)?]);
     }
@@ -167,7 +171,7 @@ fn noise(
     preprocess: &Preprocess,
     rows: usize,
     extent: usize,
-    random: &mut Random,
+    random: &mut SplitMix64,
 ) -> Result<RowArrays> {
     let input = backbone.input()?;
     let sides = preprocess.size().unwrap_or_else(|| input.size.map(|side| side.unwrap_or(extent)));
@@ -179,12 +183,7 @@ fn noise(
         values.extend(pixels);
         size = made;
     }
-    let ([height, width], channels) = (size, preprocess.channels.count());
-    let shape = match (input.flat, input.layout) {
-        (Some(length), _) => vec![length],
-        (None, PixelLayout::Nchw) => vec![channels, height, width],
-        (None, PixelLayout::Nhwc) => vec![height, width, channels],
-    };
+    let shape = input.row(preprocess.channels.count(), size);
     Ok(RowArrays { shape, values: ArrayValues::Floats(values) })
 }
 
@@ -194,7 +193,7 @@ fn random_array(
     input: &ModelInput,
     rows: usize,
     extent: usize,
-    random: &mut Random,
+    random: &mut SplitMix64,
 ) -> Result<RowArrays> {
     let shape: Vec<usize> = input.row().unwrap_or_default().into_iter().map(|axis| axis.unwrap_or(extent)).collect();
     let count =
@@ -203,34 +202,21 @@ fn random_array(
         .ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("an input of {shape:?}")).expected("fewer values"))?;
     let whole = |value: &mut dyn FnMut() -> i64| ArrayValues::Integers((0..count).map(|_| value()).collect());
     let values = match input.element {
-        Element::Bool => whole(&mut || 1),
-        _ if is_mask(input) => whole(&mut || 1),
+        element if element == Element::Bool || is_mask(input) => whole(&mut || 1),
         _ if is_made(input) => whole(&mut || 0),
         Element::Uint8 | Element::Int8 => whole(&mut || (random.next() >> 57) as i64),
         element if element.is_whole() => {
             let known = model.rows_looked_up(&input.name).unwrap_or(2);
             whole(&mut || (random.next() >> 33) as i64 % known)
         }
-        _ => ArrayValues::Floats((0..count).map(|_| 2.0 * random.fraction() - 1.0).collect()),
+        _ => ArrayValues::Floats((0..count).map(|_| 2.0 * fraction(random) - 1.0).collect()),
     };
     Ok(RowArrays { shape, values })
 }
 
-/// The same numbers each time: SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    /// From 0 to below 1.
-    fn fraction(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 24) as f32
-    }
+/// From 0 to below 1.
+fn fraction(random: &mut SplitMix64) -> f32 {
+    (random.next() >> 40) as f32 / (1u64 << 24) as f32
 }
 
 #[cfg(test)]
@@ -272,6 +258,9 @@ mod tests {
         let same = measured(&original, 5);
         assert_eq!((same.rows, same.worst(), same.decisions), (5, Some(&("y".to_owned(), 0.0)), Some(0)));
         assert!(same.score < 1e-6, "{same:?}");
+        // Of inputs of 48 values 85 are run together.
+        let uneven = measured(&original, 100);
+        assert_eq!((uneven.rows, uneven.worst().unwrap().1, uneven.decisions), (100, 0.0, Some(0)));
         let other = measured(&model(-3.0), 64);
         let (name, difference) = other.worst().unwrap();
         assert!(name == "y" && (difference - 4.0).abs() < 1e-5 && other.score > 0.1, "{other:?}");

@@ -7,7 +7,6 @@ use std::thread;
 use dice_ood::io::ArrayValues;
 use dice_ood::{Error, ErrorKind, Remedy, Result};
 
-use crate::images::preprocess::PixelLayout;
 use crate::model::Model;
 use crate::model::head::{FeatureLayout, FoundHead};
 use crate::model::linear::Quantization;
@@ -166,11 +165,7 @@ impl Backbone {
         let each = pixels.len() / rows;
         let [height, width] = size;
         let channels = each / (height * width).max(1);
-        let shape: Vec<usize> = match (input.flat, input.layout) {
-            (Some(_), _) => vec![rows, each],
-            (None, PixelLayout::Nchw) => vec![rows, channels, height, width],
-            (None, PixelLayout::Nhwc) => vec![rows, height, width, channels],
-        };
+        let shape: Vec<usize> = std::iter::once(rows).chain(input.row(channels, size)).collect();
         let fits = |wanted: Option<usize>, found: usize| wanted.is_none_or(|wanted| wanted == found);
         let sizes_fit = fits(input.size[0], height) && fits(input.size[1], width);
         let fits = match input.flat {
@@ -198,23 +193,18 @@ impl Backbone {
     /// # Errors
     /// [`ErrorKind::Argument`] for values that an input's type cannot hold, [`ErrorKind::Unsupported`] where the runtime fails.
     pub(crate) fn run_arrays(&self, arrays: &[RowArrays], rows: usize) -> Result<Vec<f32>> {
-        let (fixed, batch) = (self.fixed_batch(), self.batch_of_arrays(arrays, rows));
         let mut features = Vec::with_capacity(rows * self.units);
-        for first in (0..rows).step_by(batch) {
-            let held = batch.min(rows - first);
-            let run = fixed.unwrap_or(held);
-            // A model of fixed batch gets its last part filled up with the last row, whose features are dropped.
-            let parts: Vec<RowArrays> = arrays.iter().map(|array| array.part(first, held, run)).collect();
-            let inputs = self.inputs.iter().zip(&parts).map(|(input, part)| tensor(input, part, run));
-            let made = self.run_once(&inputs.collect::<Result<Vec<_>>>()?, run)?;
+        in_runs(&self.inputs, arrays, rows, self.batch_of_arrays(arrays, rows), |inputs, held, run| {
+            let made = self.run_once(inputs, run)?;
             features.extend_from_slice(&made[..held * self.units]);
-        }
+            Ok(())
+        })?;
         Ok(features)
     }
 
     /// N, where the model fixes it.
     pub(crate) fn fixed_batch(&self) -> Option<usize> {
-        self.inputs.iter().find_map(ModelInput::batch)
+        fixed_batch(&self.inputs)
     }
 
     /// How many of `rows` of `arrays` are run together.
@@ -307,7 +297,7 @@ pub(crate) struct RowArrays {
 
 impl RowArrays {
     /// `count` rows from `first` on, and the last of them again until there are `run`.
-    pub(super) fn part(&self, first: usize, count: usize, run: usize) -> Self {
+    fn part(&self, first: usize, count: usize, run: usize) -> Self {
         fn of<T: Copy>(values: &[T], each: usize, first: usize, count: usize, run: usize) -> Vec<T> {
             let held = &values[first * each..(first + count) * each];
             let last = &held[held.len() - each..];
@@ -324,8 +314,33 @@ impl RowArrays {
     }
 }
 
+/// N, where one of `inputs` fixes it.
+fn fixed_batch(inputs: &[ModelInput]) -> Option<usize> {
+    inputs.iter().find_map(ModelInput::batch)
+}
+
+/// Gives `rows` rows of `arrays`, one for each of `inputs`, to `run`, `batch` at a time: with how many rows each run holds, and of how many it
+/// is. A model of fixed batch gets its last run filled up with the last row.
+pub(super) fn in_runs(
+    inputs: &[ModelInput],
+    arrays: &[RowArrays],
+    rows: usize,
+    batch: usize,
+    mut run: impl FnMut(&[InputTensor<'_>], usize, usize) -> Result<()>,
+) -> Result<()> {
+    let fixed = fixed_batch(inputs);
+    for first in (0..rows).step_by(batch) {
+        let held = batch.min(rows - first);
+        let size = fixed.unwrap_or(held);
+        let parts: Vec<RowArrays> = arrays.iter().map(|array| array.part(first, held, size)).collect();
+        let tensors = inputs.iter().zip(&parts).map(|(input, part)| tensor(input, part, size));
+        run(&tensors.collect::<Result<Vec<_>>>()?, held, size)?;
+    }
+    Ok(())
+}
+
 /// `part`, of `rows` rows, as `input` takes it.
-pub(super) fn tensor<'a>(input: &ModelInput, part: &'a RowArrays, rows: usize) -> Result<InputTensor<'a>> {
+fn tensor<'a>(input: &ModelInput, part: &'a RowArrays, rows: usize) -> Result<InputTensor<'a>> {
     let refuse = |value: String| {
         Error::new(ErrorKind::Argument, format!("the value {value}"))
             .tensor(quoted(&input.name))

@@ -249,6 +249,15 @@ impl InputShape {
         Ok(Self { batch: fixed(0), channels, size, layout, flat, element })
     }
 
+    /// The shape of one image of this size, height and width, as this input takes it.
+    pub(crate) fn row(&self, channels: usize, [height, width]: [usize; 2]) -> Vec<usize> {
+        match (self.flat, self.layout) {
+            (Some(_), _) => vec![channels * height * width],
+            (None, PixelLayout::Nchw) => vec![channels, height, width],
+            (None, PixelLayout::Nhwc) => vec![height, width, channels],
+        }
+    }
+
     /// The preprocessing of `wanted`, in this input's layout.
     ///
     /// # Errors

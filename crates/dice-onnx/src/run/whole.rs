@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dice_ood::{Error, ErrorKind, Result};
 
 use crate::model::Model;
-use crate::run::backbone::{RowArrays, checked_depth, engine, on_stack_for, tensor};
+use crate::run::backbone::{RowArrays, checked_depth, engine, in_runs, on_stack_for};
 use crate::run::engine::Engine;
 use crate::run::input::ModelInput;
 use crate::run::runtime::Runtime;
@@ -31,22 +31,20 @@ impl Whole {
         Ok(Self { path: model.path().to_owned(), engine, inputs, names, depth })
     }
 
-    /// Each output by its name, for `rows` rows of `arrays`, one for each input; `batch`, which divides them, are run together. Values of
-    /// f64 are rounded to f32.
+    /// Each output by its name, for `rows` rows of `arrays`, one for each input, of which `batch` are run together; a batch that the model
+    /// fixes divides them. Values of f64 are rounded to f32.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the runtime fails, and for outputs that are no numbers.
     pub(crate) fn run(&self, arrays: &[RowArrays], rows: usize, batch: usize) -> Result<Vec<(&str, Vec<f32>)>> {
         let mut outputs: Vec<(&str, Vec<f32>)> = self.names.iter().map(|name| (name.as_str(), Vec::new())).collect();
-        for first in (0..rows).step_by(batch) {
-            let parts: Vec<RowArrays> = arrays.iter().map(|array| array.part(first, batch, batch)).collect();
-            let inputs = self.inputs.iter().zip(&parts).map(|(input, part)| tensor(input, part, batch));
-            let inputs = inputs.collect::<Result<Vec<_>>>()?;
-            let made = on_stack_for(self.depth, || self.engine.run(&inputs))?.map_err(|what| self.failed(what))?;
+        in_runs(&self.inputs, arrays, rows, batch, |inputs, _, _| {
+            let made = on_stack_for(self.depth, || self.engine.run(inputs))?.map_err(|what| self.failed(what))?;
             for ((_, values), made) in outputs.iter_mut().zip(made) {
                 values.extend(made.values);
             }
-        }
+            Ok(())
+        })?;
         Ok(outputs)
     }
 
