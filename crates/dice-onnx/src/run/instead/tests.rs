@@ -43,7 +43,7 @@ fn assert_near(name: &str, found: &[f32], expected: &[f64]) {
     let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
     for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
         // Some roundings, of values of this size and of sums of that of the largest.
-        let bound = 16.0 * f64::from(f32::EPSILON) * (expected.abs() + 0.1 * largest);
+        let bound = 8.0 * f64::from(f32::EPSILON) * (expected.abs() + 0.1 * largest);
         assert!((f64::from(*found) - expected).abs() <= bound, "{name}, {place}: {found} and {expected}");
     }
 }
@@ -226,7 +226,7 @@ fn of_equal_values_the_first_is_found() {
 #[test]
 fn cubic_interpolation_is_that_of_onnx() {
     let x = waves(12);
-    let resized = |sizes: [i64; 4], mode: &'static str| {
+    let resized = |sizes: [i64; 4], mode: &'static str| -> Vec<f32> {
         let word = |name: &str, word: &'static str| AttributeProto {
             name: name.into(),
             s: word.into(),
@@ -270,7 +270,10 @@ fn cubic_interpolation_is_that_of_onnx() {
                 |row: usize| taps(column, 4).map(|(at, weight)| f64::from(x[row * 4 + at]) * weight).sum::<f64>();
             taps(row, 3).map(|(at, weight)| across(at) * weight).sum::<f64>()
         });
-        assert_near(mode, &resized([1, 1, rows as i64, columns as i64], mode), &expected.collect::<Vec<_>>());
+        for (found, expected) in resized([1, 1, rows as i64, columns as i64], mode).iter().zip(expected) {
+            // A place is off by some roundings, and values change by up to 4 from one to the next.
+            assert!((f64::from(*found) - expected).abs() < 4e-6, "{mode}: {found} and {expected}");
+        }
     }
     assert_eq!(resized([1, 1, 3, 4], "half_pixel"), x);
 }
