@@ -2,6 +2,8 @@
 //!
 //! Attributes that an older operator set has in place of inputs are given as such: rten takes either form in models of any operator set.
 
+mod cubic;
+
 use dice_ood::Result;
 
 use crate::model::element;
@@ -507,12 +509,15 @@ fn space_to_depth(steps: &mut Steps<'_>) -> Option<()> {
     Some(())
 }
 
-/// Resize of opset 10, which takes `x` and scales, is Upsample under another name; rten reads that of later ones. It computes the cubic as
-/// the linear, which is refused.
+/// The cubic as products, or refused: rten computes it as the linear. Resize of opset 10, which takes `x` and scales, is Upsample under
+/// another name; rten reads that of later ones.
 fn resize(steps: &mut Steps<'_>) -> Option<()> {
     let node = steps.node;
     if attribute(node, "mode").is_some_and(|mode| &*mode.s == b"cubic") {
-        steps.refuse("mode", "cubic, not linear");
+        if cubic::resize(steps).is_none() {
+            steps.nodes.clear();
+            steps.refuse("mode", "cubic of this kind");
+        }
     } else if steps.opset == 10 {
         steps.add("Upsample", &[&steps.given(0)?, &steps.given(1)?], node.attribute.clone());
     } else {
