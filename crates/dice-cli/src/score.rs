@@ -84,7 +84,7 @@ pub(crate) struct Score {
 const EXAMPLES: &str = "Examples:
   dice score detector.safetensors new.npy -o scores.parquet
   dice score detector.safetensors new.npy -o scores.parquet --summary summary.json --check
-  dice score panel.safetensors new.npy -d 'evidence(lts, nci, mds, vim, core)' --explain
+  dice score panel.safetensors new.npy -d 'evidence(lts, nci, mds, vim, core, caref)' --explain
   dice score detector.safetensors --model resnet.onnx photos/ --only ood
   dice score detector.safetensors --model text.onnx test.npz
   extract-features | dice score detector.safetensors - --format jsonl

@@ -35,7 +35,7 @@ pub(crate) struct Tune {
     #[arg(long, value_name = "FILE", requires = "id")]
     id_labels: Option<String>,
     /// A candidate, with placeholders where --grid gives values; repeat for several. By default energy, DICE, ReAct with DICE, five
-    /// single scores and the panel evidence(lts, nci, mds, vim, core).
+    /// single scores and the panel evidence(lts, nci, mds, vim, core, caref), with caref and without.
     #[arg(long = "detector", short = 'd', value_name = "SPEC")]
     detectors: Vec<Template>,
     /// The values of a placeholder: NAME=VALUE,VALUE,... or NAME=FROM:TO:COUNT, ends included.
@@ -126,7 +126,7 @@ combinations; of two out-of-distribution inputs one chooses and one reports. Int
 reporting inputs. More than 16 candidates are compared on a part of the inputs first, the better half on twice as many, and so on.";
 
 /// The candidates unless others are given; grids go with them.
-const CANDIDATES: [&str; 10] = [
+const CANDIDATES: [&str; 11] = [
     "energy",
     "dice(P) | energy",
     "react(R) | dice(Q) | energy",
@@ -137,12 +137,17 @@ const CANDIDATES: [&str; 10] = [
     "vim",
     "core",
     "evidence(lts, nci, mds, vim, core)",
+    "evidence(lts, nci, mds, vim, core, caref)",
 ];
 /// The same in place of those that take labels.
-const WITHOUT_LABELS: [(&str, &str); 3] = [
+const WITHOUT_LABELS: [(&str, &str); 4] = [
     ("mds++", "mds++(by=prediction)"),
     ("core", "core(by=prediction)"),
     ("evidence(lts, nci, mds, vim, core)", "evidence(lts, nci, mds(by=prediction), vim, core(by=prediction))"),
+    (
+        "evidence(lts, nci, mds, vim, core, caref)",
+        "evidence(lts, nci, mds(by=prediction), vim, core(by=prediction), caref)",
+    ),
 ];
 const GRIDS: [&str; 3] = ["P=0.1:0.9:9", "R=0.9,0.99", "Q=0.5,0.7,0.9"];
 

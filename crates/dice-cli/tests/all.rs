@@ -30,7 +30,7 @@ fn all_methods_are_fitted_evaluated_and_scored() {
     let told = json(&succeeded(&output));
     let (kept, left_out) = (names(&told["detectors"]), names(&told["left_out"]));
     assert!(kept.len() > 35 && kept[0] == "dice(0.9) | energy", "{kept:?}");
-    for name in ["react(0.99) | energy", "knn", "vim", "mds++", "evidence(lts, nci, mds, vim, core)"] {
+    for name in ["react(0.99) | energy", "knn", "vim", "mds++", "evidence(lts, nci, mds, vim, core, caref)"] {
         assert!(kept.iter().any(|one| one == name), "{name} is not in {kept:?}");
     }
     for (name, line) in left_out.iter().zip(told["left_out"].as_array().unwrap()) {
@@ -67,7 +67,7 @@ fn what_needs_labels_is_left_out_without_them_and_strict_where_named() {
     succeeded(&output);
     let said = stderr(&output);
     let line = said.lines().find(|line| line.starts_with("Left out: ") && line.contains("labels")).unwrap();
-    for name in ["mds", "temp-scale", "evidence(lts, nci, mds, vim, core)"] {
+    for name in ["mds", "temp-scale", "evidence(lts, nci, mds, vim, core, caref)"] {
         assert!(line.contains(name), "{line}");
     }
     assert!(!line.contains("energy"), "{line}");
@@ -259,7 +259,7 @@ fn a_chosen_detector_is_one_like_any_other() {
     let chosen = told["choice"]["detector"].as_str().unwrap().to_owned();
     assert_eq!(names(&told["detectors"]), ["energy", &chosen]);
     assert!(chosen.starts_with("evidence(lts, nci, mds, vim"), "{chosen}");
-    assert!(stderr(&output).contains(&format!("Chosen (auto-1): {chosen}")), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("Chosen (auto-2): {chosen}")), "{}", stderr(&output));
     let report = json(&succeeded(&desk.line(&format!("{EVAL} --ood letters=letters.safetensors --format json"))));
     let fpr = |place: usize| report["detectors"][place]["sets"][0]["fpr_at_tpr"].as_f64().unwrap();
     assert!(fpr(1) < 0.02 && fpr(0) > 0.1, "chosen {}, energy {}", fpr(1), fpr(0));
@@ -312,7 +312,7 @@ fn what_cannot_be_chosen_is_refused_by_name() {
     }
 }
 
-const DEFAULT: [&str; 3] = ["evidence(lts, nci, mds, vim, core)", "dice(0.9) | energy", "energy"];
+const DEFAULT: [&str; 3] = ["evidence(lts, nci, mds, vim, core, caref)", "dice(0.9) | energy", "energy"];
 
 #[test]
 fn a_fit_that_names_no_detector_chooses_one_and_says_why() {
@@ -321,10 +321,10 @@ fn a_fit_that_names_no_detector_chooses_one_and_says_why() {
     let told = json(&succeeded(&output));
     assert_eq!(names(&told["detectors"]), DEFAULT);
     let account = stderr(&output);
-    let lines: Vec<&str> = account.lines().skip_while(|line| !line.starts_with("Chosen (auto-1): ")).take(3).collect();
-    assert!(lines[0].ends_with("evidence(lts, nci, mds, vim, core)."), "{account}");
+    let lines: Vec<&str> = account.lines().skip_while(|line| !line.starts_with("Chosen (auto-2): ")).take(3).collect();
+    assert!(lines[0].ends_with("evidence(lts, nci, mds, vim, core, caref)."), "{account}");
     assert!(lines[1].contains("(core)") && lines[2].contains("docs/CHOOSE.md"), "{account}");
-    assert_eq!(told["choice"]["members"].as_array().unwrap().len(), 5);
+    assert_eq!(told["choice"]["members"].as_array().unwrap().len(), 6);
     assert!(told["choice"]["measured"]["panel"].as_f64() < told["choice"]["measured"]["best_single"].as_f64());
     assert!(told["stand_ins"].is_null());
     // The choice decides.
@@ -365,7 +365,7 @@ fn without_what_a_choice_takes_the_default_goes_on_without_it() {
     for (line, reason) in [
         ("fit --features train.safetensors --calibration-fraction 0", "no calibration inputs"),
         ("fit --features train.safetensors --calibration few.npy", "at least 19"),
-        ("fit --statistics mean.npy --calibration calibration.safetensors", "of 5 members"),
+        ("fit --statistics mean.npy --calibration calibration.safetensors", "of 6 members"),
     ] {
         let short: Vec<u8> = (0..20 * 256).flat_map(|at| (1.0 + (at as f32).sin()).to_le_bytes()).collect();
         fs::write(desk.path("few.npy"), npy::npy("<f4", false, "20, 256", &short)).unwrap();
@@ -375,7 +375,8 @@ fn without_what_a_choice_takes_the_default_goes_on_without_it() {
         assert_eq!(names(&told["detectors"]), DEFAULT[1..], "{line}");
         assert_eq!((told["choice"].is_null(), names(&told["left_out"])), (true, vec![DEFAULT[0].to_owned()]));
         let said = stderr(&output);
-        let left_out = said.lines().find(|line| line.starts_with("Left out: evidence(lts, nci, mds, vim, core)"));
+        let left_out =
+            said.lines().find(|line| line.starts_with("Left out: evidence(lts, nci, mds, vim, core, caref)"));
         assert!(left_out.is_some_and(|line| line.contains(reason)), "{line}: {said}");
     }
 }

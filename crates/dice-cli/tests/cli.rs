@@ -31,7 +31,10 @@ fn the_demo_shows_every_step() {
     // What demo/README.md has: the panel rejects all, DICE and the energy do not, and one of its members hardly any.
     assert!(text.contains("it accepts 0.00 % of the letters and photos"), "{text}");
     assert!(text.contains("dice(0.9) | energy 38.29 %") && text.contains("energy 22.21 %"), "{text}");
-    assert!(text.contains("Chosen (auto-1)") && text.contains("by evidence(lts, nci, mds, vim, core)"), "{text}");
+    assert!(
+        text.contains("Chosen (auto-2)") && text.contains("by evidence(lts, nci, mds, vim, core, caref)"),
+        "{text}"
+    );
     assert!(!text.contains('\x1b'), "colour in a pipe");
     succeeded(&desk.run(&["demo", "--extract", "extracted"]));
     assert!(desk.path("extracted/detector.safetensors").exists());

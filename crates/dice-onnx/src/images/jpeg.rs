@@ -98,7 +98,8 @@ fn scans_of(bytes: &[u8]) -> Result<u64, String> {
     let mut rest = bytes.get(2..).unwrap_or_default();
     let mut scans = 0;
     loop {
-        let Some(place) = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff)) else {
+        let is_marker = |place: &usize| !matches!(rest.get(place + 1), None | Some(0x00 | 0xff));
+        let Some(place) = memchr::memchr_iter(0xff, rest).find(is_marker) else {
             return Err("the end of the data".into());
         };
         let marker = rest[place + 1];

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use dice_ood::{Error, ErrorKind, Result};
+use pulp::{Arch, NullaryFnOnce};
 use serde::{Deserialize, Serialize};
 
 /// How pixels are interpolated.
@@ -102,12 +103,18 @@ pub(crate) fn resize(
     how: Resizing,
 ) -> Result<Vec<u8>> {
     match channels {
-        1 => resize_of::<1>(pixels, from, to, how),
-        _ => resize_of::<3>(pixels, from, to, how),
+        1 => resize_of::<1, 8>(pixels, from, to, how),
+        _ => resize_of::<3, 24>(pixels, from, to, how),
     }
 }
 
-fn resize_of<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], how: Resizing) -> Result<Vec<u8>> {
+/// `L` is `C` times the rows that are resized at a time.
+fn resize_of<const C: usize, const L: usize>(
+    pixels: &[u8],
+    from: [usize; 2],
+    to: [usize; 2],
+    how: Resizing,
+) -> Result<Vec<u8>> {
     let Some(kernel) = kernel(how.filter) else { return Ok(nearest::<C>(pixels, from, to, how.by)) };
     if let Some(side) = from.iter().find(|side| **side > LONGEST_SIDE) {
         return Err(Error::new(ErrorKind::Unsupported, format!("a side of {side} pixels"))
@@ -123,16 +130,16 @@ fn resize_of<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], ho
     let taps = |side: usize| Taps::new(from[side], to[side], kernel, how.by);
     let resized = if how.by.columns_first(from, to) {
         let lower = columns::<C>(pixels.into(), from, to[0], || taps(0));
-        rows::<C>(lower, between, to[1], || taps(1))
+        rows::<C, L>(lower, between, to[1], || taps(1))
     } else {
-        let narrower = rows::<C>(pixels.into(), from, to[1], || taps(1));
+        let narrower = rows::<C, L>(pixels.into(), from, to[1], || taps(1));
         columns::<C>(narrower, between, to[0], || taps(0))
     };
     Ok(resized.into_owned())
 }
 
 /// Every row of an image of a height and width to another length.
-fn rows<const C: usize>(
+fn rows<const C: usize, const L: usize>(
     pixels: Cow<'_, [u8]>,
     [height, width]: [usize; 2],
     to: usize,
@@ -141,10 +148,9 @@ fn rows<const C: usize>(
     if width == to {
         return pixels;
     }
-    let taps = taps();
     let mut resized = vec![0; height * to * C];
-    let rows = pixels.chunks_exact(width * C).zip(resized.chunks_exact_mut(to * C));
-    rows.for_each(|(row, out)| along::<C>(row, &taps, out));
+    let lengths = [width, to].map(|length| length * C);
+    Arch::new().dispatch(Rows::<C, L> { pixels: &pixels, lengths, taps: &taps(), out: &mut resized });
     resized.into()
 }
 
@@ -158,12 +164,9 @@ fn columns<const C: usize>(
     if height == to {
         return pixels;
     }
-    let (taps, length) = (taps(), width * C);
+    let length = width * C;
     let mut resized = vec![0; to * length];
-    let mut sums = vec![0; length];
-    for (out, tap) in resized.chunks_exact_mut(length).zip(&taps.of) {
-        down(&pixels[tap.start * length..], tap, taps.precision, &mut sums, out);
-    }
+    Arch::new().dispatch(Columns { pixels: &pixels, length, taps: &taps(), out: &mut resized });
     resized.into()
 }
 
@@ -180,35 +183,86 @@ struct Tap {
     weights: Vec<i32>,
 }
 
-/// One row.
-fn along<const C: usize>(row: &[u8], taps: &Taps, out: &mut [u8]) {
-    let half = 1 << (taps.precision - 1);
-    for (pixel, tap) in out.chunks_exact_mut(C).zip(&taps.of) {
-        let mut sums = [half; C];
-        for (weight, values) in tap.weights.iter().zip(row[tap.start * C..].chunks_exact(C)) {
-            for channel in 0..C {
-                sums[channel] += weight * i32::from(values[channel]);
+/// Rows to another length, in the widest vectors of the machine: `L / C` rows at a time, pixel beside pixel, have the same weights.
+struct Rows<'a, const C: usize, const L: usize> {
+    pixels: &'a [u8],
+    /// Bytes of a row, before and after.
+    lengths: [usize; 2],
+    taps: &'a Taps,
+    out: &'a mut [u8],
+}
+
+impl<const C: usize, const L: usize> NullaryFnOnce for Rows<'_, C, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let [from, to] = self.lengths;
+        let mut woven = vec![[0; L]; from / C];
+        let groups = self.pixels.chunks(L / C * from).zip(self.out.chunks_mut(L / C * to));
+        for (pixels, out) in groups {
+            for (lane, row) in pixels.chunks_exact(from).enumerate() {
+                for (woven, pixel) in woven.iter_mut().zip(row.as_chunks::<C>().0) {
+                    woven[lane * C..][..C].copy_from_slice(pixel);
+                }
             }
-        }
-        for channel in 0..C {
-            pixel[channel] = level(sums[channel], taps.precision);
+            for (place, tap) in self.taps.of.iter().enumerate() {
+                let levels = weighted(&tap.weights, woven[tap.start..].iter(), self.taps.precision);
+                for (row, pixel) in out.chunks_exact_mut(to).zip(levels.as_chunks::<C>().0) {
+                    row[place * C..][..C].copy_from_slice(pixel);
+                }
+            }
         }
     }
 }
 
-/// All columns of one row of the result, of the rows from its first tap on.
-fn down(rows: &[u8], tap: &Tap, precision: u32, sums: &mut [i32], out: &mut [u8]) {
-    sums.fill(1 << (precision - 1));
-    for (weight, row) in tap.weights.iter().zip(rows.chunks_exact(out.len())) {
-        for (sum, value) in sums.iter_mut().zip(row) {
+/// Columns to another length, the same way: neighbours in a row have the same weights.
+struct Columns<'a> {
+    pixels: &'a [u8],
+    /// Bytes of a row.
+    length: usize,
+    taps: &'a Taps,
+    out: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (out, tap) in self.out.chunks_exact_mut(self.length).zip(&self.taps.of) {
+            let rows = &self.pixels[tap.start * self.length..];
+            // The last vector overlaps the one before it.
+            match self.length.checked_sub(32) {
+                Some(last) => {
+                    (0..last).step_by(32).chain([last]).for_each(|at| down::<32>(rows, tap, self.taps, at, out))
+                }
+                None => (0..self.length).for_each(|at| down::<1>(rows, tap, self.taps, at, out)),
+            }
+        }
+    }
+}
+
+/// `L` bytes of a row of the result, `at` its start on, of the rows from the first tap on.
+#[inline(always)]
+fn down<const L: usize>(rows: &[u8], tap: &Tap, taps: &Taps, at: usize, out: &mut [u8]) {
+    let values = rows.chunks_exact(out.len()).filter_map(|row| row[at..].first_chunk());
+    out[at..at + L].copy_from_slice(&weighted::<L>(&tap.weights, values, taps.precision));
+}
+
+/// Sums of values by weights, in fixed point.
+#[inline(always)]
+fn weighted<'a, const L: usize>(weights: &[i32], values: impl Iterator<Item = &'a [u8; L]>, precision: u32) -> [u8; L] {
+    let mut sums = [1 << (precision - 1); L];
+    for (weight, values) in weights.iter().zip(values) {
+        for (sum, value) in sums.iter_mut().zip(values) {
             *sum += weight * i32::from(*value);
         }
     }
-    for (value, sum) in out.iter_mut().zip(sums) {
-        *value = level(*sum, precision);
-    }
+    sums.map(|sum| level(sum, precision))
 }
 
+#[inline(always)]
 fn level(sum: i32, precision: u32) -> u8 {
     (sum >> precision).clamp(0, 255) as u8
 }

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::auto::RECIPE;
 use crate::evaluation::Distance;
 
 /// What pruning does to AUROC.
@@ -123,7 +124,7 @@ pub struct Instead {
 
 /// Counted by `bench/choose/diagnose.py --panel --check`.
 const INSTEAD: Instead = Instead {
-    detector: "evidence(lts, nci, mds, vim, core)",
+    detector: RECIPE.panel,
     near: Tried { p: 0.7, better: 1, worse: 1, same: 0 },
     far: Tried { p: 0.7, better: 9, worse: 1, same: 2 },
 };

@@ -1,12 +1,12 @@
 //! A detector for every method there is.
 
 use super::Spec;
+use crate::auto::RECIPE;
 use crate::error::Result;
 use crate::methods::{Entry, METHODS};
 
-/// Members that differ in what they look at: logits, distances along weights, distances to classes, what lies outside of the
-/// principal axes, angles.
-const PANEL: &str = "evidence(lts, nci, mds, vim, core)";
+/// The panel of `auto`, and the same where some class has no row.
+const PANELS: [&str; 2] = [RECIPE.panel, "evidence(lts, nci, mds, vim, core)"];
 
 /// Roles in the order in which [`Spec::all`] has them.
 const ROLES: [&str; 3] = ["sparsity", "shaping", "score"];
@@ -24,7 +24,7 @@ impl Spec {
     }
 
     /// Detectors to compare where nothing is known yet: sparsities and shapings with the energy behind them, `dice(0.9) | energy`
-    /// first; every score with its defaults; and the combination `evidence(lts, nci, mds, vim, core)`.
+    /// first; every score with its defaults; and the panel of [`auto`](crate::auto), with `caref` and without.
     ///
     /// Not all can be fitted to every network and data set: see [`Fit::detector_if_possible`](crate::Fit::detector_if_possible).
     ///
@@ -36,7 +36,7 @@ impl Spec {
     pub fn all() -> Vec<Self> {
         let of_role = |role: &'static str| METHODS.iter().filter(move |entry| entry.role() == role);
         let single = ROLES.into_iter().flat_map(of_role).filter_map(|entry| Self::of_method(entry).ok());
-        single.chain(PANEL.parse()).collect()
+        single.chain(PANELS.iter().flat_map(|panel| panel.parse())).collect()
     }
 }
 

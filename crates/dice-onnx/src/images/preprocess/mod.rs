@@ -3,6 +3,8 @@
 mod hugging_face;
 mod settings;
 
+use std::borrow::Cow;
+
 use dice_ood::{Error, ErrorKind, Result};
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
@@ -223,35 +225,43 @@ impl Preprocess {
             return Err(wrong_size(ErrorKind::Unsupported, format!("{} x {} pixels", size[1], size[0])));
         }
         if wanted != size {
-            pixels = resize(&pixels, count, size, wanted, Resizing { filter: self.filter, by: self.resizer })?;
+            pixels = resize(&pixels, count, size, wanted, Resizing { filter: self.filter, by: self.resizer })?.into();
             size = wanted;
         }
         if let Some(crop) = self.crop {
-            pixels = self.cropped(&pixels, size, crop);
+            pixels = self.cropped(&pixels, size, crop).into();
             size = crop;
         }
-        let area = size[0] * size[1];
+        Ok((self.normalised(&pixels, size[0] * size[1]), size))
+    }
+
+    /// Values of the channels in their order and layout.
+    fn normalised(&self, pixels: &[u8], area: usize) -> Vec<f32> {
+        let count = self.channels.count();
         let mut input = vec![0.0; area * count];
-        for (place, pixel) in pixels.chunks_exact(count).enumerate() {
-            for channel in 0..count {
-                let source = if self.channels == Channels::Bgr { count - 1 - channel } else { channel };
-                let value = (f32::from(pixel[source]) * self.scale - self.mean[channel]) / self.std[channel];
-                let at = match self.layout {
-                    PixelLayout::Nchw => channel * area + place,
-                    PixelLayout::Nhwc => place * count + channel,
-                };
-                input[at] = value;
+        for channel in 0..count {
+            let value = |level: u8| (f32::from(level) * self.scale - self.mean[channel]) / self.std[channel];
+            let values: [f32; 256] = std::array::from_fn(|level| value(level as u8));
+            let source = if self.channels == Channels::Bgr { count - 1 - channel } else { channel };
+            let levels = pixels.iter().skip(source).step_by(count).map(|level| values[usize::from(*level)]);
+            match self.layout {
+                PixelLayout::Nchw => input[channel * area..].iter_mut().zip(levels).for_each(|(to, value)| *to = value),
+                PixelLayout::Nhwc => {
+                    input.iter_mut().skip(channel).step_by(count).zip(levels).for_each(|(to, value)| *to = value);
+                }
             }
         }
-        Ok((input, size))
+        input
     }
 
     /// Eight-bit pixels, red first.
-    fn pixels(&self, image: &DynamicImage) -> Vec<u8> {
+    fn pixels<'a>(&self, image: &'a DynamicImage) -> Cow<'a, [u8]> {
         let grey = self.channels == Channels::Grey;
-        match image {
+        let made = match image {
+            DynamicImage::ImageRgb8(image) if !grey => return image.as_raw().into(),
+            DynamicImage::ImageLuma8(image) if grey => return image.as_raw().into(),
             // Shades of grey need no conversion.
-            DynamicImage::ImageLuma8(_) | DynamicImage::ImageLumaA8(_) if grey => image.to_luma8().into_raw(),
+            DynamicImage::ImageLumaA8(_) if grey => image.to_luma8().into_raw(),
             DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_) if grey => {
                 image.to_luma16().into_raw().into_iter().map(upper).collect()
             }
@@ -264,7 +274,8 @@ impl Preprocess {
             }
             _ if grey => greys(image.to_rgb8().into_raw()),
             _ => image.to_rgb8().into_raw(),
-        }
+        };
+        made.into()
     }
 
     fn cropped(&self, pixels: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
