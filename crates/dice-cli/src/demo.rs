@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dice_ood::evaluation::{Averages, SetLabel};
 use dice_ood::io::files::TemporaryFolder;
 use dice_ood::io::{AtomicFile, Dataset, Location, read_head};
-use dice_ood::{Artifact, Error, Fit, Fitted, NonFinite, Report, Result, Salience, for_each_block};
+use dice_ood::{Artifact, Calibrated, Error, Fit, Fitted, NonFinite, Report, Result, Salience, for_each_block};
 
 use crate::columns::Columns;
 use crate::eval::{Comparison, Eval};
@@ -193,6 +193,8 @@ fn step(number: u32, what: &str, command: &str) -> Result<()> {
 }
 
 fn fitted(artifact: &Artifact) -> String {
+    let name = |calibrated: &Calibrated| calibrated.detector().spec().to_string();
+    let width = artifact.detectors().iter().map(|calibrated| name(calibrated).len()).max().unwrap_or(0);
     let mut text = String::new();
     for calibrated in artifact.detectors() {
         let detector = calibrated.detector();
@@ -203,8 +205,8 @@ fn fitted(artifact: &Artifact) -> String {
             let (low, high) = threshold.interval(0.95);
             let _ = writeln!(
                 text,
-                "{:34} accepts a score of at least {:8.4}; realised rate in [{}, {}] %{kept}",
-                detector.spec().to_string(),
+                "{:width$} accepts a score of at least {:8.4}; realised rate in [{}, {}] %{kept}",
+                name(calibrated),
                 threshold.score(),
                 percent(low),
                 percent(high)
