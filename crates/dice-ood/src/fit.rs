@@ -534,7 +534,7 @@ mod tests {
         // Of a published mean only one member can be fitted.
         let mean = Statistics::from_mean_activation(vec![1.0; 4].into()).unwrap();
         let fitted = fit().calibrate_on(|| Ok(ArraySource::new(many.view()))).statistics(mean).unwrap();
-        assert!(without(fitted).contains("of 5 members"));
+        assert!(without(fitted).contains("of 6 members"));
         // Enough for the threshold of the energy, and too few for the panel, of which half is for p-values.
         let fitted = fit().calibrate_on(|| Ok(ArraySource::new(few.view()))).features(source()).unwrap();
         assert_eq!((fitted.choice.is_none(), names(&fitted).0), (true, vec!["energy".to_owned()]));

@@ -57,6 +57,6 @@ mod tests {
         let different: std::collections::BTreeSet<&String> = all.iter().collect();
         assert_eq!(different.len(), all.len());
         let single = METHODS.iter().filter(|entry| entry.role() != "combination").count();
-        assert_eq!(all.len(), single + 1);
+        assert_eq!(all.len(), single + PANELS.len());
     }
 }
