@@ -64,9 +64,15 @@ fn runtimes() -> Vec<Runtime> {
 #[test]
 fn features_of_arrays_are_those_of_onnx_runtime() {
     for runtime in runtimes() {
-        for (name, units) in
-            [("text", 16), ("pooled", 16), ("selected", 16), ("averaged", 16), ("table", 10), ("waves", 12)]
-        {
+        for (name, units) in [
+            ("text", 16),
+            ("pooled", 16),
+            ("selected", 16),
+            ("chosen", 16),
+            ("averaged", 16),
+            ("table", 10),
+            ("waves", 12),
+        ] {
             for exporter in ["torchscript", "dynamo"] {
                 let (model, data) = (format!("{name}-{exporter}"), data(&format!("{name}.npz")));
                 let network = open(&model, &data, &runtime).unwrap();
@@ -154,7 +160,7 @@ fn the_columns_of_a_table_are_known_by_name() {
 
 #[test]
 fn the_accounts_of_these_models_give_no_advice_on_images() {
-    for name in ["text", "pooled", "selected", "averaged", "table", "waves"] {
+    for name in ["text", "pooled", "selected", "chosen", "averaged", "table", "waves"] {
         let model = Model::open(folder().join(format!("{name}-dynamo.onnx"))).unwrap();
         let told = model.describe_with(&HeadOptions::default());
         assert!(told.contains("Head") && !told.contains("Images"), "{told}");
@@ -171,6 +177,8 @@ fn exported_models_serve_arrays() {
         ("pooled", "dynamo"),
         ("selected", "torchscript"),
         ("selected", "dynamo"),
+        ("chosen", "torchscript"),
+        ("chosen", "dynamo"),
         ("averaged", "dynamo"),
         ("table", "dynamo"),
         ("waves", "torchscript"),

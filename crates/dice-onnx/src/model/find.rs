@@ -10,7 +10,7 @@ use crate::model::node::{attribute, label_of, named};
 use crate::model::proto::NodeProto;
 use crate::model::rounding::rounding;
 use crate::model::sign::{Nonnegative, nonnegative};
-use crate::model::tail::{Effect, Tail, effect, effect_in, is_label, pools, selected_position};
+use crate::model::tail::{Effect, Tail, chosen, effect, effect_in, is_label, pools, selected_position};
 use crate::model::trace::{Trace, from_features, from_node, from_outputs, leads_to, no_such_tensor};
 use crate::text::quoted;
 
@@ -51,7 +51,8 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
     let classes = weights.bias.len();
     let is_pooled = trace.tail.iter().any(|place| pools(&graph.nodes[*place]));
     let selected = trace.tail.iter().find_map(|place| selected_position(graph, &graph.nodes[*place]));
-    let many = positions(graph, linear, is_pooled || selected.is_some()).map_err(fail)?;
+    let chosen = trace.tail.iter().find_map(|place| chosen(graph, &graph.nodes[*place]));
+    let many = positions(graph, linear, is_pooled || selected.is_some() || chosen.is_some()).map_err(fail)?;
 
     let tail = Tail::along(graph, linear, &trace.tail, &mut weights, many)?;
     check_classes(graph, trace, classes).map_err(fail)?;
@@ -61,6 +62,7 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
     let mut notes = tail.notes(graph, linear, &trace.tail, many);
     let layout = match (linear.axis, many, selected) {
         (Axis::First, ..) => FeatureLayout::Columns,
+        (Axis::Last, true, _) if chosen.is_some() => FeatureLayout::Chosen,
         (Axis::Last, true, Some(position)) => FeatureLayout::Selected { position },
         (Axis::Channel, true, _) => FeatureLayout::Channels { exact: tail.exact },
         (Axis::Last, true, None) => FeatureLayout::Positions { exact: tail.exact },
@@ -81,6 +83,7 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         operator: operators(graph, &tail.parts),
         features: features.to_owned(),
         layout,
+        chosen: chosen.filter(|_| layout == FeatureLayout::Chosen),
         quantization: linear.quantization.filter(|_| features == linear.features),
         rounding,
         logits: tail.logits.to_owned(),

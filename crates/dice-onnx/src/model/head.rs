@@ -43,6 +43,8 @@ pub enum FeatureLayout {
         /// Which one, from 0; -1 is the last.
         position: i64,
     },
+    /// `[N, T, D]`: one of the T positions of each input, which the model computes, as the last that is no padding.
+    Chosen,
 }
 
 impl fmt::Display for FeatureLayout {
@@ -51,12 +53,22 @@ impl fmt::Display for FeatureLayout {
             Self::Selected { position } => {
                 return write!(f, "a sequence [N, T, D], of which position {position} is taken");
             }
+            Self::Chosen => "a sequence [N, T, D], of which the position is taken that the model computes",
             Self::Rows => "[N, D], after flattening axes of one",
             Self::Columns => "[D, N], to be transposed",
             Self::Channels { .. } => "a map [N, D, H, W], to be averaged over its positions",
             Self::Positions { .. } => "a sequence [N, ..., D], to be averaged over its positions",
         })
     }
+}
+
+/// How a model picks one position of each input from the logits of all; the same picks the features.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    /// The tensor of positions.
+    pub(crate) positions: String,
+    /// Whether these count through the positions of all inputs; else each is an input and a position of it.
+    pub(crate) flat: bool,
 }
 
 /// An operator between the logits and an output.
@@ -82,6 +94,8 @@ pub struct FoundHead {
     pub features: String,
     /// How that tensor becomes `[N, D]`.
     pub layout: FeatureLayout,
+    /// Which positions are taken, where the layout is [`FeatureLayout::Chosen`].
+    pub(crate) chosen: Option<Chosen>,
     /// How that tensor stores features, where it is one of integers.
     pub quantization: Option<Quantization>,
     /// How the network rounds on the way to that tensor, where it is quantised.

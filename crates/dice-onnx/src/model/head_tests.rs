@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::element;
+use crate::model::head::Chosen;
 use crate::model::linear::Quantization;
 use crate::testing::{Builder, float, int, ints, stored, tensor, value};
 
@@ -498,7 +499,18 @@ fn a_position_selected_behind_the_layer_is_told_apart() {
     assert_eq!((&*selected.features, selected.layout), ("x", FeatureLayout::Selected { position: 0 }));
     assert_eq!((&*selected.operator, &*selected.logits), ("MatMul, Add, Gather", "y"));
     assert!(selected.notes[0].contains("one is selected behind it"), "{:?}", selected.notes);
-    // A position that is computed.
+    // Positions that are computed: of each input, or counted through all of them.
+    let mut computed = behind.clone().output("y", &[0, 2]);
+    computed.graph().input.push(value("p", &[0]));
+    let flat = computed.clone().node("Flatten", &["l"], &["f"], &[int("axis", 2)]);
+    let flat = found(&flat.node("Gather", &["f", "p"], &["y"], &[]));
+    let each = found(&computed.clone().node("GatherND", &["l", "p"], &["y"], &[]));
+    for (head, flat) in [(flat, true), (each, false)] {
+        assert_eq!((&*head.features, head.layout), ("x", FeatureLayout::Chosen));
+        assert_eq!(head.chosen, Some(Chosen { positions: "p".into(), flat }));
+    }
+    // Inputs that are picked are no positions.
+    assert_eq!(refusal(&computed.node("Gather", &["l", "p"], &["y"], &[])).kind(), ErrorKind::Unsupported);
     let error = refusal(&behind.node("GatherND", &["l", "first"], &["y"], &[]).output("y", &[0, 2]));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     for part in ["every position of a sequence", "head(hidden[:, 0])", "node_m"] {

@@ -3,6 +3,7 @@
 use dice_ood::Result;
 
 use crate::model::graph::Graph;
+use crate::model::head::Chosen;
 use crate::model::linear::{Linear, Weights, per_class};
 use crate::model::node::{float, integer, named};
 use crate::model::proto::NodeProto;
@@ -45,7 +46,7 @@ pub(crate) fn effect(node: &NodeProto) -> Effect {
 pub(crate) fn effect_in(graph: &Graph, node: &NodeProto) -> Effect {
     match effect(node) {
         Effect::Affine if softmax::logits_of(graph, node).is_some() => Effect::Probabilities,
-        Effect::Foreign if selected_position(graph, node).is_some() => Effect::Select,
+        Effect::Foreign if selected_position(graph, node).is_some() || chosen(graph, node).is_some() => Effect::Select,
         effect => effect,
     }
 }
@@ -57,6 +58,22 @@ pub(crate) fn selected_position(graph: &Graph, node: &NodeProto) -> Option<i64> 
         [only] => Some(*only),
         _ => None,
     }
+}
+
+/// The positions of sequences `[N, T, C]` that an operator picks, where the model computes them: by the last axes of `GatherND`, or from
+/// all positions of all inputs `[N * T, C]`.
+pub(crate) fn chosen(graph: &Graph, node: &NodeProto) -> Option<Chosen> {
+    let positions = node.input.get(1).filter(|positions| !graph.is_constant(positions))?;
+    let table = |tensor: &String| {
+        let is_flat = graph.producer(tensor).is_some_and(|(_, node)| node.op_type == "Flatten");
+        is_flat || graph.dimensions(tensor).is_some_and(|axes| axes.len() == 2)
+    };
+    let flat = match &*node.op_type {
+        "GatherND" if integer(node, "batch_dims", 0) == 0 => false,
+        "Gather" if integer(node, "axis", 0) == 0 && node.input.first().is_some_and(table) => true,
+        _ => return None,
+    };
+    Some(Chosen { positions: positions.clone(), flat })
 }
 
 pub(crate) fn pools(node: &NodeProto) -> bool {

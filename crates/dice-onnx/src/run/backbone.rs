@@ -13,7 +13,7 @@ use crate::model::linear::Quantization;
 use crate::model::node::attribute;
 use crate::model::proto::NodeProto;
 use crate::model::rounding::Rounding;
-use crate::run::engine::{Engine, INSTEAD, InputTensor, OutputTensor};
+use crate::run::engine::{Engine, INSTEAD, InputTensor, OutputTensor, Wanted};
 use crate::run::input::{InputShape, ModelInput};
 use crate::run::runtime::{Level, Runtime};
 use crate::run::{builtin, onnxruntime};
@@ -62,7 +62,7 @@ impl Backbone {
         let inputs = ModelInput::all(model)?;
         let images = InputShape::of(model, &inputs);
         let depth = checked_depth(model)?;
-        let engine = engine(model, &inputs, Some(&found.features), runtime, depth)?;
+        let engine = engine(model, &inputs, Some(&Wanted::of(model, found)), runtime, depth)?;
         // Scales that are those of all values of a run: images in one run would change each other's features.
         let nodes = model.proto().graph.iter().flat_map(|graph| &graph.node);
         let alone = found.rounding == Some(Rounding::Dynamic) || nodes.into_iter().any(mixes_rows);
@@ -240,7 +240,7 @@ impl Backbone {
         let units = self.units;
         let total = rows.checked_mul(units)?;
         match self.layout {
-            FeatureLayout::Rows => (values.len() == total).then_some(values),
+            FeatureLayout::Rows | FeatureLayout::Chosen => (values.len() == total).then_some(values),
             FeatureLayout::Columns => {
                 (values.len() == total).then(|| (0..total).map(|i| values[(i % units) * rows + i / units]).collect())
             }
@@ -269,11 +269,11 @@ impl Backbone {
     }
 }
 
-/// `model` in `runtime`, up to the tensor `wanted` or with all its outputs; `depth` is that of the model.
+/// `model` in `runtime`, up to what is `wanted` or with all its outputs; `depth` is that of the model.
 pub(super) fn engine(
     model: &Model,
     inputs: &[ModelInput],
-    wanted: Option<&str>,
+    wanted: Option<&Wanted>,
     runtime: &Runtime,
     depth: usize,
 ) -> Result<Box<dyn Engine>> {

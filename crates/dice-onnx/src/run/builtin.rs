@@ -12,12 +12,12 @@ use crate::model::element;
 use crate::model::external;
 use crate::model::proto::TensorProto;
 use crate::model::tensor::{count_of, shape_of};
-use crate::run::engine::{Engine, INSTEAD, InputTensor, InputValues, OutputTensor};
+use crate::run::engine::{Engine, INSTEAD, InputTensor, InputValues, OutputTensor, Wanted};
 use crate::run::input::{Element, ModelInput};
 use crate::run::instead::with_known_operators;
 use crate::run::runtime::Level;
 use crate::text::quoted;
-use crate::write::splice::{only_output, replace_initializers};
+use crate::write::splice::replace_initializers;
 
 /// More images than this leave the caches between operators: 32 run at half to four fifths of the speed.
 const AT_ONCE: usize = 8;
@@ -31,11 +31,11 @@ pub(super) struct BuiltIn {
 }
 
 impl BuiltIn {
-    /// `model` up to the tensor `wanted`, or with all its outputs.
+    /// `model` up to what is `wanted`, or with all its outputs.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for an operator or a type of input that the runtime lacks.
-    pub(super) fn new(model: &Model, inputs: &[ModelInput], wanted: Option<&str>) -> Result<Self> {
+    pub(super) fn new(model: &Model, inputs: &[ModelInput], wanted: Option<&Wanted>) -> Result<Self> {
         let unsupported = |what: String| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(model.path().display())
@@ -62,12 +62,12 @@ impl BuiltIn {
         let loaded = if whole.is_some() || !model.tensors().any(TensorProto::is_external) {
             // Optimisers keep the tensors of outputs: as the only output the features stay a tensor of their own.
             let bytes = rewritten.as_deref().unwrap_or(bytes);
-            let pruned = wanted.map_or(Ok(bytes.to_vec()), |wanted| only_output(bytes, wanted)).map_err(located)?;
+            let pruned = wanted.map_or(Ok(bytes.to_vec()), |wanted| wanted.only(bytes)).map_err(located)?;
             guarded_load(&|| options(true).load(pruned.clone()))?
-        } else if rewritten.is_none() {
+        } else if rewritten.is_none() && wanted.is_none_or(Wanted::is_there) {
             // The runtime looks for weights in other files beside the model file, so that this is opened by its path.
             let loaded = guarded_load(&|| options(true).load_file(model.path()))?;
-            match wanted.map(|wanted| loaded.find_node(wanted)) {
+            match wanted.map(|wanted| loaded.find_node(&wanted.tensor)) {
                 Some(None) => {
                     level = Level::None;
                     guarded_load(&|| options(false).load_file(model.path()))?
@@ -76,7 +76,7 @@ impl BuiltIn {
             }
         } else {
             let what = format!(
-                "operators to be replaced, with more than {} MiB of weights in other files",
+                "operators to be replaced or added, with more than {} MiB of weights in other files",
                 MOST_WEIGHTS >> 20
             );
             return Err(unsupported(what));
@@ -84,7 +84,7 @@ impl BuiltIn {
         let node =
             |name: &str| loaded.find_node(name).ok_or_else(|| unsupported(format!("no tensor {}", quoted(name))));
         let outputs = match wanted {
-            Some(wanted) => vec![node(wanted)?],
+            Some(wanted) => vec![node(&wanted.tensor)?],
             None => loaded.output_ids().to_vec(),
         };
         let inputs = inputs.iter().map(|input| node(&input.name)).collect::<Result<Vec<_>>>()?;

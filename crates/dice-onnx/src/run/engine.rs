@@ -2,9 +2,15 @@
 
 use std::borrow::Cow;
 
+use dice_ood::Result;
 use half::f16;
 
+use crate::model::Model;
+use crate::model::head::FoundHead;
+use crate::model::proto::ModelProto;
 use crate::run::runtime::Level;
+use crate::write::operators::Operators;
+use crate::write::splice::{only_output, splice};
 
 /// What to do where the built-in runtime cannot run a model.
 pub(super) const INSTEAD: &str = "ONNX Runtime may run it; or compute the features where you train";
@@ -20,6 +26,43 @@ pub(super) trait Engine: Send + Sync {
     /// The most rows of inputs that are worth running together.
     fn most_at_once(&self) -> usize {
         usize::MAX
+    }
+}
+
+/// The tensor that a model is run up to.
+pub(super) struct Wanted {
+    /// Its name.
+    pub(super) tensor: String,
+    /// The operators that make it, where the model does not.
+    made_by: Option<ModelProto>,
+}
+
+impl Wanted {
+    /// The features of `found`; of sequences of which `model` picks a position, the features of that.
+    pub(super) fn of(model: &Model, found: &FoundHead) -> Self {
+        let Some(chosen) = &found.chosen else { return Self { tensor: found.features.clone(), made_by: None } };
+        let standard = model.proto().opset_import.iter().find(|set| matches!(&*set.domain, "" | "ai.onnx"));
+        let opset = standard.map_or(0, |set| set.version);
+        let mut operators = Operators::of_run(model.proto().ir_version, opset);
+        let tensor = operators.chosen(&found.features, chosen, found.units() as i64);
+        let made_by = ModelProto { graph: Some(operators.into_graph()), ..ModelProto::default() };
+        Self { tensor, made_by: Some(made_by) }
+    }
+
+    /// Whether the model makes it.
+    pub(super) fn is_there(&self) -> bool {
+        self.made_by.is_none()
+    }
+
+    /// The encoded `model` with this as its only output.
+    ///
+    /// # Errors
+    /// As [`splice`].
+    pub(super) fn only(&self, model: &[u8]) -> Result<Vec<u8>> {
+        match &self.made_by {
+            None => only_output(model, &self.tensor),
+            Some(made_by) => only_output(&splice(model, made_by.clone())?, &self.tensor),
+        }
     }
 }
 

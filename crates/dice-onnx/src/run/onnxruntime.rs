@@ -15,11 +15,10 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use crate::model::Model;
-use crate::run::engine::{Engine, InputTensor, InputValues, OutputTensor};
+use crate::run::engine::{Engine, InputTensor, InputValues, OutputTensor, Wanted};
 use crate::run::input::ModelInput;
 use crate::run::runtime::{INSTALL, Level, library};
 use crate::text::quoted;
-use crate::write::splice::only_output;
 
 /// A process can open one library once, and keeps it.
 static OPENED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
@@ -32,30 +31,28 @@ pub(super) struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// `model` up to the tensor `wanted`, or with all its outputs, in the library at `path`.
+    /// `model` up to what is `wanted`, or with all its outputs, in the library at `path`.
     ///
     /// # Errors
     /// Those of opening the library, and [`ErrorKind::Unsupported`] for a model that it cannot run.
     pub(super) fn new(
         model: &Model,
         inputs: &[ModelInput],
-        wanted: Option<&str>,
+        wanted: Option<&Wanted>,
         path: &Path,
         level: Level,
     ) -> Result<Self> {
         let environment = opened(library(path)?)?;
         // Features are seldom an output of the model. With them as its only output, the runtime drops the operators behind them.
         let pruned = match wanted {
-            Some(wanted) => {
-                only_output(model.bytes(), wanted).map_err(|error| error.file(model.path().display()))?.into()
-            }
+            Some(wanted) => wanted.only(model.bytes()).map_err(|error| error.file(model.path().display()))?.into(),
             None => Cow::Borrowed(model.bytes()),
         };
         let folder = std::path::absolute(model.folder()).map_err(|error| Error::io(model.folder(), error))?;
         let session = guard(|| session(&environment, &pruned, &folder, level)).map_err(|what| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(model.path().display())
-                .tensor(wanted.map_or_else(|| "outputs".into(), quoted))
+                .tensor(wanted.map_or_else(|| "outputs".into(), |wanted| quoted(&wanted.tensor)))
                 .expected("a model that this ONNX Runtime can run")
                 .fix("a newer ONNX Runtime may; or compute the features where you train")
                 .with_remedy(Remedy::RuntimeOrFeatures)

@@ -370,13 +370,14 @@ impl Addition {
     fn rows(&mut self, found: &FoundHead) -> String {
         let operators = &mut self.operators;
         let units = found.units() as i64;
+        let chosen = found.chosen.as_ref().map(|chosen| operators.chosen(&found.features, chosen, units));
         let shape: &[i64] = match found.layout {
-            FeatureLayout::Rows => &[-1, units],
+            FeatureLayout::Rows | FeatureLayout::Chosen => &[-1, units],
             FeatureLayout::Columns => &[units, -1],
             FeatureLayout::Channels { .. } => &[0, units, -1],
             FeatureLayout::Positions { .. } | FeatureLayout::Selected { .. } => &[0, -1, units],
         };
-        let reshaped = operators.reshape(&found.features, shape);
+        let reshaped = operators.reshape(chosen.as_ref().unwrap_or(&found.features), shape);
         let mut rows = operators.cast(&reshaped, element::FLOAT);
         if let Some(stored) = found.quantization {
             if stored.zero_point != 0 {
@@ -387,7 +388,7 @@ impl Addition {
             rows = operators.node("Mul", &[&rows, &scale], vec![]);
         }
         let mean = match found.layout {
-            FeatureLayout::Rows => return rows,
+            FeatureLayout::Rows | FeatureLayout::Chosen => return rows,
             FeatureLayout::Columns => {
                 return operators.node("Transpose", &[&rows], vec![AttributeProto::ints("perm", &[1, 0])]);
             }

@@ -2,5 +2,5 @@
 
 pub(crate) mod export;
 mod lower;
-mod operators;
+pub(crate) mod operators;
 pub(crate) mod splice;

@@ -1,6 +1,7 @@
 //! Operators and constants under construction, each in the form that the model's operator set has.
 
 use crate::model::element;
+use crate::model::head::Chosen;
 use crate::model::node::ADDED;
 use crate::model::proto::{AttributeProto, DimensionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
@@ -8,13 +9,20 @@ use crate::model::proto::{AttributeProto, DimensionProto, GraphProto, NodeProto,
 #[derive(Clone)]
 pub(crate) struct Operators {
     graph: GraphProto,
+    /// Of the names of all that is added.
+    prefix: String,
     ir_version: i64,
     opset: i64,
 }
 
 impl Operators {
     pub(crate) fn new(ir_version: i64, opset: i64) -> Self {
-        Self { graph: GraphProto::default(), ir_version, opset }
+        Self { graph: GraphProto::default(), prefix: ADDED.into(), ir_version, opset }
+    }
+
+    /// The same, with names that differ from those of a detector that a model may carry.
+    pub(crate) fn of_run(ir_version: i64, opset: i64) -> Self {
+        Self { prefix: format!("{ADDED}run_"), ..Self::new(ir_version, opset) }
     }
 
     /// The operator set that they are of.
@@ -46,8 +54,8 @@ impl Operators {
         }
         let number = self.graph.node.len();
         let outputs = std::array::from_fn(|place| match place {
-            0 => format!("{ADDED}{}_{number}", operator.to_lowercase()),
-            _ => format!("{ADDED}{}_{number}_{place}", operator.to_lowercase()),
+            0 => format!("{}{}_{number}", self.prefix, operator.to_lowercase()),
+            _ => format!("{}{}_{number}_{place}", self.prefix, operator.to_lowercase()),
         });
         self.push(operator, inputs, attribute, outputs.to_vec());
         outputs
@@ -62,7 +70,7 @@ impl Operators {
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(ToString::to_string).collect(),
             output,
-            name: format!("{ADDED}{}", self.graph.node.len()),
+            name: format!("{}{}", self.prefix, self.graph.node.len()),
             op_type: operator.to_owned(),
             attribute,
             domain: String::new(),
@@ -82,6 +90,15 @@ impl Operators {
     pub(crate) fn reshape_to(&mut self, tensor: &str, shape: &[i64], output: &str) {
         let shape = self.integers("shape", shape);
         self.named("Reshape", &[tensor, &shape], vec![], output);
+    }
+
+    /// Rows `[N, D]` of a sequence `[N, T, D]`: of each input the position that the model picks.
+    pub(crate) fn chosen(&mut self, sequence: &str, chosen: &Chosen, units: i64) -> String {
+        if chosen.flat {
+            let rows = self.reshape(sequence, &[-1, units]);
+            return self.node("Gather", &[&rows, &chosen.positions], vec![AttributeProto::int("axis", 0)]);
+        }
+        self.node("GatherND", &[sequence, &chosen.positions], vec![])
     }
 
     /// A reduction of one axis, which stays with length one.
@@ -126,7 +143,7 @@ impl Operators {
         if let Some(known) = self.graph.initializer.iter().find(same) {
             return known.name.clone();
         }
-        let name = format!("{ADDED}{name}_{}", self.graph.initializer.len());
+        let name = format!("{}{name}_{}", self.prefix, self.graph.initializer.len());
         if self.ir_version < 4 {
             let dim = dims.iter().map(|extent| DimensionProto { dim_value: Some(*extent), dim_param: None }).collect();
             self.graph.input.push(ValueInfoProto::tensor(&name, data_type, dim));

@@ -4,8 +4,8 @@
     pip install numpy torch onnx onnxruntime onnxscript safetensors pyarrow
     python make.py [FOLDER]     # rewrites the files beside this one, or writes to FOLDER
 
-A text classifier (token ids and a mask; its head reads the first token), one whose head reads the mean over tokens, two whose head
-is applied to every token, of whose logits the last are selected or the mean is taken, a perceptron of a table, and a convolution over time.
+A text classifier (token ids and a mask; its head reads the first token), one whose head reads the mean over tokens, three whose head
+is applied to every token, of whose logits the last are selected, those of the last token that counts, or the mean is taken, a perceptron of a table, and a convolution over time.
 Each model NAME-EXPORTER.onnx has its inputs in NAME.npz, and in expected.safetensors the features that ONNX Runtime computes, one row at
 a time. text.parquet holds the texts of text.npz as lists without padding. The text classifier and the convolution are there quantised too,
 as ONNX Runtime does it: text-dynamic.onnx, waves-qdq.onnx, waves-operators.onnx.
@@ -47,6 +47,9 @@ class Text(nn.Module):
         x = self.last_norm(x + self.narrow(torch.relu(self.wide(x))))
         if self.reads == "all, of which the last is selected":
             return self.head(x)[:, -1]
+        if self.reads == "all, of which the last that counts is selected":
+            last = (places * attention_mask).argmax(-1)
+            return self.head(x)[torch.arange(x.shape[0], device=x.device), last]
         if self.reads == "all, whose mean is taken":
             return self.head(x).mean(1)
         if self.reads == "the mean":
@@ -123,7 +126,7 @@ def quantise(folder, waves):
 
 
 def features(path, inputs, position):
-    """What the last linear layer reads, one row at a time; at `position` where it reads all tokens, or on average."""
+    """What the last linear layer reads, one row at a time; at `position`, the same or one for each row, where it reads all tokens, or on average."""
     model = onnx.load(path)
     graph = model.graph
     makers = {output: node for node in graph.node for output in node.output}
@@ -137,7 +140,7 @@ def features(path, inputs, position):
     read = np.concatenate([session.run([node.input[0]], one(row))[0] for row in range(rows)])
     if read.ndim == 2:
         return read
-    return read.mean(1) if position is None else np.ascontiguousarray(read[:, position])
+    return read.mean(1) if position is None else np.ascontiguousarray(read[np.arange(rows), position])
 
 
 def main(folder=pathlib.Path(__file__).parent):
@@ -155,13 +158,15 @@ def main(folder=pathlib.Path(__file__).parent):
     cases |= {
         "selected": (Text(reads="all, of which the last is selected"), texts(random), token_axes),
         "averaged": (Text(reads="all, whose mean is taken"), texts(random), token_axes),
+        "chosen": (Text(reads="all, of which the last that counts is selected"), texts(random), token_axes),
     }
     expected = {}
     for name, (model, inputs, free) in cases.items():
         np.savez(folder / f"{name}.npz", **inputs)
         for path in export(model.eval(), inputs, free, folder, name):
             onnx.checker.check_model(str(path), full_check=True)
-            expected[path.stem] = features(path, inputs, -1 if name == "selected" else None)
+            position = {"selected": -1, "chosen": inputs.get("attention_mask", np.ones((1, 1))).sum(1) - 1}.get(name)
+            expected[path.stem] = features(path, inputs, position)
     save_file(expected, folder / "expected.safetensors")
     quantise(folder, cases["waves"][1])
     unpadded(cases["text"][1], folder / "text.parquet")
