@@ -81,7 +81,9 @@ fn signals_remove_what_is_unfinished() {
             }
             let mut command = desk.command();
             command.args(line.split(' '));
-            let child = started(&desk, command, place);
+            let mut child = started(&desk, command, place);
+            // Waiting would close it, which ends the run as well as the signal does.
+            let _held = child.stdin.take();
             send(signal, &child);
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), Some(128 + number as i32), "{line}: {:?}", output.status);
@@ -119,7 +121,8 @@ fn killed_runs_leave_what_the_security_page_names() {
     for (line, place) in RUNS {
         let mut command = desk.command();
         command.args(line.split(' '));
-        let child = started(&desk, command, place);
+        let mut child = started(&desk, command, place);
+        let _held = child.stdin.take();
         send("KILL", &child);
         child.wait_with_output().unwrap();
         for folder in [desk.path("."), desk.path("temporary")] {
