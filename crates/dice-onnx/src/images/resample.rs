@@ -347,3 +347,49 @@ fn nearest<const C: usize>(pixels: &[u8], from: [usize; 2], to: [usize; 2], by: 
     }
     resized
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use dice_ood::random::SplitMix64;
+
+    /// One value after the other, first along rows.
+    fn plain(pixels: &[u8], channels: usize, [height, width]: [usize; 2], to: [usize; 2], how: Resizing) -> Vec<u8> {
+        let taps = |side: usize| Taps::new([height, width][side], to[side], kernel(how.filter).unwrap(), how.by);
+        let along = |value: &dyn Fn(usize) -> u8, tap: &Tap, precision: u32| {
+            let values = (tap.start..).zip(&tap.weights).map(|(place, weight)| weight * i32::from(value(place)));
+            level((1 << (precision - 1)) + values.sum::<i32>(), precision)
+        };
+        let (down, across) = (taps(0), taps(1));
+        let value = |place: usize, wide: &[u8]| {
+            let (row, column, channel) = (place / (to[1] * channels), place / channels % to[1], place % channels);
+            let at = |row: usize| wide[(row * to[1] + column) * channels + channel];
+            if height == to[0] { at(row) } else { along(&at, &down.of[row], down.precision) }
+        };
+        let wide: Vec<u8> = (0..height * to[1] * channels)
+            .map(|place| {
+                let (row, column, channel) = (place / (to[1] * channels), place / channels % to[1], place % channels);
+                let at = |column: usize| pixels[(row * width + column) * channels + channel];
+                if width == to[1] { at(column) } else { along(&at, &across.of[column], across.precision) }
+            })
+            .collect();
+        (0..to[0] * to[1] * channels).map(|place| value(place, &wide)).collect()
+    }
+
+    /// Groups of rows that are not full, lines shorter than a vector, and last vectors that overlap.
+    #[test]
+    fn vectors_are_values_one_after_the_other() {
+        let mut random = SplitMix64::new(1);
+        let mut side = move || 1 + (random.next() >> 32) as usize % 40;
+        for case in 0..300 {
+            let (from, to) = ([side(), side()], [side(), side()]);
+            let channels = [1, 3][case % 2];
+            let filter = [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos][case / 2 % 3];
+            let how = Resizing { filter, by: Resizer::Pillow12 };
+            let pixels: Vec<u8> = (0..from[0] * from[1] * channels).map(|at| (at * 7919 % 256) as u8).collect();
+            let found = resize(&pixels, channels, from, to, how).unwrap();
+            assert_eq!(found, plain(&pixels, channels, from, to, how), "{channels}: {from:?} to {to:?}, {filter:?}");
+        }
+    }
+}
