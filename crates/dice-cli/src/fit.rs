@@ -142,8 +142,8 @@ fn help() -> String {
     format!(
         "{EXAMPLES}\n\nDetectors are written [SHAPING |] [SPARSITY |] SCORE, as in 'react(0.99) | dice(0.9) | energy', or as combinations. \
          The steps, which `dice methods` explains:{}\n\n`-d all` is every sparsity and shaping as in its example before the energy, every \
-         score with its defaults, and the panel of `auto`, evidence(lts, nci, mds, vim, core, caref), with caref and without. What cannot be fitted to the inputs at hand is left out, and \
-         said; detectors named beside it must be fitted, and come first.",
+         score with its defaults, and the panel of `auto`, evidence(lts, nci, mds, vim, core, caref), also without caref. What cannot be \
+         fitted to the inputs at hand is left out, and said; detectors named beside it must be fitted, and come first.",
         steps()
     )
 }

@@ -34,8 +34,8 @@ pub(crate) struct Tune {
     /// Labels of --id, where they are in a file of their own.
     #[arg(long, value_name = "FILE", requires = "id")]
     id_labels: Option<String>,
-    /// A candidate, with placeholders where --grid gives values; repeat for several. By default energy, DICE, ReAct with DICE, five
-    /// single scores and the panel evidence(lts, nci, mds, vim, core, caref), with caref and without.
+    /// A candidate, with placeholders where --grid gives values; repeat for several. By default energy, DICE, ReAct with DICE, six
+    /// single scores and the panel evidence(lts, nci, mds, vim, core, caref), also without caref.
     #[arg(long = "detector", short = 'd', value_name = "SPEC")]
     detectors: Vec<Template>,
     /// The values of a placeholder: NAME=VALUE,VALUE,... or NAME=FROM:TO:COUNT, ends included.

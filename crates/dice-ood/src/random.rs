@@ -26,6 +26,11 @@ impl SplitMix64 {
         Self::mix(self.0)
     }
 
+    /// Uniform from 0 to below 1, in steps of 2^-24.
+    pub fn fraction(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 24) as f32
+    }
+
     /// Uniform in `0..bound` by the multiply-high map; its bias is below 2^-32 for the bounds used here.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64

@@ -177,8 +177,8 @@ impl Canvas {
     /// Adds the phases of white noise, which are those of a real image, and keeps values within each channel's range.
     fn scramble_phases(&mut self, random: &mut SplitMix64) {
         let [height, width] = self.size;
-        let uniform = |random: &mut SplitMix64| (random.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;
-        let mut noise: Vec<Complex<f32>> = (0..height * width).map(|_| Complex::new(uniform(random), 0.0)).collect();
+        let mut noise: Vec<Complex<f32>> =
+            (0..height * width).map(|_| Complex::new(random.fraction() - 0.5, 0.0)).collect();
         transform(&mut noise, self.size, FftDirection::Forward);
         for channel in 0..self.channels() {
             let place = |pixel: usize| (pixel / width, pixel % width);

@@ -216,6 +216,9 @@ impl<const C: usize, const L: usize> NullaryFnOnce for Rows<'_, C, L> {
     }
 }
 
+/// Neighbours in a row that are resized at a time.
+const LANES: usize = 32;
+
 /// Columns to another length, the same way: neighbours in a row have the same weights.
 struct Columns<'a> {
     pixels: &'a [u8],
@@ -232,10 +235,11 @@ impl NullaryFnOnce for Columns<'_> {
     fn call(self) {
         for (out, tap) in self.out.chunks_exact_mut(self.length).zip(&self.taps.of) {
             let rows = &self.pixels[tap.start * self.length..];
-            // The last vector overlaps the one before it.
-            match self.length.checked_sub(32) {
+            match self.length.checked_sub(LANES) {
+                // The last vector overlaps the one before it.
                 Some(last) => {
-                    (0..last).step_by(32).chain([last]).for_each(|at| down::<32>(rows, tap, self.taps, at, out))
+                    let starts = (0..last).step_by(LANES).chain([last]);
+                    starts.for_each(|at| down::<LANES>(rows, tap, self.taps, at, out));
                 }
                 None => (0..self.length).for_each(|at| down::<1>(rows, tap, self.taps, at, out)),
             }

@@ -51,8 +51,8 @@ impl Model {
         let producer = format!("{} {}", proto.producer_name, proto.producer_version);
         let producer = if producer.trim().is_empty() { "unknown".into() } else { quoted(producer.trim()) };
         let _ = write!(text, "Model     ONNX of producer {producer}, IR version {}", proto.ir_version);
-        for set in proto.opset_import.iter().filter(|set| matches!(&*set.domain, "" | "ai.onnx")) {
-            let _ = write!(text, ", opset {}", set.version);
+        for version in proto.opsets() {
+            let _ = write!(text, ", opset {version}");
         }
         text.push('\n');
         let Ok(graph) = self.graph() else { return text };

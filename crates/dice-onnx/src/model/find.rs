@@ -4,13 +4,13 @@ use dice_ood::{Error, ErrorKind, LinearHead, Result};
 
 use crate::model::Model;
 use crate::model::graph::{Graph, dimensions_of};
-use crate::model::head::{FeatureLayout, Following, FoundHead, HeadOptions};
+use crate::model::head::{FeatureLayout, Following, FoundHead, HeadOptions, Selection};
 use crate::model::linear::{Axis, Linear};
 use crate::model::node::{attribute, label_of, named};
 use crate::model::proto::NodeProto;
 use crate::model::rounding::rounding;
 use crate::model::sign::{Nonnegative, nonnegative};
-use crate::model::tail::{Effect, Tail, chosen, effect, effect_in, is_label, pools, selected_position};
+use crate::model::tail::{Effect, Tail, effect, effect_in, is_label, pools, selection};
 use crate::model::trace::{Trace, from_features, from_node, from_outputs, leads_to, no_such_tensor};
 use crate::text::quoted;
 
@@ -50,9 +50,8 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
     let mut weights = linear.weights(graph).map_err(fail)?;
     let classes = weights.bias.len();
     let is_pooled = trace.tail.iter().any(|place| pools(&graph.nodes[*place]));
-    let selected = trace.tail.iter().find_map(|place| selected_position(graph, &graph.nodes[*place]));
-    let chosen = trace.tail.iter().find_map(|place| chosen(graph, &graph.nodes[*place]));
-    let many = positions(graph, linear, is_pooled || selected.is_some() || chosen.is_some()).map_err(fail)?;
+    let selection = trace.tail.iter().find_map(|place| selection(graph, &graph.nodes[*place]));
+    let many = has_positions(graph, linear, is_pooled || selection.is_some()).map_err(fail)?;
 
     let tail = Tail::along(graph, linear, &trace.tail, &mut weights, many)?;
     check_classes(graph, trace, classes).map_err(fail)?;
@@ -60,10 +59,10 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         check_softmax(graph, trace).map_err(fail)?;
     }
     let mut notes = tail.notes(graph, linear, &trace.tail, many);
-    let layout = match (linear.axis, many, selected) {
+    let layout = match (linear.axis, many, &selection) {
         (Axis::First, ..) => FeatureLayout::Columns,
-        (Axis::Last, true, _) if chosen.is_some() => FeatureLayout::Chosen,
-        (Axis::Last, true, Some(position)) => FeatureLayout::Selected { position },
+        (Axis::Last, true, Some(Selection::Fixed(position))) => FeatureLayout::Selected { position: *position },
+        (Axis::Last, true, Some(Selection::Computed(_))) => FeatureLayout::SelectedByInput,
         (Axis::Channel, true, _) => FeatureLayout::Channels { exact: tail.exact },
         (Axis::Last, true, None) => FeatureLayout::Positions { exact: tail.exact },
         _ => FeatureLayout::Rows,
@@ -83,7 +82,10 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         operator: operators(graph, &tail.parts),
         features: features.to_owned(),
         layout,
-        chosen: chosen.filter(|_| layout == FeatureLayout::Chosen),
+        positions: match selection {
+            Some(Selection::Computed(positions)) if layout == FeatureLayout::SelectedByInput => Some(positions),
+            _ => None,
+        },
         quantization: linear.quantization.filter(|_| features == linear.features),
         rounding,
         logits: tail.logits.to_owned(),
@@ -95,7 +97,7 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
 }
 
 /// Whether the head is applied at many positions of its features, which are pooled, or one selected, behind it where `is_pooled`.
-fn positions(graph: &Graph, linear: &Linear, is_pooled: bool) -> Result<bool> {
+fn has_positions(graph: &Graph, linear: &Linear, is_pooled: bool) -> Result<bool> {
     let extents = declared(graph, linear.features);
     let inner = extents.as_deref().and_then(|extents| match linear.axis {
         Axis::Channel => extents.get(2..),

@@ -44,7 +44,7 @@ pub enum FeatureLayout {
         position: i64,
     },
     /// `[N, T, D]`: one of the T positions of each input, which the model computes, as the last that is no padding.
-    Chosen,
+    SelectedByInput,
 }
 
 impl fmt::Display for FeatureLayout {
@@ -53,7 +53,7 @@ impl fmt::Display for FeatureLayout {
             Self::Selected { position } => {
                 return write!(f, "a sequence [N, T, D], of which position {position} is taken");
             }
-            Self::Chosen => "a sequence [N, T, D], of which the position is taken that the model computes",
+            Self::SelectedByInput => "a sequence [N, T, D], of which the position is taken that the model computes",
             Self::Rows => "[N, D], after flattening axes of one",
             Self::Columns => "[D, N], to be transposed",
             Self::Channels { .. } => "a map [N, D, H, W], to be averaged over its positions",
@@ -62,12 +62,21 @@ impl fmt::Display for FeatureLayout {
     }
 }
 
-/// How a model picks one position of each input from the logits of all; the same picks the features.
+/// The position of a sequence that a model selects from the logits of all; the same selects the features.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chosen {
-    /// The tensor of positions.
-    pub(crate) positions: String,
-    /// Whether these count through the positions of all inputs; else each is an input and a position of it.
+pub(crate) enum Selection {
+    /// Of every input this one, from 0, or from -1 backwards.
+    Fixed(i64),
+    /// Of each input another one.
+    Computed(Positions),
+}
+
+/// A tensor of positions that a model computes, one for each input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Positions {
+    /// Its name.
+    pub(crate) tensor: String,
+    /// Whether they count through the positions of all inputs; else each is an input and a position of it.
     pub(crate) flat: bool,
 }
 
@@ -94,8 +103,8 @@ pub struct FoundHead {
     pub features: String,
     /// How that tensor becomes `[N, D]`.
     pub layout: FeatureLayout,
-    /// Which positions are taken, where the layout is [`FeatureLayout::Chosen`].
-    pub(crate) chosen: Option<Chosen>,
+    /// Which positions are taken, where the layout is [`FeatureLayout::SelectedByInput`].
+    pub(crate) positions: Option<Positions>,
     /// How that tensor stores features, where it is one of integers.
     pub quantization: Option<Quantization>,
     /// How the network rounds on the way to that tensor, where it is quantised.

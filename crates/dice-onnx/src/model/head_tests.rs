@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::element;
-use crate::model::head::Chosen;
+use crate::model::head::Positions;
 use crate::model::linear::Quantization;
 use crate::testing::{Builder, float, int, ints, stored, tensor, value};
 
@@ -506,8 +506,8 @@ fn a_position_selected_behind_the_layer_is_told_apart() {
     let flat = found(&flat.node("Gather", &["f", "p"], &["y"], &[]));
     let each = found(&computed.clone().node("GatherND", &["l", "p"], &["y"], &[]));
     for (head, flat) in [(flat, true), (each, false)] {
-        assert_eq!((&*head.features, head.layout), ("x", FeatureLayout::Chosen));
-        assert_eq!(head.chosen, Some(Chosen { positions: "p".into(), flat }));
+        assert_eq!((&*head.features, head.layout), ("x", FeatureLayout::SelectedByInput));
+        assert_eq!(head.positions, Some(Positions { tensor: "p".into(), flat }));
     }
     // Inputs that are picked are no positions.
     assert_eq!(refusal(&computed.node("Gather", &["l", "p"], &["y"], &[])).kind(), ErrorKind::Unsupported);

@@ -24,6 +24,13 @@ pub(crate) struct ModelProto {
     pub(crate) metadata_props: Vec<StringStringEntryProto>,
 }
 
+impl ModelProto {
+    /// Versions of the standard operator sets that it imports: one, where the model is valid.
+    pub(crate) fn opsets(&self) -> impl Iterator<Item = i64> {
+        self.opset_import.iter().filter(|set| matches!(&*set.domain, "" | "ai.onnx")).map(|set| set.version)
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OperatorSetIdProto {
     #[prost(string, tag = "1")]

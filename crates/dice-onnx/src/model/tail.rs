@@ -3,7 +3,7 @@
 use dice_ood::Result;
 
 use crate::model::graph::Graph;
-use crate::model::head::Chosen;
+use crate::model::head::{Positions, Selection};
 use crate::model::linear::{Linear, Weights, per_class};
 use crate::model::node::{float, integer, named};
 use crate::model::proto::NodeProto;
@@ -46,34 +46,31 @@ pub(crate) fn effect(node: &NodeProto) -> Effect {
 pub(crate) fn effect_in(graph: &Graph, node: &NodeProto) -> Effect {
     match effect(node) {
         Effect::Affine if softmax::logits_of(graph, node).is_some() => Effect::Probabilities,
-        Effect::Foreign if selected_position(graph, node).is_some() || chosen(graph, node).is_some() => Effect::Select,
+        Effect::Foreign if selection(graph, node).is_some() => Effect::Select,
         effect => effect,
     }
 }
 
-/// The position of a sequence `[N, T, C]` that an operator selects, where the model fixes it: from 0, or from -1 backwards.
-pub(crate) fn selected_position(graph: &Graph, node: &NodeProto) -> Option<i64> {
-    let second = node.op_type == "Gather" && integer(node, "axis", 0) == 1;
-    match graph.small(node.input.get(1).filter(|_| second)?)?.as_ints().ok()? {
-        [only] => Some(*only),
+/// What an operator selects of sequences `[N, T, C]`, or of all their positions `[N * T, C]`: one position of each input.
+pub(crate) fn selection(graph: &Graph, node: &NodeProto) -> Option<Selection> {
+    let (sequences, positions) = (node.input.first()?, node.input.get(1)?);
+    let computed = |flat| Selection::Computed(Positions { tensor: positions.clone(), flat });
+    let is_constant = graph.is_constant(positions);
+    match (&*node.op_type, integer(node, "axis", 0)) {
+        ("Gather", 1) => match graph.small(positions)?.as_ints().ok()? {
+            [only] => Some(Selection::Fixed(*only)),
+            _ => None,
+        },
+        ("Gather", 0) if !is_constant && is_table(graph, sequences) => Some(computed(true)),
+        ("GatherND", _) if !is_constant && integer(node, "batch_dims", 0) == 0 => Some(computed(false)),
         _ => None,
     }
 }
 
-/// The positions of sequences `[N, T, C]` that an operator picks, where the model computes them: by the last axes of `GatherND`, or from
-/// all positions of all inputs `[N * T, C]`.
-pub(crate) fn chosen(graph: &Graph, node: &NodeProto) -> Option<Chosen> {
-    let positions = node.input.get(1).filter(|positions| !graph.is_constant(positions))?;
-    let table = |tensor: &String| {
-        let is_flat = graph.producer(tensor).is_some_and(|(_, node)| node.op_type == "Flatten");
-        is_flat || graph.dimensions(tensor).is_some_and(|axes| axes.len() == 2)
-    };
-    let flat = match &*node.op_type {
-        "GatherND" if integer(node, "batch_dims", 0) == 0 => false,
-        "Gather" if integer(node, "axis", 0) == 0 && node.input.first().is_some_and(table) => true,
-        _ => return None,
-    };
-    Some(Chosen { positions: positions.clone(), flat })
+/// Whether `tensor` is known to have two axes.
+fn is_table(graph: &Graph, tensor: &str) -> bool {
+    graph.producer(tensor).is_some_and(|(_, node)| node.op_type == "Flatten")
+        || graph.dimensions(tensor).is_some_and(|axes| axes.len() == 2)
 }
 
 pub(crate) fn pools(node: &NodeProto) -> bool {

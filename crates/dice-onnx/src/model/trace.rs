@@ -9,7 +9,7 @@ use crate::model::linear::Linear;
 use crate::model::node::{ADDED, is_standard, named};
 use crate::model::proto::NodeProto;
 use crate::model::softmax;
-use crate::model::tail::{Effect, chosen, effect, is_label, selected_position};
+use crate::model::tail::{Effect, effect, is_label, selection};
 use crate::text::quoted;
 
 /// Longest way from a head to an output, and most outputs looked at.
@@ -284,7 +284,7 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
         }
         "Gather" | "GatherND" | "GatherElements" | "Slice" => {
             match input(0).and_then(|tensor| layer_at_positions(graph, tensor)) {
-                Some(_) if selected_position(graph, node).is_some() || chosen(graph, node).is_some() => input(0),
+                Some(_) if selection(graph, node).is_some() => input(0),
                 Some(linear) => return Err(selected(graph, node, &linear)),
                 None => return refuse("an operator that does not follow a head"),
             }

@@ -92,7 +92,7 @@ pub fn measure(
 pub fn measure_alone(exported: &Model, calibrated: &Calibrated, runtime: &Runtime, rows: usize) -> Result<Measured> {
     let units = calibrated.detector().head().units();
     let mut random = SplitMix64::new(SEED);
-    let features: Vec<f32> = (0..rows * units).map(|_| fraction(&mut random)).collect();
+    let features: Vec<f32> = (0..rows * units).map(|_| random.fraction()).collect();
     let whole = Whole::new(exported, runtime)?;
     let arrays = [RowArrays { shape: vec![units], values: ArrayValues::Floats(features.clone()) }];
     debug_assert_eq!(exported.inputs().first().map(|input| &*input.name), Some(FEATURES));
@@ -209,14 +209,9 @@ fn random_array(
             let known = model.rows_looked_up(&input.name).unwrap_or(2);
             whole(&mut || (random.next() >> 33) as i64 % known)
         }
-        _ => ArrayValues::Floats((0..count).map(|_| 2.0 * fraction(random) - 1.0).collect()),
+        _ => ArrayValues::Floats((0..count).map(|_| 2.0 * random.fraction() - 1.0).collect()),
     };
     Ok(RowArrays { shape, values })
-}
-
-/// From 0 to below 1.
-fn fraction(random: &mut SplitMix64) -> f32 {
-    (random.next() >> 40) as f32 / (1u64 << 24) as f32
 }
 
 #[cfg(test)]

@@ -38,13 +38,12 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// The features of `found`; of sequences of which `model` picks a position, the features of that.
+    /// The features of `found`; of sequences of which `model` computes a position, those at that position.
     pub(super) fn of(model: &Model, found: &FoundHead) -> Self {
-        let Some(chosen) = &found.chosen else { return Self { tensor: found.features.clone(), made_by: None } };
-        let standard = model.proto().opset_import.iter().find(|set| matches!(&*set.domain, "" | "ai.onnx"));
-        let opset = standard.map_or(0, |set| set.version);
-        let mut operators = Operators::of_run(model.proto().ir_version, opset);
-        let tensor = operators.chosen(&found.features, chosen, found.units() as i64);
+        let Some(positions) = &found.positions else { return Self { tensor: found.features.clone(), made_by: None } };
+        let proto = model.proto();
+        let mut operators = Operators::of_run(proto.ir_version, proto.opsets().next().unwrap_or(1));
+        let tensor = operators.rows_at(positions, &found.features, found.units() as i64);
         let made_by = ModelProto { graph: Some(operators.into_graph()), ..ModelProto::default() };
         Self { tensor, made_by: Some(made_by) }
     }

@@ -52,8 +52,7 @@ const RULES: [(&str, Rule); 27] = [
 /// # Errors
 /// [`dice_ood::ErrorKind::Malformed`] where they are no protobuf message.
 pub(super) fn with_known_operators(model: &ModelProto, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-    let sets = model.opset_import.iter().filter(|set| matches!(&*set.domain, "" | "ai.onnx"));
-    let opset = sets.map(|set| set.version).max().unwrap_or(1);
+    let opset = model.opsets().max().unwrap_or(1);
     replace_operators(bytes, |node| replacement(node, opset))
 }
 

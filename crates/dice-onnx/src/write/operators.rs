@@ -1,7 +1,7 @@
 //! Operators and constants under construction, each in the form that the model's operator set has.
 
 use crate::model::element;
-use crate::model::head::Chosen;
+use crate::model::head::Positions;
 use crate::model::node::ADDED;
 use crate::model::proto::{AttributeProto, DimensionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
@@ -92,13 +92,13 @@ impl Operators {
         self.named("Reshape", &[tensor, &shape], vec![], output);
     }
 
-    /// Rows `[N, D]` of a sequence `[N, T, D]`: of each input the position that the model picks.
-    pub(crate) fn chosen(&mut self, sequence: &str, chosen: &Chosen, units: i64) -> String {
-        if chosen.flat {
-            let rows = self.reshape(sequence, &[-1, units]);
-            return self.node("Gather", &[&rows, &chosen.positions], vec![AttributeProto::int("axis", 0)]);
+    /// Rows `[N, D]` of sequences `[N, T, D]`: those at `positions`.
+    pub(crate) fn rows_at(&mut self, positions: &Positions, sequences: &str, units: i64) -> String {
+        if positions.flat {
+            let rows = self.reshape(sequences, &[-1, units]);
+            return self.node("Gather", &[&rows, &positions.tensor], vec![AttributeProto::int("axis", 0)]);
         }
-        self.node("GatherND", &[sequence, &chosen.positions], vec![])
+        self.node("GatherND", &[sequences, &positions.tensor], vec![])
     }
 
     /// A reduction of one axis, which stays with length one.
