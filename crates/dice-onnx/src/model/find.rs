@@ -4,12 +4,13 @@ use dice_ood::{Error, ErrorKind, LinearHead, Result};
 
 use crate::model::Model;
 use crate::model::graph::{Graph, dimensions_of};
-use crate::model::head::{FeatureLayout, Following, FoundHead, HeadOptions, Selection};
+use crate::model::head::{FeatureLayout, Following, FoundHead, HeadOptions, Made, Selection};
 use crate::model::linear::{Axis, Linear};
-use crate::model::node::{attribute, label_of, named};
+use crate::model::node::{label_of, named};
 use crate::model::proto::NodeProto;
-use crate::model::rounding::rounding;
+use crate::model::rounding::{Rounding, rounding};
 use crate::model::sign::{Nonnegative, nonnegative};
+use crate::model::sum;
 use crate::model::tail::{Effect, Tail, effect, effect_in, is_label, pools, selection};
 use crate::model::trace::{Trace, from_features, from_node, from_outputs, leads_to, no_such_tensor};
 use crate::text::quoted;
@@ -65,13 +66,25 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         (Axis::Last, true, Some(Selection::Computed(_))) => FeatureLayout::SelectedByInput,
         (Axis::Channel, true, _) => FeatureLayout::Channels { exact: tail.exact },
         (Axis::Last, true, None) => FeatureLayout::Positions { exact: tail.exact },
+        _ if !linear.further.is_empty() => FeatureLayout::Joined,
         _ => FeatureLayout::Rows,
     };
+    notes.extend(sum::note(graph, linear, &tail.parts[linear.parts.len()..], &weights.widths));
+    let joined = linear.reads();
     let (features, layout) = match &options.features {
-        None => (linear.features, layout),
-        Some(wanted) => override_features(graph, linear, layout, wanted, &mut notes)?,
+        Some(wanted) if *wanted != joined => override_features(graph, linear, layout, wanted, &mut notes)?,
+        _ => (&*joined, layout),
     };
-    let rounding = rounding(graph, features);
+    let tensors: Vec<&str> = if layout == FeatureLayout::Joined { linear.tensors().collect() } else { vec![features] };
+    let made = match (layout, selection) {
+        (FeatureLayout::SelectedByInput, Some(Selection::Computed(positions))) => Some(Made::Selected(positions)),
+        (FeatureLayout::Joined, _) => {
+            let widths = weights.widths.iter().copied();
+            Some(Made::Joined(tensors.iter().map(ToString::to_string).zip(widths).collect()))
+        }
+        _ => None,
+    };
+    let rounding = tensors.iter().filter_map(|tensor| rounding(graph, tensor)).reduce(Rounding::both);
     notes.extend(rounding.map(|rounding| rounding.to_string()));
     let units = weights.units;
     let head = LinearHead::from_rows(weights.weight, weights.bias, units)
@@ -82,23 +95,20 @@ fn read(graph: &Graph, trace: &Trace, options: &HeadOptions) -> Result<FoundHead
         operator: operators(graph, &tail.parts),
         features: features.to_owned(),
         layout,
-        positions: match selection {
-            Some(Selection::Computed(positions)) if layout == FeatureLayout::SelectedByInput => Some(positions),
-            _ => None,
-        },
+        made,
         quantization: linear.quantization.filter(|_| features == linear.features),
         rounding,
         logits: tail.logits.to_owned(),
         followed_by: tail.pending.iter().map(|place| following(&graph.nodes[*place])).collect(),
         output: trace.output.to_owned(),
-        nonnegative: sign_of(graph, linear, features),
+        nonnegative: Nonnegative::of_all(tensors.iter().map(|tensor| sign_of(graph, linear, tensor))),
         notes,
     })
 }
 
 /// Whether the head is applied at many positions of its features, which are pooled, or one selected, behind it where `is_pooled`.
 fn has_positions(graph: &Graph, linear: &Linear, is_pooled: bool) -> Result<bool> {
-    let extents = declared(graph, linear.features);
+    let extents = graph.dimensions_behind(linear.features);
     let inner = extents.as_deref().and_then(|extents| match linear.axis {
         Axis::Channel => extents.get(2..),
         Axis::Last if graph.nodes[linear.node].op_type != "Gemm" => extents.get(1..extents.len().saturating_sub(1)),
@@ -115,27 +125,6 @@ fn has_positions(graph: &Graph, linear: &Linear, is_pooled: bool) -> Result<bool
             .fix("models that predict maps or sequences are not supported"));
     }
     Ok(many)
-}
-
-/// The dimensions of a tensor, looked up behind operators that keep them.
-fn declared(graph: &Graph, tensor: &str) -> Option<Vec<Option<usize>>> {
-    let mut tensor = tensor;
-    for _ in 0..16 {
-        if let Some(dimensions) = graph.dimensions(tensor) {
-            return Some(dimensions);
-        }
-        let (_, node) = graph.producer(tensor)?;
-        match &*node.op_type {
-            "GlobalAveragePool" | "GlobalMaxPool" | "QLinearGlobalAveragePool" => {
-                return Some(vec![None, None, Some(1), Some(1)]);
-            }
-            "Flatten" => return Some(vec![None, None]),
-            "Identity" | "Dropout" | "QuantizeLinear" | "DequantizeLinear" | "Cast" | "Relu" | "Clip"
-            | "BatchNormalization" => tensor = node.input.first()?,
-            _ => return None,
-        }
-    }
-    None
 }
 
 /// Refuses a head of one class, and one whose classes are not what the output holds.
@@ -183,8 +172,9 @@ fn override_features<'m>(
     notes: &mut Vec<String>,
 ) -> Result<(&'m str, FeatureLayout)> {
     let Some(wanted) = graph.tensor(wanted) else { return Err(no_such_tensor(graph, wanted)) };
-    let between = leads_to(graph, linear.features, wanted).ok_or_else(|| {
-        Error::new(ErrorKind::Argument, format!("the head reads {}", quoted(linear.features)))
+    let leads = leads_to(graph, linear.features, wanted).filter(|_| linear.further.is_empty());
+    let between = leads.ok_or_else(|| {
+        Error::new(ErrorKind::Argument, format!("the head reads {}", quoted(&linear.reads())))
             .tensor(quoted(wanted))
             .expected("the tensor that feeds the head, or one that becomes it by reshaping and pooling alone")
             .fix("leave the features out, or name the layer that reads them: MODEL.onnx#NODE")
@@ -197,7 +187,7 @@ fn override_features<'m>(
     // An average over tokens leaves the last axis, one over a map the second.
     let keeps_last = between.iter().any(|place| {
         let node = &graph.nodes[*place];
-        node.op_type == "ReduceMean" && reduces_second(graph, node)
+        node.op_type == "ReduceMean" && graph.axes(node).is_some_and(|axes| axes.contains(&1))
     });
     match (pools, layout) {
         (false, layout) => Ok((wanted, layout)),
@@ -207,14 +197,6 @@ fn override_features<'m>(
             Err(Error::new(ErrorKind::Unsupported, "pooling before and after the head").tensor(quoted(wanted)))
         }
     }
-}
-
-fn reduces_second(graph: &Graph, node: &NodeProto) -> bool {
-    let axes = match node.input.get(1) {
-        Some(axes) => graph.small(axes).and_then(|axes| axes.as_ints().map(<[i64]>::to_vec).ok()),
-        None => attribute(node, "axes").map(|axes| axes.ints.clone()),
-    };
-    axes.is_some_and(|axes| axes.contains(&1))
 }
 
 fn sign_of(graph: &Graph, linear: &Linear, features: &str) -> Nonnegative {

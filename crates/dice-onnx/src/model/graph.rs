@@ -221,6 +221,27 @@ impl<'m> Graph<'m> {
         declared.or_else(implied)
     }
 
+    /// The dimensions of a tensor, looked up behind operators that keep them.
+    pub(crate) fn dimensions_behind(&self, tensor: &str) -> Option<Vec<Option<usize>>> {
+        let mut tensor = tensor;
+        for _ in 0..16 {
+            if let Some(dimensions) = self.dimensions(tensor) {
+                return Some(dimensions);
+            }
+            let (_, node) = self.producer(tensor)?;
+            match &*node.op_type {
+                "GlobalAveragePool" | "GlobalMaxPool" | "QLinearGlobalAveragePool" => {
+                    return Some(vec![None, None, Some(1), Some(1)]);
+                }
+                "Flatten" => return Some(vec![None, None]),
+                "Identity" | "Dropout" | "QuantizeLinear" | "DequantizeLinear" | "Cast" | "Relu" | "Clip"
+                | "BatchNormalization" => tensor = node.input.first()?,
+                _ => return None,
+            }
+        }
+        None
+    }
+
     /// The shape of a constant, without reading its values where they are merely converted.
     pub(crate) fn constant_shape(&self, tensor: &str) -> Result<Vec<usize>> {
         let mut source = tensor;
@@ -255,6 +276,14 @@ impl<'m> Graph<'m> {
                 }
             }
             _ => None,
+        }
+    }
+
+    /// The axes that an operator names: an attribute in older operator sets, its second input in later ones.
+    pub(crate) fn axes(&self, node: &NodeProto) -> Option<Vec<i64>> {
+        match node.input.get(1) {
+            Some(axes) => self.small(axes)?.as_ints().map(<[i64]>::to_vec).ok(),
+            None => attribute(node, "axes").map(|axes| axes.ints.clone()),
         }
     }
 

@@ -45,6 +45,8 @@ pub enum FeatureLayout {
     },
     /// `[N, T, D]`: one of the T positions of each input, which the model computes, as the last that is no padding.
     SelectedByInput,
+    /// `[N, D1]`, `[N, D2]`, ... of several tensors, whose rows stand one behind the other: D is the sum.
+    Joined,
 }
 
 impl fmt::Display for FeatureLayout {
@@ -54,6 +56,7 @@ impl fmt::Display for FeatureLayout {
                 return write!(f, "a sequence [N, T, D], of which position {position} is taken");
             }
             Self::SelectedByInput => "a sequence [N, T, D], of which the position is taken that the model computes",
+            Self::Joined => "vectors [N, D1], [N, D2], ..., one behind the other",
             Self::Rows => "[N, D], after flattening axes of one",
             Self::Columns => "[D, N], to be transposed",
             Self::Channels { .. } => "a map [N, D, H, W], to be averaged over its positions",
@@ -80,6 +83,15 @@ pub(crate) struct Positions {
     pub(crate) flat: bool,
 }
 
+/// How features are made of tensors of a model that has no tensor of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Of a sequence, the position of each input that is computed.
+    Selected(Positions),
+    /// Of vectors of these tensors and units, one behind the other.
+    Joined(Vec<(String, usize)>),
+}
+
 /// An operator between the logits and an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Following {
@@ -95,16 +107,16 @@ pub struct Following {
 pub struct FoundHead {
     /// Weight `[C, D]` and bias `[C]`, dequantised, with scales and shifts that directly follow folded in.
     pub head: LinearHead,
-    /// The operator that multiplies, by its name or that of its output.
+    /// The operator that multiplies, or that adds up several which do, by its name or that of its output.
     pub node: String,
     /// All operators the head is made of, such as `MatMul, Add`.
     pub operator: String,
-    /// The tensor that feeds it.
+    /// The tensor that feeds it; where the layout is [`FeatureLayout::Joined`] all that do, with `, ` between their names.
     pub features: String,
     /// How that tensor becomes `[N, D]`.
     pub layout: FeatureLayout,
-    /// Which positions are taken, where the layout is [`FeatureLayout::SelectedByInput`].
-    pub(crate) positions: Option<Positions>,
+    /// What makes the features, where the layout is [`FeatureLayout::SelectedByInput`] or [`FeatureLayout::Joined`].
+    pub(crate) made: Option<Made>,
     /// How that tensor stores features, where it is one of integers.
     pub quantization: Option<Quantization>,
     /// How the network rounds on the way to that tensor, where it is quantised.
@@ -143,7 +155,14 @@ impl fmt::Display for FoundHead {
             self.classes(),
             self.units()
         )?;
-        writeln!(f, "Features  {}, {}", quoted(&self.features), self.layout)?;
+        match &self.made {
+            Some(Made::Joined(parts)) => {
+                let names: Vec<String> = parts.iter().map(|(tensor, _)| quoted(tensor)).collect();
+                let widths: Vec<String> = parts.iter().map(|(_, units)| units.to_string()).collect();
+                writeln!(f, "Features  {}, one behind the other: [N, {}]", names.join(" and "), widths.join(" + "))?;
+            }
+            _ => writeln!(f, "Features  {}, {}", quoted(&self.features), self.layout)?,
+        }
         if let Some(stored) = self.quantization {
             writeln!(f, "          stored as integers: (value - {}) * {}", stored.zero_point, stored.scale)?;
         }

@@ -6,6 +6,7 @@ use crate::model::graph::Graph;
 use crate::model::node::{attribute, float, integer, is_standard, named};
 use crate::model::proto::NodeProto;
 use crate::model::tensor::{Constant, count_of};
+use crate::model::weights::{Weights, per_class};
 use crate::text::quoted;
 
 /// Stored values stand for `(value - zero_point) * scale`.
@@ -50,12 +51,36 @@ pub(crate) struct Linear<'m> {
     pub(crate) integer_output: bool,
     /// Whether those integers have none for negative logits.
     pub(crate) cuts: bool,
-    weight: &'m str,
+    /// Further tensors that it reads, as a sum of layers may: their vectors follow those of the first.
+    pub(crate) further: Vec<&'m str>,
+    weight: Weight<'m>,
     classes_first: bool,
     factor: f32,
     weight_scale: Option<&'m str>,
     weight_zero: Option<&'m str>,
     bias: Option<Bias<'m>>,
+}
+
+#[derive(Debug, Clone)]
+enum Weight<'m> {
+    /// That of the operator.
+    Stored(&'m str),
+    /// Those of the layers that it adds.
+    Sum(Vec<Term<'m>>),
+}
+
+/// A layer that a sum adds.
+#[derive(Debug, Clone)]
+pub(crate) struct Term<'m> {
+    pub(crate) linear: Linear<'m>,
+    /// The operators between it and the sum, in order: scales and shifts.
+    pub(crate) between: Vec<usize>,
+    /// By what the sum multiplies it.
+    pub(crate) share: f32,
+    /// The normalisation of its vectors that is taken for a part of it: it then reads what is normalised.
+    pub(crate) normalization: Option<usize>,
+    /// Which of the sum's tensors it reads.
+    pub(crate) reads: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,13 +89,6 @@ struct Bias<'m> {
     factor: f32,
     /// Whether it is stored in steps of the products of the scales.
     scaled: bool,
-}
-
-/// `weight` `[C, D]` row-major and `bias` `[C]`.
-pub(crate) struct Weights {
-    pub(crate) weight: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
-    pub(crate) units: usize,
 }
 
 impl<'m> Linear<'m> {
@@ -106,7 +124,8 @@ impl<'m> Linear<'m> {
             rounds: false,
             integer_output: false,
             cuts: false,
-            weight,
+            further: Vec::new(),
+            weight: Weight::Stored(weight),
             classes_first: false,
             factor: 1.0,
             weight_scale: None,
@@ -115,11 +134,49 @@ impl<'m> Linear<'m> {
         })
     }
 
+    /// The layer that `terms` are together, which the operators `adding` add up, that at `place` last. It reads the vectors of `tensors`.
+    pub(crate) fn sum(
+        graph: &Graph<'m>,
+        place: usize,
+        (terms, adding): (Vec<Term<'m>>, Vec<usize>),
+        tensors: &[&'m str],
+    ) -> Result<Self> {
+        let (features, further) = tensors.split_first().ok_or_else(lacks)?;
+        let of_term =
+            |term: &Term| term.normalization.iter().chain(&term.linear.parts).chain(&term.between).copied().collect();
+        let parts = terms.iter().flat_map(|term| -> Vec<usize> { of_term(term) }).chain(adding).collect();
+        let weight = Weight::Sum(terms);
+        let further = further.to_vec();
+        Ok(Self { axis: Axis::All, parts, further, weight, ..Self::new(graph, place, features, "")? })
+    }
+
+    /// The layers that it adds, where it is a sum.
+    pub(crate) fn terms(&self) -> &[Term<'m>] {
+        match &self.weight {
+            Weight::Stored(_) => &[],
+            Weight::Sum(terms) => terms,
+        }
+    }
+
+    /// All tensors that it reads.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &'m str> {
+        std::iter::once(self.features).chain(self.further.iter().copied())
+    }
+
+    /// The names of these, as one.
+    pub(crate) fn reads(&self) -> String {
+        self.tensors().collect::<Vec<_>>().join(", ")
+    }
+
     /// Reads the weights, `[C, D]`.
     pub(crate) fn weights(&self, graph: &Graph) -> Result<Weights> {
-        let stored = graph.fold(self.weight)?;
+        let tensor = match &self.weight {
+            Weight::Stored(tensor) => *tensor,
+            Weight::Sum(terms) => return summed(graph, terms),
+        };
+        let stored = graph.fold(tensor)?;
         let wrong = |shape: &[usize]| {
-            Error::new(ErrorKind::Unsupported, format!("{shape:?}")).tensor(quoted(self.weight)).expected("a matrix")
+            Error::new(ErrorKind::Unsupported, format!("{shape:?}")).tensor(quoted(tensor)).expected("a matrix")
         };
         let (rows, columns) = match self.axis {
             Axis::Channel | Axis::All => match stored.shape[..] {
@@ -156,23 +213,29 @@ impl<'m> Linear<'m> {
                 row.iter_mut().for_each(|value| *value = (*value - zero) * step);
             }
         }
-        Ok(Weights { weight, bias, units })
+        Ok(Weights { weight, bias, units, widths: vec![units] })
     }
 }
 
-/// A constant as one value for each class, from one for all or one each.
-pub(crate) fn per_class(graph: &Graph, tensor: &str, classes: usize) -> Result<Vec<f32>> {
-    let constant = graph.fold(tensor)?;
-    let wide = constant.shape.iter().filter(|extent| **extent != 1).count();
-    let shape = constant.shape.clone();
-    let values = constant.into_f32();
-    match values[..] {
-        [value] => Ok(vec![value; classes]),
-        _ if wide == 1 && values.len() == classes => Ok(values),
-        _ => Err(Error::new(ErrorKind::Shape, format!("{shape:?}"))
-            .tensor(quoted(tensor))
-            .expected(format!("one value, or one for each of {classes} classes"))),
+/// The weights of a sum: those of layers that read one tensor added up, and those of each tensor behind those of the one before.
+fn summed(graph: &Graph, terms: &[Term<'_>]) -> Result<Weights> {
+    let mut blocks: Vec<Weights> = Vec::new();
+    for term in terms {
+        let fail = |error: Error| error.tensor(named(&graph.nodes[term.linear.node]));
+        let mut own = term.linear.weights(graph).map_err(fail)?;
+        for place in &term.between {
+            own.fold(graph, &graph.nodes[*place]).map_err(fail)?;
+        }
+        if let Some(place) = term.normalization {
+            own.fold_before(graph, &graph.nodes[place]).map_err(fail)?;
+        }
+        own.scale(term.share);
+        match blocks.get_mut(term.reads) {
+            Some(block) => block.add(&own).map_err(fail)?,
+            None => blocks.push(own),
+        }
     }
+    Weights::joined(&blocks)
 }
 
 fn lacks() -> Error {

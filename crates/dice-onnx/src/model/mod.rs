@@ -13,9 +13,11 @@ pub(crate) mod proto;
 pub(crate) mod rounding;
 pub(crate) mod sign;
 mod softmax;
+mod sum;
 mod tail;
 pub(crate) mod tensor;
 mod trace;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -15,6 +15,13 @@ pub enum Rounding {
     Dynamic,
 }
 
+impl Rounding {
+    /// That of a network whose parts round so.
+    pub(crate) fn both(self, other: Self) -> Self {
+        if self == Self::Dynamic { self } else { other }
+    }
+}
+
 /// What a user should know.
 impl fmt::Display for Rounding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,6 +22,18 @@ pub enum Nonnegative {
     Unknown(String),
 }
 
+impl Nonnegative {
+    /// That of several tensors together: of the first that can be negative, else of the first of which the operators do not tell.
+    pub(crate) fn of_all(all: impl IntoIterator<Item = Self>) -> Self {
+        let rank = |one: &Self| match one {
+            Self::No(_) => 0,
+            Self::Unknown(_) => 1,
+            Self::Yes(_) => 2,
+        };
+        all.into_iter().min_by_key(rank).unwrap_or_else(|| Self::Unknown("no tensor".into()))
+    }
+}
+
 impl fmt::Display for Nonnegative {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

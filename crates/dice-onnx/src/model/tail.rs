@@ -4,10 +4,11 @@ use dice_ood::Result;
 
 use crate::model::graph::Graph;
 use crate::model::head::{Positions, Selection};
-use crate::model::linear::{Linear, Weights, per_class};
-use crate::model::node::{float, integer, named};
+use crate::model::linear::Linear;
+use crate::model::node::{integer, is_standard, named};
 use crate::model::proto::NodeProto;
 use crate::model::softmax;
+use crate::model::weights::Weights;
 
 /// What an operator behind the head does to logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,19 @@ pub(crate) fn effect_in(graph: &Graph, node: &NodeProto) -> Effect {
         Effect::Affine if softmax::logits_of(graph, node).is_some() => Effect::Probabilities,
         Effect::Foreign if selection(graph, node).is_some() => Effect::Select,
         effect => effect,
+    }
+}
+
+/// The tensor that a standard operator scales or shifts by constants.
+pub(crate) fn scaled_by_constants<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Option<&'m str> {
+    let input = |place: usize| node.input.get(place).map(String::as_str).filter(|name| !name.is_empty());
+    let constant = |place| input(place).is_some_and(|name| graph.is_constant(name));
+    match (&*node.op_type, constant(0), constant(1)) {
+        _ if !is_standard(node) => None,
+        ("Add" | "Sub" | "Mul" | "Div", false, true) => input(0),
+        ("Add" | "Sub" | "Mul", true, false) => input(1),
+        ("BatchNormalization", false, _) if (1..5).all(constant) => input(0),
+        _ => None,
     }
 }
 
@@ -134,7 +148,7 @@ impl<'m> Tail<'m> {
             let Some(output) = node.output.first() else { continue };
             match effect_in(graph, node) {
                 Effect::Affine if read.open => {
-                    fold(graph, node, weights).map_err(|error| error.tensor(named(node)))?;
+                    weights.fold(graph, node).map_err(|error| error.tensor(named(node)))?;
                     read.advance(graph, output);
                     read.rounded |= read.integers;
                     read.open = !cuts(graph, node);
@@ -213,47 +227,4 @@ impl<'m> Tail<'m> {
         }
         notes
     }
-}
-
-fn fold(graph: &Graph, node: &NodeProto, weights: &mut Weights) -> Result<()> {
-    let (scale, shift) = affine(graph, node, weights.bias.len())?;
-    for (row, scale) in weights.weight.chunks_exact_mut(weights.units.max(1)).zip(&scale) {
-        row.iter_mut().for_each(|value| *value *= scale);
-    }
-    for (value, (scale, shift)) in weights.bias.iter_mut().zip(scale.iter().zip(&shift)) {
-        *value = *value * scale + shift;
-    }
-    Ok(())
-}
-
-/// Scale and shift for each class of an operator with constant parameters.
-fn affine(graph: &Graph, node: &NodeProto, classes: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-    let parameter = |place: usize| per_class(graph, &node.input[place], classes);
-    if node.op_type == "BatchNormalization" {
-        let (gamma, beta, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
-        let epsilon = f64::from(float(node, "epsilon", 1e-5));
-        let scale: Vec<f64> = gamma
-            .iter()
-            .zip(&variance)
-            .map(|(gamma, variance)| f64::from(*gamma) / (f64::from(*variance) + epsilon).sqrt())
-            .collect();
-        let shift = (0..classes).map(|class| (f64::from(beta[class]) - f64::from(mean[class]) * scale[class]) as f32);
-        return Ok((scale.iter().map(|scale| *scale as f32).collect(), shift.collect()));
-    }
-    if node.op_type == "QLinearAdd" {
-        let place = if graph.is_constant(&node.input[0]) { 0 } else { 3 };
-        let (stored, scale, zero) = (parameter(place)?, parameter(place + 1)?, parameter(place + 2)?);
-        let shift = (0..classes).map(|class| (stored[class] - zero[class]) * scale[class]);
-        return Ok((vec![1.0; classes], shift.collect()));
-    }
-    let constant_first = graph.is_constant(&node.input[0]);
-    let values = parameter(usize::from(!constant_first))?;
-    let zeros = || vec![0.0; classes];
-    Ok(match &*node.op_type {
-        "Add" => (vec![1.0; classes], values),
-        "Sub" if constant_first => (vec![-1.0; classes], values),
-        "Sub" => (vec![1.0; classes], values.iter().map(|value| -value).collect()),
-        "Mul" => (values, zeros()),
-        _ => (values.iter().map(|value| 1.0 / value).collect(), zeros()),
-    })
 }

@@ -6,10 +6,11 @@ use dice_ood::{Error, ErrorKind, Result};
 
 use crate::model::graph::Graph;
 use crate::model::linear::Linear;
-use crate::model::node::{ADDED, is_standard, named};
+use crate::model::node::{ADDED, is_standard, label_of, named};
 use crate::model::proto::NodeProto;
 use crate::model::softmax;
-use crate::model::tail::{Effect, effect, is_label, selection};
+use crate::model::sum::sum_at;
+use crate::model::tail::{Effect, effect, effect_in, is_label, scaled_by_constants, selection};
 use crate::text::quoted;
 
 /// Longest way from a head to an output, and most outputs looked at.
@@ -87,12 +88,12 @@ fn is_estimator(operator: &str) -> bool {
     operator.ends_with("Classifier") || operator.ends_with("Regressor") || operator.starts_with("TreeEnsemble")
 }
 
-/// Drops heads whose output feeds another head: the last one is meant.
+/// Drops heads whose output feeds another head, or that another one adds up: the last one is meant.
 fn drop_inner(graph: &Graph, heads: &mut BTreeMap<usize, Trace>) {
     let mut inner = HashSet::new();
     for trace in heads.values() {
-        let mut seen = HashSet::new();
-        let mut open = vec![trace.linear.features];
+        let mut seen: HashSet<usize> = trace.linear.terms().iter().map(|term| term.linear.node).collect();
+        let mut open: Vec<&str> = trace.linear.tensors().collect();
         while let Some(tensor) = open.pop() {
             let Some((place, node)) = graph.producer(tensor) else { continue };
             if seen.insert(place) {
@@ -162,14 +163,16 @@ fn only_consumer<'m>(graph: &Graph<'m>, tensor: &str) -> Option<(usize, &'m Node
 }
 
 pub(crate) fn from_features<'m>(graph: &Graph<'m>, wanted: &str) -> Result<Trace<'m>> {
-    let Some(wanted) = graph.tensor(wanted) else { return Err(no_such_tensor(graph, wanted)) };
     // The head that the outputs lead to, if it reads these features.
     let by_outputs = from_outputs(graph);
-    if let Ok(trace) = &by_outputs
-        && leads_to(graph, trace.linear.features, wanted).is_some()
-    {
+    let is_read = |linear: &Linear| match linear.further[..] {
+        [] => leads_to(graph, linear.features, wanted).is_some(),
+        _ => linear.reads() == wanted,
+    };
+    if by_outputs.as_ref().is_ok_and(|trace| is_read(&trace.linear)) {
         return by_outputs;
     }
+    let Some(wanted) = graph.tensor(wanted) else { return Err(no_such_tensor(graph, wanted)) };
     let mut readers = (0..graph.nodes.len()).filter_map(|place| {
         let linear = Linear::at(graph, place).ok()??;
         (linear.features == wanted).then_some(linear)
@@ -227,6 +230,11 @@ fn trace<'m>(graph: &Graph<'m>, from: &str) -> Result<Trace<'m>> {
             tail.reverse();
             return Ok(Trace { linear, tail, output });
         }
+        if let Some(linear) = sum_at(graph, place)? {
+            tail.reverse();
+            check_behind_sum(graph, place, &tail)?;
+            return Ok(Trace { linear, tail, output });
+        }
         if node.output.first().is_some_and(|first| first != tensor) && !is_label(node) {
             return Err(Error::new(ErrorKind::Unsupported, format!("its output {}", quoted(tensor)))
                 .tensor(named(node))
@@ -239,6 +247,24 @@ fn trace<'m>(graph: &Graph<'m>, from: &str) -> Result<Trace<'m>> {
         .tensor(quoted(output))
         .expected("a linear layer near the output")
         .fix("name it: MODEL.onnx#NODE"))
+}
+
+/// Refuses a sum of layers with another operator behind it than those of classifiers: such sums are within networks too, before an activation.
+fn check_behind_sum(graph: &Graph, sum: usize, tail: &[usize]) -> Result<()> {
+    let is_of_classifier = |node: &NodeProto| match effect_in(graph, node) {
+        Effect::Shape | Effect::Affine | Effect::Probabilities | Effect::Label => true,
+        _ => node.op_type == "Sigmoid",
+    };
+    match tail.iter().map(|place| &graph.nodes[*place]).find(|node| !is_of_classifier(node)) {
+        None => Ok(()),
+        Some(node) => {
+            let (sum, behind) = (&graph.nodes[sum], named(node));
+            Err(Error::new(ErrorKind::Ambiguous, format!("a sum of layers, and {behind} behind it"))
+                .tensor(named(sum))
+                .expected("logits that are the mean of several heads, with no more than a softmax or the like behind them")
+                .fix(format!("if these are the logits, say so: MODEL.onnx#{}", label_of(sum))))
+        }
+    }
 }
 
 /// The input of an operator that carries the logits, for operators that may follow a head.
@@ -256,14 +282,9 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
     };
     let carried = match &*node.op_type {
         "Add" | "Sub" | "Mul" | "Div" if is_standard(node) => {
-            let constant = |place| input(place).is_some_and(|name| graph.is_constant(name));
-            match (constant(0), constant(1)) {
-                (false, true) => input(0),
-                (true, false) if node.op_type != "Div" => input(1),
-                _ => match softmax::logits_of(graph, node) {
-                    Some(logits) => Some(logits),
-                    None => return refuse("two computed operands"),
-                },
+            match scaled_by_constants(graph, node).or_else(|| softmax::logits_of(graph, node)) {
+                Some(logits) => Some(logits),
+                None => return refuse("two computed operands"),
             }
         }
         "QLinearAdd" => {
@@ -276,12 +297,10 @@ fn step<'m>(graph: &Graph<'m>, node: &'m NodeProto) -> Result<&'m str> {
                 _ => return refuse("two computed operands"),
             }
         }
-        "BatchNormalization" => {
-            if !(1..5).all(|place| input(place).is_some_and(|name| graph.is_constant(name))) {
-                return refuse("computed statistics");
-            }
-            input(0)
-        }
+        "BatchNormalization" => match scaled_by_constants(graph, node) {
+            Some(logits) => Some(logits),
+            None => return refuse("computed statistics"),
+        },
         "Gather" | "GatherND" | "GatherElements" | "Slice" => {
             match input(0).and_then(|tensor| layer_at_positions(graph, tensor)) {
                 Some(_) if selection(graph, node).is_some() => input(0),

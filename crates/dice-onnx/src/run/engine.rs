@@ -38,12 +38,12 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// The features of `found`; of sequences of which `model` computes a position, those at that position.
+    /// The features of `found`, made of tensors of `model` where it has no tensor of them.
     pub(super) fn of(model: &Model, found: &FoundHead) -> Self {
-        let Some(positions) = &found.positions else { return Self { tensor: found.features.clone(), made_by: None } };
+        let Some(made) = &found.made else { return Self { tensor: found.features.clone(), made_by: None } };
         let proto = model.proto();
         let mut operators = Operators::of_run(proto.ir_version, proto.opsets().next().unwrap_or(1));
-        let tensor = operators.rows_at(positions, &found.features, found.units() as i64);
+        let tensor = operators.rows(made, &found.features, found.units() as i64);
         let made_by = ModelProto { graph: Some(operators.into_graph()), ..ModelProto::default() };
         Self { tensor, made_by: Some(made_by) }
     }

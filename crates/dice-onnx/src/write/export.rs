@@ -369,14 +369,14 @@ impl Addition {
     fn rows(&mut self, found: &FoundHead) -> String {
         let operators = &mut self.operators;
         let units = found.units() as i64;
-        let selected = found.positions.as_ref().map(|positions| operators.rows_at(positions, &found.features, units));
+        let made = found.made.as_ref().map(|made| operators.rows(made, &found.features, units));
         let shape: &[i64] = match found.layout {
-            FeatureLayout::Rows | FeatureLayout::SelectedByInput => &[-1, units],
+            FeatureLayout::Rows | FeatureLayout::SelectedByInput | FeatureLayout::Joined => &[-1, units],
             FeatureLayout::Columns => &[units, -1],
             FeatureLayout::Channels { .. } => &[0, units, -1],
             FeatureLayout::Positions { .. } | FeatureLayout::Selected { .. } => &[0, -1, units],
         };
-        let reshaped = operators.reshape(selected.as_ref().unwrap_or(&found.features), shape);
+        let reshaped = operators.reshape(made.as_ref().unwrap_or(&found.features), shape);
         let mut rows = operators.cast(&reshaped, element::FLOAT);
         if let Some(stored) = found.quantization {
             if stored.zero_point != 0 {
@@ -387,7 +387,7 @@ impl Addition {
             rows = operators.node("Mul", &[&rows, &scale], vec![]);
         }
         let mean = match found.layout {
-            FeatureLayout::Rows | FeatureLayout::SelectedByInput => return rows,
+            FeatureLayout::Rows | FeatureLayout::SelectedByInput | FeatureLayout::Joined => return rows,
             FeatureLayout::Columns => {
                 return operators.node("Transpose", &[&rows], vec![AttributeProto::ints("perm", &[1, 0])]);
             }

@@ -1,7 +1,7 @@
 //! Operators and constants under construction, each in the form that the model's operator set has.
 
 use crate::model::element;
-use crate::model::head::Positions;
+use crate::model::head::Made;
 use crate::model::node::ADDED;
 use crate::model::proto::{AttributeProto, DimensionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
@@ -92,13 +92,21 @@ impl Operators {
         self.named("Reshape", &[tensor, &shape], vec![], output);
     }
 
-    /// Rows `[N, D]` of sequences `[N, T, D]`: those at `positions`.
-    pub(crate) fn rows_at(&mut self, positions: &Positions, sequences: &str, units: i64) -> String {
-        if positions.flat {
-            let rows = self.reshape(sequences, &[-1, units]);
-            return self.node("Gather", &[&rows, &positions.tensor], vec![AttributeProto::int("axis", 0)]);
+    /// Rows `[N, D]` that are `made` so; `features` are the sequences of which positions are taken, of `units`.
+    pub(crate) fn rows(&mut self, made: &Made, features: &str, units: i64) -> String {
+        match made {
+            Made::Selected(positions) if positions.flat => {
+                let rows = self.reshape(features, &[-1, units]);
+                self.node("Gather", &[&rows, &positions.tensor], vec![AttributeProto::int("axis", 0)])
+            }
+            Made::Selected(positions) => self.node("GatherND", &[features, &positions.tensor], vec![]),
+            Made::Joined(parts) => {
+                let rows: Vec<String> =
+                    parts.iter().map(|(tensor, units)| self.reshape(tensor, &[-1, *units as i64])).collect();
+                let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+                self.node("Concat", &rows, vec![AttributeProto::int("axis", 1)])
+            }
         }
-        self.node("GatherND", &[sequences, &positions.tensor], vec![])
     }
 
     /// A reduction of one axis, which stays with length one.
