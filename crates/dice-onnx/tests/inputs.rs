@@ -70,6 +70,9 @@ fn features_of_arrays_are_those_of_onnx_runtime() {
             ("selected", 16),
             ("chosen", 16),
             ("averaged", 16),
+            ("distilled", 32),
+            ("normalised", 10),
+            ("stacked", 17),
             ("table", 10),
             ("waves", 12),
         ] {
@@ -80,9 +83,16 @@ fn features_of_arrays_are_those_of_onnx_runtime() {
                 assert_eq!((network.found().classes(), network.found().units()), (4, units), "{model}");
                 let mut source = network.features_of_arrays(&data).unwrap();
                 assert_eq!((source.rows(), source.notes()), (Some(24), &[][..]));
-                let apart = apart(&all(&mut source), &expected(&model));
-                println!("{model}: {apart:e} of the largest feature");
-                assert!(apart <= 1e-6, "{model}: {apart}");
+                let features = all(&mut source);
+                let off = apart(&features, &expected(&model));
+                println!("{model}: {off:e} of the largest feature");
+                assert!(off <= 1e-6, "{model}: {off}");
+                let rows = ArrayView2::from_shape((24, units), &features).unwrap();
+                let head = &network.found().head;
+                let logits: Vec<f32> = (rows.dot(&head.weight().t()) + head.bias()).iter().copied().collect();
+                let off = apart(&logits, &expected(&format!("{model}-logits")));
+                println!("{model}: {off:e} of the largest logit");
+                assert!(off <= 1e-5, "{model}: {off}");
             }
         }
     }
@@ -160,7 +170,9 @@ fn the_columns_of_a_table_are_known_by_name() {
 
 #[test]
 fn the_accounts_of_these_models_give_no_advice_on_images() {
-    for name in ["text", "pooled", "selected", "chosen", "averaged", "table", "waves"] {
+    let names =
+        ["text", "pooled", "selected", "chosen", "averaged", "distilled", "normalised", "stacked", "table", "waves"];
+    for name in names {
         let model = Model::open(folder().join(format!("{name}-dynamo.onnx"))).unwrap();
         let told = model.describe_with(&HeadOptions::default());
         assert!(told.contains("Head") && !told.contains("Images"), "{told}");
@@ -180,6 +192,11 @@ fn exported_models_serve_arrays() {
         ("chosen", "torchscript"),
         ("chosen", "dynamo"),
         ("averaged", "dynamo"),
+        ("distilled", "torchscript"),
+        ("distilled", "dynamo"),
+        ("normalised", "dynamo"),
+        ("stacked", "torchscript"),
+        ("stacked", "dynamo"),
         ("table", "dynamo"),
         ("waves", "torchscript"),
     ] {

@@ -16,7 +16,7 @@ use crate::model::trace::{Trace, from_features, from_node, from_outputs, leads_t
 use crate::text::quoted;
 
 impl Model {
-    /// Finds the head: back from the output to the last linear operator with constant weights.
+    /// Finds the head: back from the output to the last linear operator with constant weights, or to a sum of several.
     ///
     /// Looked through on the way: softmax (written out too), sigmoid and ReLU of logits, reshaping, casts, pooling after a 1x1 convolution, pairs of
     /// QuantizeLinear and DequantizeLinear, ArgMax and TopK. Weights may be initializers (also those listed as inputs), Constant

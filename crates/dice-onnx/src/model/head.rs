@@ -159,7 +159,7 @@ impl fmt::Display for FoundHead {
             Some(Made::Joined(parts)) => {
                 let names: Vec<String> = parts.iter().map(|(tensor, _)| quoted(tensor)).collect();
                 let widths: Vec<String> = parts.iter().map(|(_, units)| units.to_string()).collect();
-                writeln!(f, "Features  {}, one behind the other: [N, {}]", names.join(" and "), widths.join(" + "))?;
+                writeln!(f, "Features  {}, one behind the other: [N, {}]", names.join(", "), widths.join(" + "))?;
             }
             _ => writeln!(f, "Features  {}, {}", quoted(&self.features), self.layout)?,
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::element;
-use crate::model::head::Positions;
+use crate::model::head::{Made, Positions};
 use crate::model::linear::Quantization;
 use crate::testing::{Builder, float, int, ints, stored, tensor, value};
 
@@ -507,7 +507,7 @@ fn a_position_selected_behind_the_layer_is_told_apart() {
     let each = found(&computed.clone().node("GatherND", &["l", "p"], &["y"], &[]));
     for (head, flat) in [(flat, true), (each, false)] {
         assert_eq!((&*head.features, head.layout), ("x", FeatureLayout::SelectedByInput));
-        assert_eq!(head.positions, Some(Positions { tensor: "p".into(), flat }));
+        assert_eq!(head.made, Some(Made::Selected(Positions { tensor: "p".into(), flat })));
     }
     // Inputs that are picked are no positions.
     assert_eq!(refusal(&computed.node("Gather", &["l", "p"], &["y"], &[])).kind(), ErrorKind::Unsupported);

@@ -35,9 +35,10 @@ struct Addends<'m> {
 /// [`ErrorKind::Unsupported`] for a sum of layers of which one does not read one vector of each input.
 pub(crate) fn sum_at<'m>(graph: &Graph<'m>, place: usize) -> Result<Option<Linear<'m>>> {
     let Some((mut terms, adding)) = terms(graph, place) else { return Ok(None) };
-    let is_flat = |term: &Term| graph.nodes[term.linear.node].op_type != "Conv" || flattens(graph, &term.between);
-    let all_flat = terms.iter().all(is_flat);
-    let mixed = !all_flat && terms.iter().any(is_flat);
+    let flattens = |place: &usize| graph.nodes[*place].op_type == "Flatten";
+    let is_flat = |term: &Term| term.linear.axis == Axis::Last || term.between.iter().any(flattens);
+    // Rows of classes and maps of classes would be added up in all pairs.
+    let mixed = terms.iter().any(is_flat) && !terms.iter().all(is_flat);
     if let Some(other) = terms.iter().find(|term| mixed || !reads_vectors(graph, &term.linear)) {
         return Err(Error::new(ErrorKind::Unsupported, named(&graph.nodes[other.linear.node]))
             .tensor(named(&graph.nodes[place]))
@@ -48,7 +49,7 @@ pub(crate) fn sum_at<'m>(graph: &Graph<'m>, place: usize) -> Result<Option<Linea
     Linear::sum(graph, place, (terms, adding), &tensors).map(Some)
 }
 
-/// The layers that the operator at `place` adds up, and the operators that add.
+/// The layers that the operator at `place` adds up, and the operators that add, it last.
 fn terms<'m>(graph: &Graph<'m>, place: usize) -> Option<(Vec<Term<'m>>, Vec<usize>)> {
     let (mut terms, mut adding): (Vec<Term>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut open = vec![(place, 1.0)];
@@ -80,7 +81,8 @@ fn made_by_layer_or_sum(graph: &Graph<'_>, tensor: &str) -> Option<(Vec<usize>, 
     let mut between = Vec::new();
     let mut tensor = tensor;
     while between.len() <= MAX_BETWEEN && graph.consumers(tensor).len() == 1 {
-        let (place, node) = graph.producer(tensor)?;
+        let (place, node) =
+            graph.producer(tensor).filter(|(_, node)| node.output.first().is_some_and(|it| it == tensor))?;
         if Linear::at(graph, place).ok()?.is_some() || addends(graph, node).is_some() {
             between.reverse();
             return Some((between, place));
@@ -125,7 +127,8 @@ fn stacked<'m>(graph: &Graph<'m>, reduction: &'m NodeProto) -> Option<Addends<'m
     is_it(reduction)?;
     let (mut tensors, mut stacked_by) = (Vec::new(), Vec::new());
     for name in &node.input {
-        let (place, node) = graph.producer(name).filter(|(_, node)| node.op_type == "Unsqueeze" && is_standard(node))?;
+        let (place, node) =
+            graph.producer(name).filter(|(_, node)| node.op_type == "Unsqueeze" && is_standard(node))?;
         is_it(node)?;
         tensors.push(node.input.first()?.as_str());
         stacked_by.push(place);
@@ -135,10 +138,6 @@ fn stacked<'m>(graph: &Graph<'m>, reduction: &'m NodeProto) -> Option<Addends<'m
     }
     stacked_by.push(concat);
     (graph.consumers(stack).len() == 1).then_some(Addends { tensors, share: 1.0, stacked_by })
-}
-
-fn flattens(graph: &Graph, places: &[usize]) -> bool {
-    places.iter().any(|place| graph.nodes[*place].op_type == "Flatten")
 }
 
 /// Whether `linear` reads one vector of each input, as far as shapes tell, and says of it what its weights make of it.
@@ -204,12 +203,16 @@ pub(crate) fn note(graph: &Graph, sum: &Linear, behind: &[usize], widths: &[usiz
     let is_even = |term: &Term| share(term).is_some_and(|share| (share * terms.len() as f32 - 1.0).abs() < 1e-6);
     let what = if terms.iter().all(is_even) { "mean" } else { "weighted sum" };
     Some(match widths {
-        [_] => format!("The logits are the {what} of {heads} of the same features, which is one head: the {what} of their weights."),
+        [_] => format!(
+            "The logits are the {what} of {heads} of the same features, which is one head: the {what} of their weights."
+        ),
         _ => {
             let widths: Vec<String> = widths.iter().map(ToString::to_string).collect();
             let widths = widths.join(" + ");
             let read = if terms.len() == 2 { "both read" } else { "each of them reads" };
-            format!("The logits are the {what} of {heads}: features are what {read}, one behind the other, [N, {widths}].")
+            format!(
+                "The logits are the {what} of {heads}: features are what {read}, one behind the other, [N, {widths}]."
+            )
         }
     })
 }
@@ -228,3 +231,6 @@ fn scale(graph: &Graph, node: &NodeProto) -> Option<f32> {
         _ => Some(1.0),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -261,7 +261,9 @@ fn check_behind_sum(graph: &Graph, sum: usize, tail: &[usize]) -> Result<()> {
             let (sum, behind) = (&graph.nodes[sum], named(node));
             Err(Error::new(ErrorKind::Ambiguous, format!("a sum of layers, and {behind} behind it"))
                 .tensor(named(sum))
-                .expected("logits that are the mean of several heads, with no more than a softmax or the like behind them")
+                .expected(
+                    "logits that are the mean of several heads, with no more than a softmax or the like behind them",
+                )
                 .fix(format!("if these are the logits, say so: MODEL.onnx#{}", label_of(sum))))
         }
     }

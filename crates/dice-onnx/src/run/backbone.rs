@@ -240,7 +240,9 @@ impl Backbone {
         let units = self.units;
         let total = rows.checked_mul(units)?;
         match self.layout {
-            FeatureLayout::Rows | FeatureLayout::SelectedByInput | FeatureLayout::Joined => (values.len() == total).then_some(values),
+            FeatureLayout::Rows | FeatureLayout::SelectedByInput | FeatureLayout::Joined => {
+                (values.len() == total).then_some(values)
+            }
             FeatureLayout::Columns => {
                 (values.len() == total).then(|| (0..total).map(|i| values[(i % units) * rows + i / units]).collect())
             }

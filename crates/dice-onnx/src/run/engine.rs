@@ -33,6 +33,8 @@ pub(super) trait Engine: Send + Sync {
 pub(super) struct Wanted {
     /// Its name.
     pub(super) tensor: String,
+    /// The features' name, by which a user knows it.
+    pub(super) features: String,
     /// The operators that make it, where the model does not.
     made_by: Option<ModelProto>,
 }
@@ -40,12 +42,13 @@ pub(super) struct Wanted {
 impl Wanted {
     /// The features of `found`, made of tensors of `model` where it has no tensor of them.
     pub(super) fn of(model: &Model, found: &FoundHead) -> Self {
-        let Some(made) = &found.made else { return Self { tensor: found.features.clone(), made_by: None } };
+        let features = found.features.clone();
+        let Some(made) = &found.made else { return Self { tensor: features.clone(), features, made_by: None } };
         let proto = model.proto();
         let mut operators = Operators::of_run(proto.ir_version, proto.opsets().next().unwrap_or(1));
-        let tensor = operators.rows(made, &found.features, found.units() as i64);
+        let tensor = operators.rows(made, &features, found.units() as i64);
         let made_by = ModelProto { graph: Some(operators.into_graph()), ..ModelProto::default() };
-        Self { tensor, made_by: Some(made_by) }
+        Self { tensor, features, made_by: Some(made_by) }
     }
 
     /// Whether the model makes it.

@@ -52,7 +52,7 @@ impl OnnxRuntime {
         let session = guard(|| session(&environment, &pruned, &folder, level)).map_err(|what| {
             Error::new(ErrorKind::Unsupported, what)
                 .file(model.path().display())
-                .tensor(wanted.map_or_else(|| "outputs".into(), |wanted| quoted(&wanted.tensor)))
+                .tensor(wanted.map_or_else(|| "outputs".into(), |wanted| quoted(&wanted.features)))
                 .expected("a model that this ONNX Runtime can run")
                 .fix("a newer ONNX Runtime may; or compute the features where you train")
                 .with_remedy(Remedy::RuntimeOrFeatures)

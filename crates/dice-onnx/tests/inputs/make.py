@@ -6,8 +6,9 @@
 
 A text classifier (token ids and a mask; its head reads the first token), one whose head reads the mean over tokens, three whose head
 is applied to every token, of whose logits the last are selected, those of the last token that counts, or the mean is taken, a perceptron of a table, and a convolution over time.
+Three whose logits are the mean of what two heads say: of two tokens, of one vector that each head normalises, of vectors of two networks.
 Each model NAME-EXPORTER.onnx has its inputs in NAME.npz, and in expected.safetensors the features that ONNX Runtime computes, one row at
-a time. text.parquet holds the texts of text.npz as lists without padding. The text classifier and the convolution are there quantised too,
+a time, and the logits as NAME-EXPORTER-logits. text.parquet holds the texts of text.npz as lists without padding. The text classifier and the convolution are there quantised too,
 as ONNX Runtime does it: text-dynamic.onnx, waves-qdq.onnx, waves-operators.onnx.
 Last run with torch 2.15.0, onnxruntime 1.32.0, onnx 1.23.2, onnxscript 0.7.2.
 """
@@ -36,6 +37,8 @@ class Text(nn.Module):
         self.norm, self.last_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.wide, self.narrow = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
         self.head = nn.Linear(WIDTH, CLASSES)
+        if reads == "the first and the second":
+            self.other_head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, input_ids, attention_mask):
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -52,6 +55,8 @@ class Text(nn.Module):
             return self.head(x)[torch.arange(x.shape[0], device=x.device), last]
         if self.reads == "all, whose mean is taken":
             return self.head(x).mean(1)
+        if self.reads == "the first and the second":
+            return (self.head(x[:, 0]) + self.other_head(x[:, 1])) / 2
         if self.reads == "the mean":
             weight = attention_mask[:, :, None].to(x.dtype)
             x = (x * weight).sum(1) / weight.sum(1)
@@ -69,6 +74,35 @@ def waves():
         nn.Conv1d(2, 8, 5, stride=2), nn.ReLU(), nn.Conv1d(8, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
         nn.Linear(12, CLASSES),
     )
+
+
+class Normalised(nn.Module):
+    """Two heads of one vector, each behind a normalisation of its own, as LeViT and RepViT have."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 10), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Sequential(nn.BatchNorm1d(10), nn.Linear(10, CLASSES)) for _ in range(2))
+        with torch.no_grad():
+            for normalisation, _ in self.heads:
+                for tensor in (normalisation.weight, normalisation.bias, normalisation.running_mean, normalisation.running_var):
+                    tensor.uniform_(0.5, 1.5)
+
+    def forward(self, x):
+        x = self.body(x)
+        return (self.heads[0](x) + self.heads[1](x)) / 2
+
+
+class Stacked(nn.Module):
+    """The mean over heads of two networks, as CrossViT has."""
+
+    def __init__(self):
+        super().__init__()
+        self.bodies = nn.ModuleList(nn.Sequential(nn.Linear(6, width), nn.ReLU()) for width in (10, 7))
+        self.heads = nn.ModuleList(nn.Linear(width, CLASSES) for width in (10, 7))
+
+    def forward(self, x):
+        return torch.stack([head(body(x)) for head, body in zip(self.heads, self.bodies)]).mean(0)
 
 
 def texts(random):
@@ -125,22 +159,34 @@ def quantise(folder, waves):
         quantize_static(folder / "waves-torchscript.onnx", folder / f"waves-{name}.onnx", Reader(), quant_format=form)
 
 
-def features(path, inputs, position):
-    """What the last linear layer reads, one row at a time; at `position`, the same or one for each row, where it reads all tokens, or on average."""
+def heads(makers, tensor):
+    """The linear layers that `tensor` is, or adds up."""
+    node = makers[tensor]
+    if node.op_type in ("Gemm", "MatMul"):
+        return [node]
+    computed = [name for name in node.input if name in makers and makers[name].op_type != "Constant"]
+    return [head for name in computed[: None if node.op_type in ("Add", "Concat") else 1] for head in heads(makers, name)]
+
+
+def run(path, inputs, position):
+    """What the last linear layers read, one row at a time, and the logits; at `position`, the same or one for each row, where they read all tokens, or on
+    average. Several layers read vectors one behind the other, or one vector, which each may normalise first."""
     model = onnx.load(path)
     graph = model.graph
     makers = {output: node for node in graph.node for output in node.output}
-    node = makers[graph.output[0].name]
-    while node.op_type not in ("Gemm", "MatMul"):
-        node = makers[next(name for name in node.input if name in makers and makers[name].op_type != "Constant")]
-    graph.output.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None))
+    read = [head.input[0] for head in heads(makers, graph.output[0].name)]
+    if len(read) > 1:
+        read = [makers[name].input[0] if makers[name].op_type == "BatchNormalization" else name for name in read]
+    read = list(dict.fromkeys(read))
+    graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in read)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     rows = len(next(iter(inputs.values())))
     one = lambda row: {name: array[row : row + 1] for name, array in inputs.items()}
-    read = np.concatenate([session.run([node.input[0]], one(row))[0] for row in range(rows)])
-    if read.ndim == 2:
-        return read
-    return read.mean(1) if position is None else np.ascontiguousarray(read[np.arange(rows), position])
+    *read, logits = [np.concatenate(arrays) for arrays in zip(*(session.run([*read, graph.output[0].name], one(row)) for row in range(rows)))]
+    read = np.concatenate(read, -1)
+    if read.ndim == 3:
+        read = read.mean(1) if position is None else np.ascontiguousarray(read[np.arange(rows), position])
+    return read, logits
 
 
 def main(folder=pathlib.Path(__file__).parent):
@@ -159,6 +205,9 @@ def main(folder=pathlib.Path(__file__).parent):
         "selected": (Text(reads="all, of which the last is selected"), texts(random), token_axes),
         "averaged": (Text(reads="all, whose mean is taken"), texts(random), token_axes),
         "chosen": (Text(reads="all, of which the last that counts is selected"), texts(random), token_axes),
+        "distilled": (Text(reads="the first and the second"), texts(random), token_axes),
+        "normalised": (Normalised(), {"x": random.normal(size=(ROWS, 6)).astype(np.float32)}, {"x": {0: "batch"}}),
+        "stacked": (Stacked(), {"x": random.normal(size=(ROWS, 6)).astype(np.float32)}, {"x": {0: "batch"}}),
     }
     expected = {}
     for name, (model, inputs, free) in cases.items():
@@ -166,7 +215,7 @@ def main(folder=pathlib.Path(__file__).parent):
         for path in export(model.eval(), inputs, free, folder, name):
             onnx.checker.check_model(str(path), full_check=True)
             position = {"selected": -1, "chosen": inputs.get("attention_mask", np.ones((1, 1))).sum(1) - 1}.get(name)
-            expected[path.stem] = features(path, inputs, position)
+            expected[path.stem], expected[f"{path.stem}-logits"] = run(path, inputs, position)
     save_file(expected, folder / "expected.safetensors")
     quantise(folder, cases["waves"][1])
     unpadded(cases["text"][1], folder / "text.parquet")

@@ -88,6 +88,16 @@ fn every_layout_of_features() {
         .node("Transpose", &["h"], &["t"], &[ints("perm", &[1, 0])])
         .node("Gemm", &["t", "w"], &["y"], &[int("transA", 1)]);
     check(&columns, "react(0.9) | energy");
+    let joined = Builder::new()
+        .features()
+        .counting("w", &[3, 2])
+        .counting("v", &[4, 2])
+        .output("y", &[0, 2])
+        .node("ReduceMean", &["r"], &["k"], &[ints("axes", &[1, 2]), int("keepdims", 0)])
+        .node("Gemm", &["h", "w"], &["l"], &[])
+        .node("Gemm", &["k", "v"], &["m"], &[])
+        .node("Mean", &["l", "m"], &["y"], &[]);
+    check(&joined, "dice(0.5) | energy");
 }
 
 #[test]

@@ -220,12 +220,15 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The head of a distilled network, which averages what two layers say of two tokens.
+/// The head of a distilled network, which averages what two layers say. Of one vector or of two tokens, its weights do not tell; its graph does.
 fn distilled(first: &TensorInfo, second: &TensorInfo) -> Error {
     Error::new(ErrorKind::Ambiguous, format!("`{}` {first} and `{}` {second}", first.name, second.name))
         .tensor("head")
-        .expected("one linear layer: this network averages what two layers say of the features of two tokens")
-        .fix(format!("name the one whose features you give: DIR#{}", first.name.trim_end_matches(".weight")))
+        .expected("one linear layer: this network averages what two layers say, of two tokens or of one vector")
+        .fix(format!(
+            "give the network as ONNX, whose two heads are taken as one; or name the one whose features you give: DIR#{}",
+            first.name.trim_end_matches(".weight")
+        ))
 }
 
 impl Config {
