@@ -230,6 +230,26 @@ fn exported_models_serve_arrays() {
     }
 }
 
+/// Features that operators of ours make are named as the model names what they are made of.
+#[test]
+fn what_onnx_runtime_refuses_is_named_as_a_user_knows_it() {
+    let Some(library) = std::env::var_os("DICE_ONNXRUNTIME") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["chosen", "distilled"] {
+        let mut bytes = std::fs::read(folder().join(format!("{name}-torchscript.onnx"))).unwrap();
+        let unknown: Vec<usize> =
+            bytes.windows(7).enumerate().filter(|(_, part)| *part == b"Softmax").map(|(place, _)| place).collect();
+        unknown.into_iter().for_each(|place| bytes[place] = b'Z');
+        let path = scratch.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let features = Model::open(&path).unwrap().find_head(&HeadOptions::default()).unwrap().features;
+        let arrays = Some(data(&format!("{name}.npz")));
+        let options = NetworkOptions { arrays, runtime: Runtime::onnx_runtime(&library), ..NetworkOptions::default() };
+        let text = Network::open(&path, &options).map(|_| ()).unwrap_err().to_string();
+        assert!(text.contains(&features) && text.contains("Zoftmax") && !text.contains("dice_ood/"), "{text}");
+    }
+}
+
 /// A detector of these features, and what it scores them.
 fn calibrated(network: &Network, features: &[f32]) -> (Calibrated, Vec<f64>) {
     let units = network.found().units();

@@ -151,7 +151,8 @@ fn what_is_no_sum_of_heads_is_refused() {
     let residual = gemm(two().node("Relu", &["l"], &["n"], &[]).counting("u", &[2, 2]), &["n", "u"], "o");
     refused(&residual.node("Add", &["l", "o"], &["y"], &[]), ErrorKind::Unsupported, computed);
     // A share that the network computes, probabilities, a maximum, one head twice.
-    let gated = two().node("ReduceMean", &["h"], &["g"], &[ints("axes", &[1])]).node("Mul", &["l", "g"], &["n"], &[]);
+    let gated =
+        two().node("ReduceMean", &["h"], &["gate"], &[ints("axes", &[1])]).node("Mul", &["l", "gate"], &["n"], &[]);
     refused(&gated.node("Add", &["n", "m"], &["y"], &[]), ErrorKind::Unsupported, computed);
     let soft = two().node("Softmax", &["l"], &["p"], &[]).node("Softmax", &["m"], &["q"], &[]);
     refused(&soft.node("Add", &["p", "q"], &["y"], &[]), ErrorKind::Unsupported, computed);
