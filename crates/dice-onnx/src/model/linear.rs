@@ -83,6 +83,13 @@ pub(crate) struct Term<'m> {
     pub(crate) reads: usize,
 }
 
+impl Term<'_> {
+    /// All operators it is made of, in their order.
+    fn operators(&self) -> impl Iterator<Item = usize> {
+        self.normalization.iter().chain(&self.linear.parts).chain(&self.between).copied()
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Bias<'m> {
     tensor: &'m str,
@@ -142,9 +149,7 @@ impl<'m> Linear<'m> {
         tensors: &[&'m str],
     ) -> Result<Self> {
         let (features, further) = tensors.split_first().ok_or_else(lacks)?;
-        let of_term =
-            |term: &Term| term.normalization.iter().chain(&term.linear.parts).chain(&term.between).copied().collect();
-        let parts = terms.iter().flat_map(|term| -> Vec<usize> { of_term(term) }).chain(adding).collect();
+        let parts = terms.iter().flat_map(Term::operators).chain(adding).collect();
         let weight = Weight::Sum(terms);
         let further = further.to_vec();
         Ok(Self { axis: Axis::All, parts, further, weight, ..Self::new(graph, place, features, "")? })

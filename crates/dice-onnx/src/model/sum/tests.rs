@@ -1,9 +1,13 @@
 #![allow(clippy::unwrap_used, reason = "a failed test says enough")]
 
+use std::path::Path;
+
 use dice_ood::ErrorKind;
 
+use crate::model::Model;
 use crate::model::head::{FeatureLayout, FoundHead, HeadOptions, Made};
 use crate::model::proto::AttributeProto;
+use crate::model::sign::Nonnegative;
 use crate::testing::{Builder, float, int, ints, value};
 
 /// Features `h` `[N, 3]` and `k` `[N, 4]`, weights `w` `[2, 3]` and `v` `[2, 4]` that count from 1, biases `b` and `c`.
@@ -68,6 +72,7 @@ fn a_mean_of_heads_is_one_head_of_what_they_read() {
         assert_eq!((&*found.features, found.layout, &*found.node), ("h, k", FeatureLayout::Joined, node));
         assert_eq!(found.made, Some(Made::Joined(vec![("h".into(), 3), ("k".into(), 4)])));
         assert_eq!(found.logits, logits);
+        assert!(matches!(found.nonnegative, Nonnegative::Yes(_)), "{found}");
         let told = found.to_string();
         for part in ["the mean of two heads: features are what both read", "[N, 3 + 4]", "`h`, `k`"] {
             assert!(told.contains(part), "{part}: {told}");
@@ -197,6 +202,22 @@ fn vectors_of_maps_are_read_as_such() {
     // One of them flattened: their sum would be of all pairs of axes.
     let flat = pooled.node("Flatten", &["m"], &["n"], &[]).node("Add", &["l", "n"], &["y"], &[]);
     assert_eq!(flat.find().unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn no_flipped_bit_panics() {
+    let stacked = two().ints("axis", &[0]).node("Unsqueeze", &["l", "axis"], &["l1"], &[]);
+    let stacked = stacked.node("Unsqueeze", &["m", "axis"], &["m1"], &[]);
+    let stacked = stacked.node("Concat", &["l1", "m1"], &["s"], &[int("axis", 0)]);
+    let bytes = stacked.node("ReduceMean", &["s"], &["y"], &[ints("axes", &[0]), int("keepdims", 0)]).encode();
+    for place in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 1 << bit;
+            let model = Model::from_bytes(bytes, Path::new("test.onnx"));
+            let _ = model.map(|model| model.find_head(&HeadOptions::default()).map(|found| found.to_string()));
+        }
+    }
 }
 
 #[test]
