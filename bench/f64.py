@@ -4,8 +4,8 @@
     python bench/f64.py [--dice BINARY] FILE ...
 
 The package carries the network. Each file gives its first and last 1024 bytes. onnx.reference evaluates the network with all its floats in f64; `dice features`
-runs it by either runtime. Prints the largest difference, and the median over files of the largest of each, as shares of the largest feature, with the difference between the runtimes; then the operators at
-which ONNX Runtime's difference grows tenfold.
+runs it by either runtime. Prints the largest difference, the median over files of the largest of each, and how far the runtimes are apart, as shares of the largest
+feature; then the operators at which ONNX Runtime's difference grows tenfold.
 """
 
 import argparse
