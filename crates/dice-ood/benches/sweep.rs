@@ -20,8 +20,11 @@ fn main() {
         "{:>6} {:>6} {:>8} {:>12} {:>14} {:>14} {:>9} {:>9}",
         "D", "C", "inputs", "dense, us", "one pass, us", "20 passes, us", "vs dense", "vs 20"
     );
+    let only: Vec<String> = std::env::args().filter(|argument| argument.contains('x')).collect();
     for (units, classes, inputs) in [(342, 10, 50_000), (342, 100, 20_000), (2048, 10, 10_000), (2048, 1000, 2048)] {
-        measure(units, classes, inputs);
+        if only.is_empty() || only.contains(&format!("{units}x{classes}")) {
+            measure(units, classes, inputs);
+        }
     }
 }
 

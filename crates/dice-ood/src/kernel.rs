@@ -31,7 +31,7 @@
 //! | [`exp`] | exponentials, and the summary of lanes of logits |
 //! | [`level`] | which instruction sets this machine has; `DICE_SIMD=portable\|avx2\|avx512` forces one |
 //! | [`isa`], `x86` | what an instruction set adds to the loops |
-//! | [`nested`] | one pass for several masks that nest |
+//! | [`nested`] | one pass for several masks that nest; [`teams`] where classes are few |
 //! | [`product`] | the dense loop for any matrix (a bank, a basis), in slabs |
 //! | [`moment`] | sums of products of features, in f64 |
 //!
@@ -47,6 +47,7 @@
 //! | place | the index of a line in a transposed tile |
 //! | group | classes, or outputs of a product, that share one load of a line |
 //! | pair | two classes of a sparse tile that advance together |
+//! | team | five classes that advance together, each through masks of its own |
 //! | shared | a step of a pair over a unit that both classes keep |
 //! | apart | a step of a pair over one unit of each class |
 //! | slab | outputs of a product that are computed together, before the next ones |
@@ -62,6 +63,7 @@ mod nested;
 mod pack;
 mod product;
 mod scratch;
+mod teams;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -70,7 +72,8 @@ mod x86;
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::LinearHead;
 use crate::mask::Mask;
-use generic::{NARROW, Visit};
+pub(crate) use exp::ln_1p;
+use generic::{Energies, NARROW, Visit};
 pub(crate) use isa::will_read;
 use level::Level;
 pub use moment::second_moment;
@@ -105,6 +108,12 @@ impl Wanted<'_, '_> {
         assert!(self.summaries.iter().all(|summaries| summaries.out.len() == count), "summaries are [n]");
         assert!(self.logits.as_ref().is_none_or(|out| out.len() == count * classes), "logits are [n, C]");
     }
+}
+
+/// `T log sum_c exp(f_c / T)` of `summaries` `[n]` at `temperature`, into `out` `[n]`.
+pub(crate) fn energies(summaries: &[Summary], temperature: f64, out: &mut [f64]) {
+    assert_eq!(summaries.len(), out.len(), "an energy of each");
+    Level::of_process().run(Energies { summaries, temperature, out });
 }
 
 /// Refuses a mask of another shape than the head's.

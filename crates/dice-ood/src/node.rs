@@ -1,5 +1,6 @@
 //! How the score of a detector is made of the scores of pipelines.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -36,18 +37,18 @@ impl Node {
     }
 
     /// Scores `[n]`, from those of each pipeline.
-    pub(crate) fn fold(&self, of: &dyn Fn(&Arc<Pipeline>) -> Vec<f64>) -> Vec<f64> {
+    pub(crate) fn fold<'a>(&self, of: &dyn Fn(&Arc<Pipeline>) -> &'a [f64]) -> Cow<'a, [f64]> {
         match self {
-            Self::Pipeline(pipeline) => of(pipeline),
+            Self::Pipeline(pipeline) => of(pipeline).into(),
             Self::Combined { rule, members } => {
-                let scores: Vec<Vec<f64>> = members.iter().map(|member| member.fold(of)).collect();
-                let rows = scores.first().map_or(0, Vec::len);
+                let scores: Vec<Cow<'_, [f64]>> = members.iter().map(|member| member.fold(of)).collect();
+                let rows = scores.first().map_or(0, |scores| scores.len());
                 let combined = |votes: &mut Vec<f64>, row: usize| {
                     votes.clear();
                     votes.extend(scores.iter().map(|scores| scores[row]));
                     combine(&**rule, votes)
                 };
-                (0..rows).into_par_iter().with_min_len(FOLDED).map_init(Vec::new, combined).collect()
+                (0..rows).into_par_iter().with_min_len(FOLDED).map_init(Vec::new, combined).collect::<Vec<f64>>().into()
             }
         }
     }

@@ -50,28 +50,19 @@ impl Scored {
     }
 }
 
-/// Values of several kinds for every row. Each task, `size` rows or for the last one those that are left, has those of one
-/// kind after those of another.
-struct ByTask<T> {
-    values: Vec<T>,
-    kinds: usize,
-    size: usize,
+/// The rows of each task, of at most `size` rows, of several kinds of values `[rows]`.
+fn by_task<T>(kinds: &mut [Vec<T>], size: usize) -> Vec<Vec<&mut [T]>> {
+    let tasks = kinds.first().map_or(0, |values| values.len().div_ceil(size));
+    let mut parts: Vec<Vec<&mut [T]>> = (0..tasks).map(|_| Vec::with_capacity(kinds.len())).collect();
+    for values in kinds {
+        parts.iter_mut().zip(values.chunks_mut(size)).for_each(|(parts, part)| parts.push(part));
+    }
+    parts
 }
 
-impl<T: Copy> ByTask<T> {
-    fn new(values: Vec<T>, kinds: usize, size: usize) -> Self {
-        Self { values, kinds: kinds.max(1), size }
-    }
-
-    /// Those of one kind, row by row.
-    fn of(&self, kind: usize) -> Vec<T> {
-        let mut values = Vec::with_capacity(self.values.len() / self.kinds);
-        for task in self.values.chunks(self.size * self.kinds) {
-            let rows = task.len() / self.kinds;
-            values.extend_from_slice(&task[kind * rows..][..rows]);
-        }
-        values
-    }
+/// The values, or a copy of them where they are asked for again.
+fn give<T: Clone>(values: &mut Vec<T>, again: bool) -> Vec<T> {
+    if again { values.clone() } else { std::mem::take(values) }
 }
 
 /// Working memory for a whole task.
@@ -275,23 +266,22 @@ impl Plan {
         let features = features.as_slice().unwrap_or_default();
         let (units, size) = (self.units, self.task());
         let rows = features.len() / units;
-        let (pipelines, groups) = (self.pipelines.len().max(1), self.groups.len().max(1));
-        // By task, then by pipeline or group.
-        let mut scores = vec![0.0; rows * pipelines];
-        let mut classes = vec![0; rows * groups];
+        // By pipeline or group, so that a score that is no part of another is where it is to be.
+        let mut scores = vec![vec![0.0; rows]; self.pipelines.len()];
+        let mut classes = vec![vec![0; rows]; self.groups.len()];
         features
             .par_chunks(size * units)
-            .zip(scores.par_chunks_mut(size * pipelines).zip(classes.par_chunks_mut(size * groups)))
+            .zip(by_task(&mut scores, size).into_par_iter().zip(by_task(&mut classes, size)))
             .enumerate()
-            .try_for_each(|(task, (features, (scores, classes)))| {
+            .try_for_each(|(task, (features, (mut scores, mut classes)))| {
                 if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
                     return Err(Error::new(ErrorKind::Io, "interrupted"));
                 }
                 self.desks
-                    .with(|desk| self.run(desk, features, non_finite, scores, classes))
+                    .with(|desk| self.run(desk, features, non_finite, &mut scores, &mut classes))
                     .map_err(|(row, column, value)| located(task * size + row, column, value))
             })?;
-        Ok(self.fold(scores, classes, size))
+        Ok(self.fold(scores, classes))
     }
 
     /// Scores a few rows on one thread: `scores` by pipeline, `classes` by group.
@@ -300,8 +290,8 @@ impl Plan {
         desk: &mut Desk,
         features: &[f32],
         non_finite: NonFinite,
-        scores: &mut [f64],
-        classes: &mut [u32],
+        scores: &mut [&mut [f64]],
+        classes: &mut [&mut [u32]],
     ) -> std::result::Result<(), Unscorable> {
         desk.bad.clear();
         // A fused kernel sees while it reads whether a value is not finite; shaping could hide it.
@@ -316,9 +306,14 @@ impl Plan {
     }
 
     /// False where the features are not finite.
-    fn run_groups(&self, desk: &mut Desk, features: &[f32], scores: &mut [f64], classes: &mut [u32]) -> bool {
-        let rows = features.len() / self.units;
-        let mut groups = self.groups.iter().zip(classes.chunks_exact_mut(rows)).enumerate();
+    fn run_groups(
+        &self,
+        desk: &mut Desk,
+        features: &[f32],
+        scores: &mut [&mut [f64]],
+        classes: &mut [&mut [u32]],
+    ) -> bool {
+        let mut groups = self.groups.iter().zip(&mut *classes).enumerate();
         let alone = groups.all(|(place, (group, classes))| {
             self.is_nested(place) || self.run_group(group, desk, features, scores, classes)
         });
@@ -346,7 +341,7 @@ impl Plan {
         group: &Group,
         desk: &mut Desk,
         features: &[f32],
-        scores: &mut [f64],
+        scores: &mut [&mut [f64]],
         classes: &mut [u32],
     ) -> bool {
         let Desk { workspace, shaped, logits, summaries, .. } = desk;
@@ -366,7 +361,7 @@ impl Plan {
         features: &[f32],
         (logits, summaries): (&[f32], &[Summary]),
         workspace: &mut Workspace,
-        scores: &mut [f64],
+        scores: &mut [&mut [f64]],
         classes: &mut [u32],
     ) {
         let rows = classes.len();
@@ -381,7 +376,7 @@ impl Plan {
                 logits,
                 summaries: &summaries[temperature * rows..][..rows],
             };
-            self.pipelines[*place].scorer.score(&view, workspace, &mut scores[place * rows..][..rows]);
+            self.pipelines[*place].scorer.score(&view, workspace, scores[*place]);
         }
     }
 
@@ -391,8 +386,8 @@ impl Plan {
         nest: &Nest,
         desk: &mut Desk,
         features: &[f32],
-        scores: &mut [f64],
-        classes: &mut [u32],
+        scores: &mut [&mut [f64]],
+        classes: &mut [&mut [u32]],
     ) -> bool {
         let rows = features.len() / self.units;
         let Desk { workspace, shaped, logits, summaries, .. } = desk;
@@ -434,8 +429,7 @@ impl Plan {
             logits_left = later;
             let (own, later) = summaries_left.split_at(of_summaries);
             summaries_left = later;
-            let classes = &mut classes[place * rows..][..rows];
-            self.score_group(group, features, (own_logits, own), workspace, scores, classes);
+            self.score_group(group, features, (own_logits, own), workspace, scores, classes[*place]);
         }
         true
     }
@@ -446,14 +440,12 @@ impl Plan {
         desk: &Desk,
         features: &[f32],
         non_finite: NonFinite,
-        scores: &mut [f64],
+        scores: &mut [&mut [f64]],
     ) -> std::result::Result<(), Unscorable> {
-        if desk.bad.is_empty() && scores.iter().all(|score| score.is_finite()) {
+        if desk.bad.is_empty() && scores.iter().all(|scores| scores.iter().all(|score| score.is_finite())) {
             return Ok(());
         }
-        let rows = features.len() / self.units;
-        for (place, score) in scores.iter_mut().enumerate() {
-            let row = place % rows;
+        for (row, score) in scores.iter_mut().flat_map(|scores| scores.iter_mut().enumerate()) {
             let unread = desk.bad.get(row).is_some_and(|bad| *bad);
             if score.is_finite() && !unread {
                 continue;
@@ -470,16 +462,26 @@ impl Plan {
         Ok(())
     }
 
-    /// From the scores of pipelines to those of detectors; both arrays are by task, then by pipeline or group.
-    fn fold(&self, scores: Vec<f64>, classes: Vec<u32>, size: usize) -> Vec<Scored> {
-        let (scores, classes) =
-            (ByTask::new(scores, self.pipelines.len(), size), ByTask::new(classes, self.groups.len(), size));
-        if let ([(Node::Pipeline(_), _)], [_], [_]) = (&self.detectors[..], &self.pipelines[..], &self.groups[..]) {
-            return vec![Scored::new(scores.values, classes.values)];
-        }
-        let leaf = |pipeline: &Arc<Pipeline>| scores.of(self.place(pipeline));
-        let scored = |(node, group): &(Node, usize)| Scored::new(node.fold(&leaf), classes.of(*group));
-        self.detectors.iter().map(scored).collect()
+    /// From the scores of pipelines, and the classes of groups, to what the detectors say.
+    fn fold(&self, mut scores: Vec<Vec<f64>>, mut classes: Vec<Vec<u32>>) -> Vec<Scored> {
+        let combined = |node: &Node| match node {
+            Node::Pipeline(_) => None,
+            Node::Combined { .. } => Some(node.fold(&|pipeline| &scores[self.place(pipeline)]).into_owned()),
+        };
+        let combined: Vec<Option<Vec<f64>>> = self.detectors.iter().map(|(node, _)| combined(node)).collect();
+        // The last detector that asks for values gets them, those before it a copy.
+        let place = |node: &Node| match node {
+            Node::Pipeline(pipeline) => Some(self.place(pipeline)),
+            Node::Combined { .. } => None,
+        };
+        let places: Vec<_> = self.detectors.iter().map(|(node, group)| (place(node), *group)).collect();
+        let detectors = combined.into_iter().enumerate().map(|(index, combined)| {
+            let ((pipeline, group), later) = (places[index], &places[index + 1..]);
+            let own = |place: usize| give(&mut scores[place], later.iter().any(|other| other.0 == Some(place)));
+            let own_scores = combined.or_else(|| pipeline.map(own)).unwrap_or_default();
+            Scored::new(own_scores, give(&mut classes[group], later.iter().any(|other| other.1 == group)))
+        });
+        detectors.collect()
     }
 
     /// Scores one row on the calling thread.
@@ -487,19 +489,21 @@ impl Plan {
         match &self.detectors[0].0 {
             Node::Pipeline(_) => {
                 let mut score = [0.0];
-                self.run_one(features, &mut score, &mut [0])?;
+                self.run_one(features, &mut [&mut score], &mut [&mut [0]])?;
                 Ok(score[0])
             }
             combined @ Node::Combined { .. } => {
-                let mut scores = vec![0.0; self.pipelines.len()];
-                self.run_one(features, &mut scores, &mut vec![0; self.groups.len()])?;
+                let (mut scores, mut classes) = (vec![0.0; self.pipelines.len()], vec![0; self.groups.len()]);
+                let mut by_pipeline: Vec<&mut [f64]> = scores.chunks_mut(1).collect();
+                let mut by_group: Vec<&mut [u32]> = classes.chunks_mut(1).collect();
+                self.run_one(features, &mut by_pipeline, &mut by_group)?;
                 Ok(combined.fold_one(&|pipeline| scores[self.place(pipeline)]))
             }
         }
     }
 
     /// Scores one row: `scores` by pipeline, `classes` by group.
-    fn run_one(&self, features: &[f32], scores: &mut [f64], classes: &mut [u32]) -> Result<()> {
+    fn run_one(&self, features: &[f32], scores: &mut [&mut [f64]], classes: &mut [&mut [u32]]) -> Result<()> {
         self.desks
             .with(|desk| self.run(desk, features, NonFinite::Reject, scores, classes))
             .map_err(|(row, column, value)| not_finite(row as u64, column, value))

@@ -1,6 +1,6 @@
 //! What scores read of inputs, and the memory that they work in.
 
-use crate::kernel::{Scratch, Summary};
+use crate::kernel::{Scratch, Summary, energies, ln_1p};
 
 /// What a score reads of each input.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -65,7 +65,7 @@ impl LogitSummary {
 
     /// `T log sum exp(f / T)`, where the summary is at temperature T.
     pub fn energy(&self, temperature: f64) -> f64 {
-        self.max + temperature * self.rest.ln_1p()
+        self.max + temperature * ln_1p(self.rest)
     }
 
     /// `P` and `1 - P` of each of `logits` `[C]`, `P = softmax(f / T)`, both to their full relative precision: what is left
@@ -116,6 +116,11 @@ impl<'a> Rows<'a> {
     /// The logits of each input `[C]`; none unless the score takes them.
     pub fn logits(&self) -> impl Iterator<Item = &'a [f32]> + use<'a> {
         self.logits.chunks_exact(self.classes)
+    }
+
+    /// The energy of each input, into `out` `[n]`, where the score takes summaries at this temperature.
+    pub fn energies(&self, temperature: f64, out: &mut [f64]) {
+        energies(self.summaries, temperature, out);
     }
 
     /// The summary of each input's logits, at the temperature that the score takes, or 1.

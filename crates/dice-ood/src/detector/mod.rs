@@ -98,7 +98,7 @@ impl Prepared {
                     members.iter().map(|member| self.node(&member.spec, reference)).collect::<Result<_>>()?;
                 let names: Vec<String> = members.iter().map(|member| member.spec.to_string()).collect();
                 let calibration = |(node, name): (&Node, &String)| {
-                    let scores = node.fold(&|pipeline| reference[self.place(&pipeline.spec)].clone());
+                    let scores = node.fold(&|pipeline| &reference[self.place(&pipeline.spec)]).into_owned();
                     let named = |error: Error| error.tensor(format!("reference scores of '{name}'"));
                     Calibration::new(scores).map(Arc::new).map_err(named)
                 };
@@ -209,7 +209,7 @@ impl Detector {
     pub fn combine(&self, scores: &[Vec<f64>]) -> Result<Vec<f64>> {
         check_scores("scores", scores, self.pipelines.len())?;
         let place = |pipeline: &Arc<Pipeline>| self.pipelines.iter().position(|known| Arc::ptr_eq(known, pipeline));
-        Ok(self.node.fold(&|pipeline| scores[place(pipeline).unwrap_or(0)].clone()))
+        Ok(self.node.fold(&|pipeline| &scores[place(pipeline).unwrap_or(0)]).into_owned())
     }
 
     /// The members of a combination as detectors of their own, which share its steps; none for a pipeline.

@@ -1,4 +1,4 @@
-//! What becomes of logits: the largest, its class, and the exponentials of the others.
+//! What becomes of logits: the largest, its class, the exponentials of the others, and their energy.
 
 use super::Summary;
 use super::isa::{Isa, fused};
@@ -55,6 +55,18 @@ pub(super) fn summarise<I: Isa, const L: usize, const S: usize>(
         out[0] = summary_of::<I>(logits, (max[0], argmax[0]), inverse_temperature);
         return;
     }
+    let rest = rest::<I, L, S>(logits, from, (max, argmax), inverse_temperature);
+    gather(max, argmax, &rest, out);
+}
+
+/// The sums over all classes but the largest, for the same lanes.
+#[inline(always)]
+pub(super) fn rest<I: Isa, const L: usize, const S: usize>(
+    logits: &[f32],
+    from: usize,
+    (max, argmax): (&[f32; S], &[u32; S]),
+    inverse_temperature: f32,
+) -> [f64; S] {
     let mut rest = [0.0f64; S];
     for (group, lines) in logits.chunks(EXP_GROUP * L).enumerate() {
         let mut sum = [0.0f32; S];
@@ -70,8 +82,17 @@ pub(super) fn summarise<I: Isa, const L: usize, const S: usize>(
             rest[lane] += f64::from(sum[lane]);
         }
     }
-    for (lane, out) in out.iter_mut().enumerate() {
-        *out = Summary { max: max[lane], argmax: argmax[lane], rest: rest[lane] };
+    rest
+}
+
+/// The summaries of the first lanes, as many as `out` takes.
+#[inline(always)]
+pub(super) fn gather<const S: usize>(max: &[f32; S], argmax: &[u32; S], rest: &[f64; S], out: &mut [Summary]) {
+    let of = |lane: usize| Summary { max: max[lane], argmax: argmax[lane], rest: rest[lane] };
+    match out.first_chunk_mut::<S>() {
+        // Without a test of each lane.
+        Some(out) => (0..S).for_each(|lane| out[lane] = of(lane)),
+        None => out.iter_mut().enumerate().for_each(|(lane, out)| *out = of(lane)),
     }
 }
 
@@ -125,12 +146,94 @@ fn exp_of_nonpositive<I: Isa>(x: f32) -> f32 {
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
+/// `T log sum_c exp(f_c / T)` of `summaries` at temperature T.
+#[inline(always)]
+pub(super) fn energies(summaries: &[Summary], temperature: f64, out: &mut [f64]) {
+    /// Summaries whose logarithms are taken together: apart from the other values, they fill vectors.
+    const TOGETHER: usize = 16;
+    let (chunks, left) = summaries.as_chunks::<TOGETHER>();
+    let (out, out_left) = out.as_chunks_mut::<TOGETHER>();
+    for (out, chunk) in out.iter_mut().zip(chunks) {
+        *out = std::array::from_fn(|place| chunk[place].rest);
+        out.iter_mut().for_each(|value| *value = ln_1p(*value));
+        for (out, summary) in out.iter_mut().zip(chunk) {
+            *out = f64::from(summary.max) + temperature * *out;
+        }
+    }
+    for (out, summary) in out_left.iter_mut().zip(left) {
+        *out = f64::from(summary.max) + temperature * ln_1p(summary.rest);
+    }
+}
+
+/// `ln(1 + x)` for `x >= 0`, within 2 ulp of the true value; NaN where `x` is not finite. The same bits at all levels and in vectors, as
+/// nothing is fused.
+///
+/// `1 + x = 2^k m (1 + e)`, where `m` lies about 1 and `e` is what rounding took, and
+/// `ln m = 2 artanh(s) = 2 s (1 + s^2 / 3 + s^4 / 5 + ...)` for `s = (m - 1) / (m + 1)`, `|s| < 0.172`.
+#[inline(always)]
+pub(crate) fn ln_1p(x: f64) -> f64 {
+    /// The bits of `sqrt(1/2)`.
+    const LEAST: u64 = 0x3fe6_a09e_667f_3bcd;
+    /// A whole number in the low mantissa bits of this is added to it.
+    const WHOLE: f64 = 4_503_599_627_370_496.0;
+    /// `ln 2` in bits that any `k` leaves exact, and the rest of it.
+    const LN_2_HIGH: f64 = 0.693_147_180_369_123_8;
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+
+    let sum = 1.0 + x;
+    let lost = (x - (sum - 1.0)) / sum;
+    let k = (sum.to_bits().wrapping_sub(LEAST)) >> 52;
+    let less = f64::from_bits(sum.to_bits().wrapping_sub(k << 52)) - 1.0;
+    let k = f64::from_bits(k | WHOLE.to_bits()) - WHOLE;
+    let s = less / (2.0 + less);
+    let square = s * s;
+    let mut series = 1.0 / 21.0;
+    for odd in [19.0, 17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0] {
+        series = series * square + 1.0 / odd;
+    }
+    // `2 s = less - s less`: the largest part is taken whole, so that only small ones are rounded.
+    let small = 2.0 * s * square * series - s * less;
+    let value = k * LN_2_HIGH + (less + (small + (lost + k * LN_2_LOW)));
+    value + x * 0.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::generic::Energies;
     use crate::kernel::isa::Portable;
+    use crate::kernel::level::Level;
     #[cfg(target_arch = "x86_64")]
     use crate::kernel::x86::Avx2;
+
+    #[test]
+    fn ln_1p_is_within_two_ulp() {
+        let check = |x: f64| {
+            let (found, exact) = (ln_1p(x), x.ln_1p());
+            let ulp = f64::EPSILON * 2f64.powf(exact.max(f64::MIN_POSITIVE).log2().floor());
+            assert!((found - exact).abs() <= 2.0 * ulp, "ln(1 + {x}) = {found}, not {exact}");
+        };
+        for step in 0..400_000 {
+            check(f64::from(step) / 400_000.0 * 8.0);
+            check(10f64.powf(f64::from(step) / 400_000.0 * 330.0 - 320.0));
+        }
+        assert_eq!(ln_1p(0.0), 0.0);
+        assert!(ln_1p(f64::NAN).is_nan() && ln_1p(f64::INFINITY).is_nan());
+    }
+
+    #[test]
+    fn energies_are_those_of_one_summary_bit_for_bit_at_every_level() {
+        let summaries: Vec<Summary> = (0..67)
+            .map(|place| Summary { max: place as f32 - 30.5, argmax: 0, rest: f64::from(place).exp2() * 1e-9 })
+            .collect();
+        for level in Level::available() {
+            let mut out = vec![0.0; summaries.len()];
+            level.run(Energies { summaries: &summaries, temperature: 1.5, out: &mut out });
+            for (summary, energy) in summaries.iter().zip(out) {
+                assert_eq!(energy, f64::from(summary.max) + 1.5 * ln_1p(summary.rest), "{level}");
+            }
+        }
+    }
 
     #[test]
     fn exp_is_within_two_ulp() {

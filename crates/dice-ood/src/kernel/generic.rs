@@ -20,11 +20,11 @@
 
 use std::ops::Range;
 
-use super::exp::{lanes, largest, summarise};
+use super::exp::{energies, lanes, largest, summarise};
 use super::isa::{BLOCK, Isa, Work, fused, transpose_few, will_read, will_read_now};
 use super::pack::{Apart, CHUNK, Chunk, GROUP, Packing, Pair, RowWeights, Shared, TILE, Tile, Weights};
 use super::scratch::Scratch;
-use super::{Kernel, Summaries, Wanted};
+use super::{Kernel, Summaries, Summary, Wanted};
 
 /// Inputs beyond the last wide block are taken eight at a time.
 pub(super) const NARROW: usize = 8;
@@ -80,6 +80,22 @@ impl Work for Visit<'_, '_, '_> {
                 },
             }
         }
+    }
+}
+
+/// The energies of many summaries at one temperature.
+pub(super) struct Energies<'a> {
+    pub(super) summaries: &'a [Summary],
+    pub(super) temperature: f64,
+    pub(super) out: &'a mut [f64],
+}
+
+impl Work for Energies<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<I: Isa>(self) {
+        energies(self.summaries, self.temperature, self.out);
     }
 }
 

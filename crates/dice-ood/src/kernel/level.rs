@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "code compiled for an instruction set may run only where the processor has that set")]
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use super::isa::{Isa, Portable, Work};
 #[cfg(target_arch = "x86_64")]
@@ -52,6 +53,12 @@ impl Level {
                 .argument("DICE_SIMD")
                 .expected(format!("a level this machine runs: {}", names.join(", ")))
         })
+    }
+
+    /// What [`Level::choose`] says, asked once: for work that has no kernel which was built for a level.
+    pub(super) fn of_process() -> Self {
+        static LEVEL: OnceLock<Level> = OnceLock::new();
+        *LEVEL.get_or_init(|| Self::choose().unwrap_or(Self(Known::Portable)))
     }
 
     /// Does `work` with the instructions of this level.

@@ -253,10 +253,7 @@ impl Tile {
     pub(super) fn check(&self, classes: usize, all: usize, lanes: usize) {
         assert!(self.columns.start <= self.columns.end && self.columns.end <= all, "(3): columns of the rows");
         assert!(self.units * lanes <= TILE, "(4): the units fit the tile");
-        for chunk in &self.chunks {
-            assert!(all < CHUNK || chunk.column + CHUNK <= all, "(3): chunks lie within rows");
-            assert!(chunk.places.iter().all(|place| usize::from(*place) <= self.units), "(4): lines of the tile");
-        }
+        check_chunks(&self.chunks, self.units, all);
         match &self.weights {
             Weights::Dense(weights) => {
                 assert!(weights.len() == classes.div_ceil(GROUP) * self.units, "(5): all weights of whole groups");
@@ -275,8 +272,16 @@ impl Tile {
     }
 }
 
+/// Asserts conditions (3) and (4) of [`generic`](super::generic) for a tile of `units`, and the spare line behind them.
+pub(super) fn check_chunks(chunks: &[Chunk], units: usize, all: usize) {
+    for chunk in chunks {
+        assert!(all < CHUNK || chunk.column + CHUNK <= all, "(3): chunks lie within rows");
+        assert!(chunk.places.iter().all(|place| usize::from(*place) <= units), "(4): lines of the tile");
+    }
+}
+
 /// Cuts `columns` of rows of `all` values into chunks; `units` of them, ascending, are placed in the tile.
-fn chunks(columns: Range<usize>, units: &[usize], all: usize) -> Vec<Chunk> {
+pub(super) fn chunks(columns: Range<usize>, units: &[usize], all: usize) -> Vec<Chunk> {
     let spare = units.len() as u16;
     let mut places = units.iter().enumerate().peekable();
     let chunks = columns.step_by(CHUNK).map(|column| {

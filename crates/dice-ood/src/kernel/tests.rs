@@ -374,7 +374,15 @@ fn nesting(classes: usize, units: usize, masks: usize, seed: u64) -> Vec<Mask> {
 fn masks_that_nest_agree_with_the_reference_within_the_higham_bound() {
     at_every_level(|level| {
         for (classes, units, count, clip) in
-            [(1, 1, 1, None), (3, 40, 20, Some(0.25)), (10, 342, 20, None), (37, 300, 5, Some(0.5)), (130, 17, 3, None)]
+            [
+                (1, 1, 1, None),
+                (3, 40, 20, Some(0.25)),
+                (10, 342, 20, None),
+                (12, 1700, 6, Some(0.5)),
+                (37, 300, 5, Some(0.5)),
+                (130, 17, 3, None),
+                (70, 600, 3, None),
+            ]
         {
             let (head, _) = problem(classes, units, 1.0, 7);
             let masks = nesting(classes, units, count, 5);
@@ -409,7 +417,7 @@ fn masks_that_nest_agree_with_the_reference_within_the_higham_bound() {
 #[test]
 fn a_batch_of_masks_that_nest_is_its_rows_bit_for_bit() {
     at_every_level(|level| {
-        for classes in [10, 37] {
+        for classes in [10, 37, 70] {
             let (head, _) = problem(classes, 300, 1.0, 3);
             let masks = nesting(classes, 300, 4, 9);
             let all: Vec<Option<&Mask>> = masks.iter().map(Some).collect();
@@ -431,6 +439,27 @@ fn a_batch_of_masks_that_nest_is_its_rows_bit_for_bit() {
             let batch = scored(rows);
             for size in [1, 2, NARROW, 15, 32, 64, 65] {
                 assert_eq!(scored(size), batch, "{level}, {size} at a time");
+            }
+        }
+    });
+}
+
+#[test]
+fn masks_that_keep_nothing_leave_the_bias() {
+    at_every_level(|level| {
+        for classes in [3, 70] {
+            let (head, _) = problem(classes, 40, 1.0, 1);
+            let none = Mask::new(Array2::from_elem((classes, 40), false));
+            let nested = Nested::at_level(level, &head, &[Some(&none), Some(&none)], None).unwrap();
+            let mut scratch = Scratch::default();
+            // What an earlier use has left in memory is no number that zeros could be multiplied with.
+            scratch.tile.take(100_000).fill(f32::NAN);
+            let mut out = vec![vec![0.0; 5 * classes]; 2];
+            let mut wanted: Vec<Wanted<'_, '_>> =
+                out.iter_mut().map(|out| Wanted { summaries: &mut [], logits: Some(&mut out[..]) }).collect();
+            assert!(nested.visit(&random(5 * 40, 2), &mut scratch, &mut wanted));
+            for row in out.iter().flat_map(|out| out.chunks(classes)) {
+                assert_eq!(row, head.bias().to_vec(), "{level}");
             }
         }
     });

@@ -55,9 +55,7 @@ impl Score for Energy {
 
 impl Scorer for Energy {
     fn score(&self, rows: &Rows<'_>, _: &mut Workspace, out: &mut [f64]) {
-        for (score, summary) in out.iter_mut().zip(rows.summaries()) {
-            *score = summary.energy(self.temperature);
-        }
+        rows.energies(self.temperature, out);
     }
 
     fn express(&self, graph: &mut Graph, of: &Views) -> Option<Wire> {
