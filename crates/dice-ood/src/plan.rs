@@ -267,8 +267,8 @@ impl Plan {
         let (units, size) = (self.units, self.task());
         let rows = features.len() / units;
         // By pipeline or group, so that a score that is no part of another is where it is to be.
-        let mut scores = vec![vec![0.0; rows]; self.pipelines.len()];
-        let mut classes = vec![vec![0; rows]; self.groups.len()];
+        let mut scores: Vec<Vec<f64>> = self.pipelines.iter().map(|_| vec![0.0; rows]).collect();
+        let mut classes: Vec<Vec<u32>> = self.groups.iter().map(|_| vec![0; rows]).collect();
         features
             .par_chunks(size * units)
             .zip(by_task(&mut scores, size).into_par_iter().zip(by_task(&mut classes, size)))

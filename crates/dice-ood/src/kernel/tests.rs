@@ -373,17 +373,15 @@ fn nesting(classes: usize, units: usize, masks: usize, seed: u64) -> Vec<Mask> {
 #[test]
 fn masks_that_nest_agree_with_the_reference_within_the_higham_bound() {
     at_every_level(|level| {
-        for (classes, units, count, clip) in
-            [
-                (1, 1, 1, None),
-                (3, 40, 20, Some(0.25)),
-                (10, 342, 20, None),
-                (12, 1700, 6, Some(0.5)),
-                (37, 300, 5, Some(0.5)),
-                (130, 17, 3, None),
-                (70, 600, 3, None),
-            ]
-        {
+        for (classes, units, count, clip) in [
+            (1, 1, 1, None),
+            (3, 40, 20, Some(0.25)),
+            (10, 342, 20, None),
+            (12, 1700, 6, Some(0.5)),
+            (37, 300, 5, Some(0.5)),
+            (130, 17, 3, None),
+            (70, 600, 3, None),
+        ] {
             let (head, _) = problem(classes, units, 1.0, 7);
             let masks = nesting(classes, units, count, 5);
             let all: Vec<Option<&Mask>> = masks.iter().map(Some).chain([None]).collect();
