@@ -169,8 +169,8 @@ impl Teams {
         let all = self.bias.len() * team;
         let lines: usize = self.tiles.iter().map(Tile::lines).sum();
         let of_mask = self.classes * L;
-        let together = (GIVEN / of_mask).clamp(1, MASKS);
-        let memory = scratch.tile.take(lines * L + together * of_mask);
+        let at_once = (GIVEN / of_mask).clamp(1, MASKS);
+        let memory = scratch.tile.take(lines * L + at_once * of_mask);
         let (transposed, of_masks) = memory.split_at_mut(lines * L);
         let (mut before, mut behind) = scratch.logits.take(2 * all).split_at_mut(all);
 
@@ -205,10 +205,10 @@ impl Teams {
             }
             std::mem::swap(&mut before, &mut behind);
         }
-        for (index, wanted) in wanted.chunks_mut(together).enumerate() {
+        for (index, wanted) in wanted.chunks_mut(at_once).enumerate() {
             let of_masks = &mut of_masks[..wanted.len() * of_mask];
             for (place, logits) in of_masks.chunks_exact_mut(of_mask).enumerate() {
-                let start = (index * together + place) * TOGETHER * L;
+                let start = (index * at_once + place) * TOGETHER * L;
                 for (logits, team) in logits.chunks_mut(TOGETHER * L).zip(before.chunks_exact(team)) {
                     logits.copy_from_slice(&team[start..][..logits.len()]);
                 }
